@@ -1,0 +1,174 @@
+/*
+ * model: from a file of weights to logits. One const table a family (config keys, weight table, layer builder); the card of what is
+ * known without touching weights; loading into a device; the step that turns a mixed batch of tokens into rows of logits.
+ *
+ * The numbers follow the contract of DESIGN section 7: a logit depends on (weights, ids of its own sequence, position) only, never on the
+ * batch, the chunking of a prompt, threads, ISA, device or pages. `exact` is the reference arithmetic that fixtures are compared with.
+ *
+ * Sequence state lives in pages and slots whose ids the caller (the engine) hands out; this module never allocates them. A *class* is
+ * the set of layers that share a kind of state: page p of a class holds 64 positions of all its layers.
+ *
+ * Threads: a card is immutable. One thread at a time uses a model; the step runs on the model's own pool. model_step, model_copy_state
+ * and model_zero_state neither allocate nor call the system.
+ * Not here: which sequence gets which page (src/engine), tokenizing (src/text), sampling (src/sample), sockets between ranks (src/link).
+ */
+#ifndef SHOAL_MODEL_H
+#define SHOAL_MODEL_H
+
+#include "base/base.h"
+#include "file/file.h"
+#include "text/text.h"
+
+/* ---- the card ------------------------------------------------------------------------------------------------------ */
+
+enum { MODEL_STATE_CLASSES = 4, MODEL_TEMPLATES = 8 };
+
+typedef enum model_state_kind {
+    MODEL_STATE_PAGED,    /* keys and values of every position */
+    MODEL_STATE_WINDOWED, /* the same, pages wholly behind the window may be freed (−1 in the page table) */
+    MODEL_STATE_LATENT,   /* one latent row a position, paged */
+    MODEL_STATE_CONSTANT  /* one slot a sequence whatever its length; cannot be cut back, only copied */
+} model_state_kind;
+
+typedef struct model_state_class {
+    model_state_kind kind;
+    int n_layers;
+    int page_tokens;     /* positions a page: 64; 0 for CONSTANT */
+    int window;          /* WINDOWED: a query at position q sees keys in (q − window, q]; else 0 */
+    uint64_t page_bytes; /* of one page, or of one slot, over all layers of the class, on this shard */
+    int n_pages;         /* pages or slots in the pool: ids 0 … n_pages − 1; 0 in a card */
+} model_state_class;
+
+typedef enum model_kv { MODEL_KV_F16, MODEL_KV_F32 } model_kv;
+
+typedef struct model_template {
+    const char *name; /* "default", "tool_use", … */
+    const char *source;
+} model_template;
+
+/* Everything that can be known without weights. Strings and arrays are owned by the card. */
+typedef struct model_card {
+    const char *path;
+    const char *family;       /* the family's table: "llama" */
+    const char *architecture; /* as the file says: "llama", "LlamaForCausalLM" */
+    const char *name;         /* general.name, else the file's or folder's name */
+    const char *weights;      /* the commonest weight type by bytes: "Q4_K" */
+    const char *rope;         /* "none", "linear", "llama3", "yarn" */
+    unsigned char hash[32];   /* identity of the weights and config; file_model_hash */
+    const char *numerics;     /* class of the serving arithmetic, "exact/1" (DESIGN section 7f); exact adds "reference/1" */
+    int64_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, n_vocab; /* L D H G dh F V */
+    int64_t trained_context;                                                 /* positions; 0 unknown */
+    bool tied;                                                               /* the output matrix is the embedding */
+    uint64_t n_parameters, weight_bytes; /* in the file */
+    uint64_t weight_bytes_per_token;     /* read by a decode step of one token */
+    uint64_t kv_bytes_per_token;         /* paged classes, f16 */
+    int n_classes;
+    model_state_class classes[MODEL_STATE_CLASSES]; /* page_bytes for f16 */
+    int n_templates;
+    model_template templates[MODEL_TEMPLATES]; /* the first is the one to use without tools; 0 when the file has none */
+    const text_vocab *vocab;                   /* NULL when the file has no vocabulary */
+} model_card;
+
+/* Checks config against tensors' shapes; an unknown architecture is UNSUPPORTED and names the known ones. f is borrowed for the
+ * call only. */
+status model_card_read(model_card **out, const file_model *f, err *e);
+status model_card_open(model_card **out, const char *path, err *e); /* the same from a path: opens, reads, closes */
+void model_card_destroy(model_card *c);
+
+/* ---- loading ------------------------------------------------------------------------------------------------------- */
+
+/* The part of the model that this rank holds. Only {0, 1}, the whole, is accepted now; everything below takes its shapes from it. */
+typedef struct model_shard {
+    int rank, n_ranks;
+} model_shard;
+
+typedef struct model_options {
+    const char *device;    /* "cpu" (NULL) or "cpu_copy" */
+    const char *isa;       /* kernel table by name, NULL = SHOAL_ISA or the best of this CPU */
+    int n_threads;         /* 0 = all usable */
+    bool exact;            /* dequantised weights × f32 activations; KV becomes f32 */
+    model_kv kv;
+    int64_t context;       /* the longest sequence, positions; 0 = min(trained, 32768) */
+    uint64_t state_tokens; /* positions in the pools together: live sequences and cached prefixes; 0 = context */
+    int n_sequences;       /* live at once, for windowed and constant classes; 0 = 8 */
+    int n_pages[MODEL_STATE_CLASSES]; /* pages or slots by class; 0 = from the two lines above */
+    int max_tokens;        /* of one step; 0 = 256 */
+    int max_outputs;       /* rows of logits of one step; 0 = max(n_sequences, 8) */
+    model_shard shard;     /* zeroes = the whole */
+    uint64_t memory_limit; /* bytes that may be used; 0 = what the system has available */
+    bool time_ops;         /* keep time per op for model_op_times */
+} model_options;
+
+typedef struct model_progress {
+    bool (*report)(void *context, uint64_t done_bytes, uint64_t total_bytes); /* false cancels: CANCELLED. May be NULL. */
+    void *context;
+} model_progress;
+
+typedef struct model model;
+
+/* What loading would take with these options. */
+typedef struct model_need {
+    uint64_t weight_bytes, state_bytes, scratch_bytes;
+} model_need;
+status model_needs(model_need *out, const file_model *f, const model_options *o, err *e);
+
+/* Weights go from the mapping into the device's tiles once; f may be closed afterwards. NO_MEMORY says needed and free bytes before
+ * anything is loaded. */
+status model_load(model **out, const file_model *f, const model_options *o, const model_progress *progress, err *e);
+void model_destroy(model *m);
+
+const model_card *model_get_card(const model *m);
+int model_n_classes(const model *m);
+const model_state_class *model_class(const model *m, int i); /* with page_bytes and n_pages of this load */
+const model_options *model_get_options(const model *m);      /* zeroes replaced by what is in force */
+const model_need *model_used(const model *m);
+const char *model_isa(const model *m);
+const char *model_numerics(const model *m);
+
+/* ---- the step ------------------------------------------------------------------------------------------------------ */
+
+/* n_tokens consecutive positions of one sequence: a decode token (1), a draft, or a chunk of a prompt. Positions before `position` must
+ * have been computed into the same pages and slots. Position 0 starts from empty state, whatever its slots hold. */
+typedef struct model_run {
+    int n_tokens;
+    int64_t position; /* of the run's first token */
+    /* By class. PAGED, WINDOWED, LATENT: entry i is the page of positions [64i, 64i + 64), up to the run's last position; −1 = freed
+     * behind the window. Pages that the run writes belong to this sequence alone. */
+    const int32_t *pages[MODEL_STATE_CLASSES];
+    int n_pages[MODEL_STATE_CLASSES];
+    int32_t slot[MODEL_STATE_CLASSES]; /* CONSTANT: the slot, read and replaced by the state after the run */
+} model_run;
+
+typedef struct model_batch {
+    int n_tokens;       /* T = sum of the runs' n_tokens ≤ max_tokens */
+    const int32_t *ids; /* [T], run after run */
+    int n_runs;         /* ≤ max_tokens; different sequences */
+    const model_run *runs;
+    int n_outputs;          /* ≤ max_outputs; may be 0 */
+    const int32_t *outputs; /* [n_outputs] rows of the batch whose logits are wanted, ascending */
+} model_batch;
+
+/* logits: [n_outputs, V], caller's. Ids out of the vocabulary, pages out of the pool and sizes over the limits are INVALID, and nothing
+ * has been computed. */
+status model_step(model *m, const model_batch *b, float *logits, err *e);
+
+/* Copies whole pages (or slots) within a class: a fork's partial page, a snapshot, a restore. Pairs must not overlap. */
+typedef struct model_copy {
+    int32_t from, to;
+} model_copy;
+status model_copy_state(model *m, int state_class, const model_copy *copies, int n, err *e);
+
+/* Time per op since loading or the last reset, when time_ops was set. One row an op kind. */
+typedef struct model_op_time {
+    const char *name;
+    uint64_t calls, us;
+} model_op_time;
+int model_op_times(const model *m, model_op_time *out, int capacity);
+void model_op_times_reset(model *m);
+
+/* ---- for tests ----------------------------------------------------------------------------------------------------- */
+
+/* Admits the reserved architecture "shoal-decay" (llama plus one layer of decaying sums: constant-size state), which is refused otherwise. */
+void model_admit_test_families(bool on);
+
+#endif
