@@ -1,0 +1,238 @@
+/*
+ * device: the narrow seam between a model's program and the thing that computes it. A device allocates buffers, takes weights into a
+ * layout of its own choice, compiles a list of ops into segments, and runs a segment for one step. It is seen only through this file.
+ *
+ *   alloc → buffer handle; a device_ref is (handle, byte offset): no host pointer crosses the seam
+ *   upload → rows of a weight as they lie in the model file; read/write/copy → plain bytes
+ *   compile(values, ops) → program: segments between sums; a segment calls nothing on the host
+ *   enqueue(program, segment, step) → returns at once; wait → all that was enqueued is done
+ *
+ * `cpu` runs a segment inside enqueue on a fork-join pool. `cpu_copy` is the same arithmetic behind a queue with a thread of its own and
+ * an address space that only read, write and upload reach: it proves that nothing leans on shared memory.
+ *
+ * Threads: one thread uses a device at a time (the engine's), with whatever it made. enqueue, wait, read, write and copy neither
+ * allocate nor call the system (beyond waking threads).
+ * Numerics: every implementation computes the contract of DESIGN section 7.
+ * Not here: which ops a model needs (src/model), sums between ranks (graph.h), memory for values (graph.h).
+ */
+#ifndef SHOAL_DEVICE_H
+#define SHOAL_DEVICE_H
+
+#include "base/base.h"
+#include "kernel/kernel.h"
+
+typedef struct device device;
+
+/* A place in a device's memory. buffer −1 = nothing. */
+typedef struct device_ref {
+    int32_t buffer;
+    uint64_t offset;
+} device_ref;
+
+#define DEVICE_NOWHERE ((device_ref){-1, 0})
+
+/* ---- weights ------------------------------------------------------------------------------------------------------- */
+
+/* A matrix [rows, columns] of products in the device's layout, or (columns = length, rows = 1, vector) a vector of f32. */
+typedef struct device_weight {
+    device_ref at;
+    kernel_type type; /* as stored in the device */
+    int64_t rows, columns;
+} device_weight;
+
+/* ---- values -------------------------------------------------------------------------------------------------------- */
+
+/* What a program computes on: a row for every token of the step, or for every wanted output. */
+typedef enum device_format {
+    DEVICE_F32,   /* [rows, width] floats */
+    DEVICE_F64,   /* [rows, width] exact partial sums (contract b): multiples of 2^-24 */
+    DEVICE_INPUT, /* what products read: the device's own form of [rows, width], int8 blocks and/or floats as the weights need */
+    DEVICE_ROTARY /* [rows, width] cosines and sines of a step's positions: width/2 angles */
+} device_format;
+
+enum { DEVICE_NEEDS_F32 = 1, DEVICE_NEEDS_Q8 = 2 };
+
+typedef struct device_value {
+    device_format format;
+    unsigned needs;    /* INPUT: DEVICE_NEEDS_* of the weights that read it, filled by the builder */
+    bool outputs_only; /* a row for every wanted output, not for every token */
+    int64_t width;
+    device_ref at; /* by the memory plan */
+} device_value;
+
+/* ---- ops: each is one dispatch of the pool at most ------------------------------------------------------------------ */
+
+enum { DEVICE_PARTS = 4, DEVICE_ROTARIES = 2 };
+
+typedef enum device_op_kind {
+    DEVICE_OP_BEGIN,     /* gather embedding rows; tables of angles */
+    DEVICE_OP_NORM,      /* residual add and RMS norm, to product input */
+    DEVICE_OP_PRODUCT,   /* up to DEVICE_PARTS matrices on one input */
+    DEVICE_OP_GATED,     /* act(gate·x) ∘ (up·x), to product input */
+    DEVICE_OP_KEYS,      /* head norms, rotation, store of keys and values */
+    DEVICE_OP_ATTENTION, /* over pages, to product input */
+    DEVICE_OP_DECAY,     /* state ← decay ∘ state + x: the constant-size layer of the tests */
+    DEVICE_OP_SUM,       /* value ← sum of it over all ranks: ends a segment */
+    DEVICE_OP_KINDS
+} device_op_kind;
+
+typedef enum device_gate { DEVICE_GATE_SILU, DEVICE_GATE_GELU_TANH } device_gate;
+
+/* One layer's keys and values inside the pages of its class. */
+typedef struct device_cache {
+    device_ref at;         /* page 0 of the class's pool */
+    uint64_t page_bytes;   /* from page to page */
+    uint64_t keys, values; /* byte offsets of this layer inside a page: [G][KERNEL_PAGE][dh] each */
+    int state_class;       /* which page table of the step */
+    bool f32;              /* else f16 */
+} device_cache;
+
+/* Value numbers are indices into the program's values; −1 = none. Vectors are device_refs of f32. */
+typedef struct device_op {
+    device_op_kind kind;
+    int layer; /* −1 outside layers; for reports */
+    union {
+        struct {
+            device_weight embedding;
+            float scale; /* of the embedding, 1 = none */
+            int x;       /* out: F32 [T, D] */
+            int rotary[DEVICE_ROTARIES]; /* out */
+            device_ref frequencies[DEVICE_ROTARIES]; /* f64 [width/2] radians a position */
+            float rotary_scale[DEVICE_ROTARIES]; /* of cosines and sines */
+        } begin;
+        struct {
+            int x;               /* F32 [T, D], in and out: x += norm(add + bias)·add_norm */
+            int add;             /* F32 or F64 [T, D], or −1 */
+            device_ref bias;     /* [D], or nowhere */
+            device_ref add_norm; /* [D], or nowhere: add is added as it is */
+            device_ref norm;     /* [D] */
+            float eps;
+            int out; /* INPUT [T or outputs, D]; also the only rows of x that are kept when outputs_only */
+        } norm;
+        struct {
+            int input;
+            int n_parts;
+            device_weight weight[DEVICE_PARTS]; /* [rows, K] each */
+            device_ref bias[DEVICE_PARTS];
+            int out[DEVICE_PARTS]; /* F32 [·, rows]; F64 where `leaf` is set */
+            int leaf;              /* columns of a leaf of the exact sum; 0 = a plain product */
+        } product;
+        struct {
+            int input;
+            device_weight gate, up; /* [F, D] */
+            device_gate function;
+            int out; /* INPUT [T, F] */
+        } gated;
+        struct {
+            int q, k, v;               /* F32 [T, H dh], [T, G dh], [T, G dh]; q is changed in place */
+            device_ref q_norm, k_norm; /* [dh], or nowhere */
+            float eps;
+            int rotary;      /* value, or −1 */
+            bool neighbours; /* pairs (2i, 2i+1); else (i, i + width/2) */
+            int64_t n_heads, n_kv_heads, head_dim;
+            device_cache cache;
+        } keys;
+        struct {
+            int q;   /* F32 [T, H dh] */
+            int out; /* INPUT [T, H dh] */
+            int64_t n_heads, n_kv_heads, head_dim;
+            float scale;
+            int window;       /* 0 = all */
+            device_ref sinks; /* [H], or nowhere */
+            device_cache cache;
+        } attention;
+        struct {
+            int x;            /* F32 [T, D] */
+            int out;          /* F32 [T, D] */
+            device_ref decay; /* [D] */
+            device_ref state; /* slot 0 */
+            uint64_t slot_bytes, offset;
+            int state_class;
+        } decay;
+        struct {
+            int value; /* F64 [T, width] */
+        } sum;
+    } u;
+} device_op;
+
+/* ---- the step ------------------------------------------------------------------------------------------------------ */
+
+typedef struct device_run {
+    int32_t first, n_tokens; /* rows of the batch */
+    int64_t position;
+    int32_t pages[4]; /* by class: index of the run's page table in device_step.pages */
+    int32_t slot[4];
+} device_run;
+
+/* All that changes from step to step. Borrowed until wait on `cpu`; copied by enqueue on devices with memory of their own. */
+typedef struct device_step {
+    int32_t n_tokens, n_runs, n_outputs, n_pages;
+    const int32_t *ids;       /* [n_tokens] */
+    const int64_t *positions; /* [n_tokens] */
+    const int32_t *run_of;    /* [n_tokens] */
+    const device_run *runs;   /* [n_runs] */
+    const int32_t *pages;     /* [n_pages] all page tables, one behind another */
+    const int32_t *outputs;   /* [n_outputs] rows */
+} device_step;
+
+/* The most that a step may hold: devices size their scratch and copies by it. */
+typedef struct device_limits {
+    int32_t n_tokens, n_runs, n_outputs, n_pages;
+} device_limits;
+
+typedef struct device_program device_program;
+
+/* Time of one op kind since the last reset. */
+typedef struct device_op_time {
+    uint64_t calls, ns;
+} device_op_time;
+
+/* ---- the device ---------------------------------------------------------------------------------------------------- */
+
+typedef struct device_options {
+    int n_threads;              /* 0 = all usable */
+    const kernel_table *kernels; /* of the ISA to use */
+    bool time_ops;
+} device_options;
+
+typedef struct device_ops {
+    const char *name;
+    status (*open)(device **out, const device_options *o, err *e);
+    void (*close)(device *d); /* frees buffers and programs too */
+    int (*threads)(const device *d);
+
+    /* Zeroed. Freed by close, or earlier by free. */
+    status (*alloc)(device *d, uint64_t bytes, int32_t *out_buffer, err *e);
+    void (*free)(device *d, int32_t buffer);
+    status (*write)(device *d, device_ref to, const void *bytes, uint64_t n, err *e);
+    status (*read)(device *d, void *bytes, device_ref from, uint64_t n, err *e);
+    status (*copy)(device *d, device_ref to, device_ref from, uint64_t n, err *e);
+
+    /* Bytes of a matrix in this device's layout, 64-byte multiples; 0 when it cannot hold that type or shape. */
+    uint64_t (*weight_bytes)(const device *d, kernel_type type, int64_t rows, int64_t columns);
+    /* Rows [first_row, first_row + n_rows) of w, as they lie in the file (unaligned, row_bytes apart). first_row and, but for the last
+     * rows, n_rows are multiples of 16. The source may go away when it returns. */
+    status (*upload)(device *d, const device_weight *w, const void *rows, uint64_t row_bytes, int64_t first_row, int64_t n_rows, err *e);
+
+    /* Bytes that a value takes for that many rows. */
+    uint64_t (*value_bytes)(const device *d, const device_value *v, int64_t n_rows);
+    /* values and ops are copied. */
+    status (*compile)(device *d, device_program **out, const device_value *values, int n_values, const device_op *ops, int n_ops,
+                      const device_limits *limits, err *e);
+    int (*n_segments)(const device_program *p);
+    status (*enqueue)(device *d, const device_program *p, int segment, const device_step *step, err *e);
+    status (*wait)(device *d, err *e);
+    /* out[DEVICE_OP_KINDS] */
+    void (*op_times)(const device *d, device_op_time *out, bool reset);
+} device_ops;
+
+struct device {
+    const device_ops *ops; /* first member of every implementation's own struct */
+};
+
+extern const device_ops device_cpu, device_cpu_copy;
+
+const device_ops *device_find(const char *name); /* NULL name: "cpu"; NULL when unknown */
+const char *device_op_name(device_op_kind kind);
+
+#endif

@@ -1,0 +1,326 @@
+/*
+ * The builder, the memory plan and the execution of a shard's program.
+ *
+ * The plan is first fit over lifetimes: a value lives from the op that writes it first to the last op that touches it, and takes the
+ * lowest gap among the values alive then. Programs have a dozen live values, so the quadratic search costs nothing.
+ * Deliberately not: a scheduler. Ops run in the order they were added.
+ */
+#include "graph/graph.h"
+
+#include <string.h>
+
+struct graph {
+    device *device; /* borrowed */
+    device_limits limits;
+    device_value *values;
+    int n_values, values_capacity;
+    device_op *ops;
+    int n_ops, ops_capacity;
+    device_program *program; /* owned by the device */
+    status failed;
+    err error;
+};
+
+status graph_create(graph **out, device *d, const device_limits *limits, err *e)
+{
+    graph *g = base_zalloc(1, sizeof(*g));
+    if (g == NULL)
+        return err_set(e, STATUS_NO_MEMORY, "graph: no memory for a program");
+    g->device = d;
+    g->limits = *limits;
+    *out = g;
+    return STATUS_OK;
+}
+
+void graph_destroy(graph *g)
+{
+    if (g == NULL)
+        return;
+    base_free(g->values);
+    base_free(g->ops);
+    base_free(g);
+}
+
+static void fail(graph *g, status code, const char *what, int number)
+{
+    if (g->failed == STATUS_OK)
+        g->failed = err_set(&g->error, code, "graph: %s (op or value %d)", what, number);
+}
+
+/* Makes room for one more element of `size` bytes. */
+static bool grow(graph *g, void **array, int n, int *capacity, size_t size)
+{
+    if (n < *capacity)
+        return true;
+    int larger = *capacity == 0 ? 64 : *capacity * 2;
+    void *p = base_realloc(*array, (size_t)larger * size);
+    if (p == NULL) {
+        fail(g, STATUS_NO_MEMORY, "no memory for a program", n);
+        return false;
+    }
+    *array = p;
+    *capacity = larger;
+    return true;
+}
+
+int graph_value(graph *g, device_format format, int64_t width, bool outputs_only)
+{
+    if (!grow(g, (void **)&g->values, g->n_values, &g->values_capacity, sizeof(*g->values)))
+        return 0;
+    if (width <= 0)
+        fail(g, STATUS_INTERNAL, "a value without width", g->n_values);
+    g->values[g->n_values] = (device_value){
+        .format = format, .outputs_only = outputs_only, .width = width, .at = DEVICE_NOWHERE};
+    return g->n_values++;
+}
+
+int graph_n_ops(const graph *g)
+{
+    return g->n_ops;
+}
+
+const device_op *graph_op(const graph *g, int i)
+{
+    return &g->ops[i];
+}
+
+/* ---- which values an op touches ----------------------------------------------------------------------------------- */
+
+enum { MAX_TOUCHED = 8 };
+
+/* Fills out with the numbers of all values that op reads or writes. */
+static int touched(const device_op *op, int out[MAX_TOUCHED])
+{
+    int n = 0;
+    switch (op->kind) {
+    case DEVICE_OP_BEGIN:
+        out[n++] = op->u.begin.x;
+        for (int i = 0; i < DEVICE_ROTARIES; i++)
+            out[n++] = op->u.begin.rotary[i];
+        break;
+    case DEVICE_OP_NORM:
+        out[n++] = op->u.norm.x;
+        out[n++] = op->u.norm.add;
+        out[n++] = op->u.norm.out;
+        break;
+    case DEVICE_OP_PRODUCT:
+        out[n++] = op->u.product.input;
+        for (int i = 0; i < op->u.product.n_parts; i++)
+            out[n++] = op->u.product.out[i];
+        break;
+    case DEVICE_OP_GATED:
+        out[n++] = op->u.gated.input;
+        out[n++] = op->u.gated.out;
+        break;
+    case DEVICE_OP_KEYS:
+        out[n++] = op->u.keys.q;
+        out[n++] = op->u.keys.k;
+        out[n++] = op->u.keys.v;
+        out[n++] = op->u.keys.rotary;
+        break;
+    case DEVICE_OP_ATTENTION:
+        out[n++] = op->u.attention.q;
+        out[n++] = op->u.attention.out;
+        break;
+    case DEVICE_OP_DECAY:
+        out[n++] = op->u.decay.x;
+        out[n++] = op->u.decay.out;
+        break;
+    case DEVICE_OP_SUM:
+        out[n++] = op->u.sum.value;
+        break;
+    case DEVICE_OP_KINDS:
+        break;
+    }
+    return n;
+}
+
+/* ---- shapes -------------------------------------------------------------------------------------------------------- */
+
+static bool is_value(const graph *g, int v, device_format format, int64_t width)
+{
+    return v >= 0 && v < g->n_values && g->values[v].format == format && g->values[v].width == width;
+}
+
+static void need(graph *g, int input, kernel_type type)
+{
+    g->values[input].needs |= graph_needs(type);
+}
+
+static bool check_product(graph *g, const device_op *op)
+{
+    if (op->u.product.n_parts < 1 || op->u.product.n_parts > DEVICE_PARTS)
+        return false;
+    device_format format = op->u.product.leaf > 0 ? DEVICE_F64 : DEVICE_F32;
+    for (int i = 0; i < op->u.product.n_parts; i++) {
+        const device_weight *w = &op->u.product.weight[i];
+        if (!is_value(g, op->u.product.input, DEVICE_INPUT, w->columns) ||
+            !is_value(g, op->u.product.out[i], format, w->rows))
+            return false;
+        need(g, op->u.product.input, w->type);
+    }
+    return true;
+}
+
+static bool check_op(graph *g, const device_op *op)
+{
+    switch (op->kind) {
+    case DEVICE_OP_BEGIN:
+        return is_value(g, op->u.begin.x, DEVICE_F32, op->u.begin.embedding.columns);
+    case DEVICE_OP_NORM: {
+        if (op->u.norm.x < 0 || op->u.norm.x >= g->n_values)
+            return false;
+        int64_t width = g->values[op->u.norm.x].width;
+        return is_value(g, op->u.norm.x, DEVICE_F32, width) &&
+               (op->u.norm.add < 0 || is_value(g, op->u.norm.add, DEVICE_F32, width) ||
+                is_value(g, op->u.norm.add, DEVICE_F64, width)) &&
+               is_value(g, op->u.norm.out, DEVICE_INPUT, width);
+    }
+    case DEVICE_OP_PRODUCT:
+        return check_product(g, op);
+    case DEVICE_OP_GATED:
+        if (!is_value(g, op->u.gated.input, DEVICE_INPUT, op->u.gated.gate.columns) ||
+            !is_value(g, op->u.gated.out, DEVICE_INPUT, op->u.gated.gate.rows) ||
+            op->u.gated.gate.rows != op->u.gated.up.rows ||
+            op->u.gated.gate.columns != op->u.gated.up.columns)
+            return false;
+        need(g, op->u.gated.input, op->u.gated.gate.type);
+        need(g, op->u.gated.input, op->u.gated.up.type);
+        return true;
+    case DEVICE_OP_KEYS: {
+        int64_t dh = op->u.keys.head_dim, kv = op->u.keys.n_kv_heads * dh;
+        return is_value(g, op->u.keys.q, DEVICE_F32, op->u.keys.n_heads * dh) &&
+               is_value(g, op->u.keys.k, DEVICE_F32, kv) && is_value(g, op->u.keys.v, DEVICE_F32, kv) &&
+               (op->u.keys.rotary < 0 ||
+                (op->u.keys.rotary < g->n_values && g->values[op->u.keys.rotary].format == DEVICE_ROTARY &&
+                 g->values[op->u.keys.rotary].width <= dh));
+    }
+    case DEVICE_OP_ATTENTION: {
+        int64_t width = op->u.attention.n_heads * op->u.attention.head_dim;
+        return op->u.attention.n_kv_heads > 0 && op->u.attention.n_heads % op->u.attention.n_kv_heads == 0 &&
+               is_value(g, op->u.attention.q, DEVICE_F32, width) &&
+               is_value(g, op->u.attention.out, DEVICE_INPUT, width);
+    }
+    case DEVICE_OP_DECAY: {
+        if (op->u.decay.x < 0 || op->u.decay.x >= g->n_values)
+            return false;
+        int64_t width = g->values[op->u.decay.x].width;
+        return is_value(g, op->u.decay.x, DEVICE_F32, width) && is_value(g, op->u.decay.out, DEVICE_F32, width);
+    }
+    case DEVICE_OP_SUM:
+        return op->u.sum.value >= 0 && op->u.sum.value < g->n_values &&
+               g->values[op->u.sum.value].format == DEVICE_F64;
+    case DEVICE_OP_KINDS:
+        break;
+    }
+    return false;
+}
+
+void graph_add(graph *g, const device_op *op)
+{
+    if (g->failed != STATUS_OK || !grow(g, (void **)&g->ops, g->n_ops, &g->ops_capacity, sizeof(*g->ops)))
+        return;
+    if (!check_op(g, op)) {
+        fail(g, STATUS_INTERNAL, device_op_name(op->kind), g->n_ops);
+        return;
+    }
+    g->ops[g->n_ops++] = *op;
+}
+
+/* ---- the memory plan ----------------------------------------------------------------------------------------------- */
+
+typedef struct span {
+    int first, last; /* ops, both included; first −1: never used */
+    uint64_t offset, bytes;
+} span;
+
+static void lifetimes(const graph *g, span *spans)
+{
+    for (int v = 0; v < g->n_values; v++) {
+        int64_t rows = g->values[v].outputs_only ? g->limits.n_outputs : g->limits.n_tokens;
+        uint64_t bytes = g->device->ops->value_bytes(g->device, &g->values[v], rows);
+        spans[v] = (span){.first = -1, .bytes = (bytes + 127) & ~(uint64_t)127};
+    }
+    for (int i = 0; i < g->n_ops; i++) {
+        int list[MAX_TOUCHED];
+        int n = touched(&g->ops[i], list);
+        for (int k = 0; k < n; k++) {
+            if (list[k] < 0)
+                continue;
+            span *s = &spans[list[k]];
+            if (s->first < 0)
+                s->first = i;
+            s->last = i;
+        }
+    }
+    /* What the last op leaves is read by the caller. Rows of logits live to the end anyway: nothing is placed after them. */
+}
+
+/* The lowest offset where span v does not meet any of the spans placed before it that live at the same time. */
+static uint64_t first_fit(const span *spans, int v)
+{
+    uint64_t at = 0;
+    bool moved = true;
+    while (moved) {
+        moved = false;
+        for (int o = 0; o < v; o++) {
+            const span *s = &spans[o];
+            if (s->first < 0 || s->last < spans[v].first || s->first > spans[v].last)
+                continue;
+            if (at < s->offset + s->bytes && s->offset < at + spans[v].bytes) {
+                at = s->offset + s->bytes;
+                moved = true;
+            }
+        }
+    }
+    return at;
+}
+
+status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e)
+{
+    if (g->failed != STATUS_OK) {
+        if (e != NULL)
+            *e = g->error;
+        return g->failed;
+    }
+    span *spans = base_zalloc((size_t)g->n_values + 1, sizeof(*spans));
+    if (spans == NULL)
+        return err_set(e, STATUS_NO_MEMORY, "graph: no memory for the plan of %d values", g->n_values);
+    lifetimes(g, spans);
+    uint64_t end = 0;
+    for (int v = 0; v < g->n_values; v++) {
+        if (spans[v].first < 0)
+            continue;
+        spans[v].offset = first_fit(spans, v);
+        g->values[v].at = (device_ref){buffer, spans[v].offset};
+        end = BASE_MAX(end, spans[v].offset + spans[v].bytes);
+    }
+    base_free(spans);
+    *out_scratch_bytes = end;
+    return STATUS_OK;
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------------- */
+
+status graph_compile(graph *g, err *e)
+{
+    return g->device->ops->compile(g->device, &g->program, g->values, g->n_values, g->ops, g->n_ops, &g->limits, e);
+}
+
+status graph_run(graph *g, const device_step *step, err *e)
+{
+    const device_ops *ops = g->device->ops;
+    int n = ops->n_segments(g->program);
+    status s = STATUS_OK;
+    for (int i = 0; i < n && s == STATUS_OK; i++)
+        s = ops->enqueue(g->device, g->program, i, step, e);
+    status waited = ops->wait(g->device, s == STATUS_OK ? e : NULL);
+    return s != STATUS_OK ? s : waited;
+}
+
+status graph_read(graph *g, int value, float *out, int64_t n_rows, err *e)
+{
+    const device_value *v = &g->values[value];
+    REQUIRE(v->format == DEVICE_F32);
+    return g->device->ops->read(g->device, out, v->at, (uint64_t)(n_rows * v->width) * sizeof(float), e);
+}

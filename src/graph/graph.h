@@ -1,0 +1,41 @@
+/*
+ * graph: one shard's program. A builder collects values and ops, a memory plan gives every value a place in one scratch buffer (places
+ * are shared by values that never live together), the device compiles; running sends one step through all segments.
+ *
+ *     graph_create → graph_value, graph_add … → graph_plan (bytes of scratch, nothing allocated) → graph_compile → graph_run …
+ *
+ * Building never fails half-way: the first error sticks and graph_plan reports it.
+ * Threads: one at a time. graph_run neither allocates nor calls the system.
+ * Not here: arithmetic (device.h, src/kernel), the meaning of layers (src/model).
+ */
+#ifndef SHOAL_GRAPH_H
+#define SHOAL_GRAPH_H
+
+#include "graph/device.h"
+
+typedef struct graph graph;
+
+/* The device is borrowed and must outlive the graph. */
+status graph_create(graph **out, device *d, const device_limits *limits, err *e);
+void graph_destroy(graph *g);
+
+/* A new value; its number. */
+int graph_value(graph *g, device_format format, int64_t width, bool outputs_only);
+/* Which form an INPUT value must have for a weight of this type: called by graph_add for products, exported for tests. */
+unsigned graph_needs(kernel_type type);
+/* Appends an op (copied). Values must exist, widths must fit: misuse is INTERNAL at graph_plan. */
+void graph_add(graph *g, const device_op *op);
+int graph_n_ops(const graph *g);
+const device_op *graph_op(const graph *g, int i);
+
+/* Places values. The scratch buffer will have the handle `buffer`. */
+status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e);
+/* After graph_plan, when the scratch buffer exists. */
+status graph_compile(graph *g, err *e);
+
+/* All segments of one step, then wait. Sums of a single rank cost nothing. */
+status graph_run(graph *g, const device_step *step, err *e);
+/* Bytes of a DEVICE_F32 value after graph_run. */
+status graph_read(graph *g, int value, float *out, int64_t n_rows, err *e);
+
+#endif
