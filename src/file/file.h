@@ -31,22 +31,23 @@ typedef enum file_type {
     FILE_TYPE_LIMIT = 72 /* all numbers are below; not all numbers are types */
 } file_type;
 
-const char *file_type_name(file_type t);          /* "Q4_K"; "?" when t is not a type */
+const char *file_type_name(file_type t);               /* "Q4_K"; "?" when t is not a type */
 bool file_type_find(const char *name, file_type *out); /* exact name */
-uint32_t file_type_block_elements(file_type t);   /* 256 for Q4_K, 1 for F32; 0 when t is not a type */
-uint32_t file_type_block_bytes(file_type t);      /* 144 for Q4_K */
+uint32_t
+file_type_block_elements(file_type t);       /* 256 for Q4_K, 1 for F32; 0 when t is not a type */
+uint32_t file_type_block_bytes(file_type t); /* 144 for Q4_K */
 /* Bytes of one row of n elements; false when n is no multiple of the block or the product overflows. */
 bool file_type_row_bytes(file_type t, uint64_t n, uint64_t *out);
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
-#define FILE_MAX_DIMS 6
-#define FILE_MAX_TENSORS (1u << 20)
-#define FILE_MAX_KEYS (1u << 16)
-#define FILE_MAX_PARTS 4096
+#define FILE_MAX_DIMS        6
+#define FILE_MAX_TENSORS     (1u << 20)
+#define FILE_MAX_KEYS        (1u << 16)
+#define FILE_MAX_PARTS       4096
 #define FILE_MAX_JSON_HEADER (128u << 20) /* of one safetensors shard; also of the index */
-#define FILE_MAX_CONFIG (16u << 20)       /* config.json and the like */
-#define FILE_MAX_TOKENIZER (256u << 20)   /* tokenizer.json */
+#define FILE_MAX_CONFIG      (16u << 20)  /* config.json and the like */
+#define FILE_MAX_TOKENIZER   (256u << 20) /* tokenizer.json */
 
 typedef enum file_format { FILE_GGUF, FILE_SAFETENSORS } file_format;
 
@@ -57,10 +58,11 @@ typedef struct file_tensor {
     file_type type;
     uint32_t n_dims; /* 1..FILE_MAX_DIMS; GGUF at most 4 */
     uint64_t dims[FILE_MAX_DIMS];
-    const unsigned char *data; /* rows one after another without gaps; may be UNALIGNED (safetensors, regions): read it with memcpy */
-    uint64_t bytes;            /* rows × row bytes */
-    uint32_t part;             /* index into parts */
-    uint64_t offset;           /* of data in that part's file */
+    const unsigned char *
+        data; /* rows one after another without gaps; may be UNALIGNED (safetensors, regions): read it with memcpy */
+    uint64_t bytes;  /* rows × row bytes */
+    uint32_t part;   /* index into parts */
+    uint64_t offset; /* of data in that part's file */
 } file_tensor;
 
 typedef struct file_part {
@@ -108,9 +110,11 @@ typedef struct file_model {
     uint32_t n_parts;
     const file_part *parts;
     uint32_t n_tensors;
-    const file_tensor *tensors; /* GGUF: in file order, parts in order; safetensors: in order of shard, then of data offset */
+    const file_tensor *
+        tensors; /* GGUF: in file order, parts in order; safetensors: in order of shard, then of data offset */
     uint32_t n_keys;
-    const file_key *keys; /* GGUF metadata of the first part, in file order; none for safetensors */
+    const file_key *
+        keys; /* GGUF metadata of the first part, in file order; safetensors: config.json, see below */
     uint64_t tensor_bytes; /* sum over tensors */
 
     /* Raw bytes of the files beside safetensors; length 0 when there is none. Not parsed, not NUL-terminated. */
@@ -143,18 +147,28 @@ uint64_t file_model_hash(const file_model *m);
 /* ---- GGUF metadata --------------------------------------------------------------------------------------------- */
 
 /* Linear search over the keys; for load time only. Outputs are untouched on error. A missing key is NOT_FOUND, a wrong type CORRUPT; the text names
- * file, key, expected and found. On a safetensors model every key is missing. */
+ * file, key, expected and found.
+ * A safetensors model has keys too: its config.json, flattened. Members of objects are joined by dots ("hidden_size", "rope_scaling.factor"),
+ * numbers are i64 or f64, arrays of one kind are arrays (empty: of i64), null is a missing key, mixed arrays and arrays of objects or arrays are left out;
+ * generation_config.json comes the same way under "generation." ("generation.eos_token_id"). */
 const file_key *file_find_key(const file_model *m, const char *name);
-status file_get_u64(const file_model *m, const char *key, uint64_t *out, err *e); /* any integer type, ≥ 0 */
-status file_get_i64(const file_model *m, const char *key, int64_t *out, err *e);  /* any integer type, ≤ INT64_MAX */
-status file_get_f64(const file_model *m, const char *key, double *out, err *e);   /* F32, F64 or an integer; finite */
+status file_get_u64(const file_model *m, const char *key, uint64_t *out,
+                    err *e); /* any integer type, ≥ 0 */
+status file_get_i64(const file_model *m, const char *key, int64_t *out,
+                    err *e); /* any integer type, ≤ INT64_MAX */
+status file_get_f64(const file_model *m, const char *key, double *out,
+                    err *e); /* F32, F64 or an integer; finite */
 status file_get_bool(const file_model *m, const char *key, bool *out, err *e);
-status file_get_str(const file_model *m, const char *key, str *out, err *e); /* bytes; UTF-8 is not checked */
-status file_get_array(const file_model *m, const char *key, file_array *out, err *e); /* of any type: look at out->type */
-status file_get_strings(const file_model *m, const char *key, file_array *out, err *e); /* array of strings */
+status file_get_str(const file_model *m, const char *key, str *out,
+                    err *e); /* bytes; UTF-8 is not checked */
+status file_get_array(const file_model *m, const char *key, file_array *out,
+                      err *e); /* of any type: look at out->type */
+status file_get_strings(const file_model *m, const char *key, file_array *out,
+                        err *e); /* array of strings */
 
 /* The same, but a missing key gives the default and OK. */
-status file_get_u64_or(const file_model *m, const char *key, uint64_t missing, uint64_t *out, err *e);
+status file_get_u64_or(const file_model *m, const char *key, uint64_t missing, uint64_t *out,
+                       err *e);
 status file_get_f64_or(const file_model *m, const char *key, double missing, double *out, err *e);
 status file_get_bool_or(const file_model *m, const char *key, bool missing, bool *out, err *e);
 status file_get_str_or(const file_model *m, const char *key, const char *missing, str *out, err *e);
