@@ -1,0 +1,137 @@
+/*
+ * serve: one request → one stream of events. Leases the instance, renders the template, encodes, submits, detokenises, splits reasoning
+ * and tool calls from text, finds stop strings, counts. Dialects (src/api) turn wire JSON into a serve_request and events into wire JSON.
+ *
+ * Threads: the loop's thread only. Events come from the loop, never from inside serve_start. A call ends with exactly one SERVE_DONE or
+ * SERVE_FAILED, after which it is freed; serve_cancel ends it without any further event.
+ * Not here: JSON of dialects, HTTP, which model is loaded where (src/node).
+ */
+#ifndef SHOAL_SERVE_H
+#define SHOAL_SERVE_H
+
+#include "base/base.h"
+#include "http/http.h"
+#include "node/node.h"
+
+typedef struct serve serve;
+typedef struct serve_call serve_call;
+
+typedef struct serve_options {
+    int max_choices; /* 0 = 32 */
+} serve_options;
+
+status serve_create(serve **out, http_loop *loop, node *n, const serve_options *o, err *e);
+void serve_destroy(serve *s); /* cancels what is live */
+
+/* Everything is borrowed for the call of serve_start and copied. */
+typedef struct serve_request {
+    const char *model; /* as the client named it; NULL = the default */
+
+    /* A chat: the JSON object of template variables {messages, tools?, add_generation_prompt, …}; NULL for a completion. */
+    str chat_variables;
+    bool has_tools;    /* tools are in the variables: tool calls are looked for */
+    bool continue_final; /* the last message is the assistant's own beginning: no generation prompt, its end is left open */
+
+    /* A completion: text, or ids taken as they are. */
+    str prompt;
+    const int32_t *prompt_ids;
+    int n_prompt_ids;
+    bool echo; /* the prompt's text comes first, as SERVE_TEXT */
+
+    int n_choices, best_of; /* 0 = 1; best_of ≥ n: the best by mean logprob are kept (no streaming then) */
+    int max_tokens;         /* 0 = until the context is full */
+    int n_stop;
+    const str *stop; /* text that ends a choice, not emitted */
+    bool include_stop;
+    bool ignore_end;       /* end tokens are ordinary: benchmarks */
+    sample_options sample; /* seed 0 and !has_seed: a random one */
+    bool has_seed;
+    int top_logprobs; /* −1 none */
+    bool raw_text;    /* no splitting: reasoning and tool calls stay in the text, special tokens hidden */
+} serve_request;
+
+typedef enum serve_event_kind {
+    SERVE_LOADING,  /* share: the model is being loaded; repeated about once a second */
+    SERVE_STARTED,  /* n_prompt, n_cached */
+    SERVE_TEXT,     /* choice, text */
+    SERVE_REASONING, /* choice, text */
+    SERVE_TOOL_BEGIN, /* choice, tool_index, tool_id, tool_name */
+    SERVE_TOOL_ARGUMENTS, /* choice, tool_index, text */
+    SERVE_TOOL_END,
+    SERVE_LOGPROBS, /* choice, one token: token_text, logprob, top; comes before the text it belongs to */
+    SERVE_FINISH,   /* choice, reason: this choice has ended */
+    SERVE_DONE,     /* all choices have: usage */
+    SERVE_FAILED    /* error */
+} serve_event_kind;
+
+typedef enum serve_reason { SERVE_STOP, SERVE_LENGTH, SERVE_TOOL_CALLS } serve_reason;
+
+typedef struct serve_top {
+    int32_t token;
+    str text; /* the token's bytes; may be part of a character */
+    float logprob;
+} serve_top;
+
+typedef struct serve_event {
+    serve_event_kind kind;
+    int choice;
+    str text;
+    int tool_index;
+    str tool_id, tool_name;
+    serve_top token; /* LOGPROBS */
+    int n_top;
+    const serve_top *top;
+    serve_reason reason;
+    str stop; /* FINISH: the stop string that ended it, empty = none */
+    double share;
+    int n_prompt, n_cached, n_generated; /* STARTED, DONE; n_generated over all choices */
+    int n_reasoning;                     /* DONE: tokens of reasoning among n_generated */
+    const err *error;                    /* FAILED */
+    uint64_t retry_after_s;              /* FAILED with BUSY or LOADING; 0 = not said */
+} serve_event;
+
+typedef void (*serve_sink)(void *context, const serve_event *event);
+
+/* id: of the request, for logs and cancelling ("chatcmpl-…"), copied. Refusals that are known at once (unknown model, bad template
+ * variables) are returned; the others come as SERVE_FAILED. */
+status serve_start(serve_call **out, serve *s, const char *id, const serve_request *r, serve_sink sink, void *context, err *e);
+void serve_cancel(serve_call *c); /* frees c; no event follows */
+/* By id from another connection: it ends with SERVE_FAILED, CANCELLED. NOT_FOUND. */
+status serve_cancel_id(serve *s, const char *id, err *e);
+/* What SERVE_STARTED told, for dialects that need it late. */
+const char *serve_call_model(const serve_call *c); /* the instance's name; what the client said while it is not known */
+void serve_call_fingerprint(const serve_call *c, char out[64]); /* numerics and model hash: "exact/1-3fa94c…" */
+/* A slow client: true holds tokens back by not reading further (the engine parks when its queue is full); see http_stream_pending. */
+void serve_pause(serve_call *c, bool on);
+
+/* Tokenizing for /tokenize and friends, on a leased instance that is ready. Calls done once, from the loop. */
+typedef struct serve_tokens {
+    const err *error; /* NULL = fine */
+    const int32_t *ids;
+    size_t n;
+    str text;
+} serve_tokens;
+status serve_tokenize(serve *s, const char *model, str text, bool add_special, bool parse_special,
+                      void (*done)(void *context, const serve_tokens *t), void *context, err *e);
+status serve_detokenize(serve *s, const char *model, const int32_t *ids, size_t n,
+                        void (*done)(void *context, const serve_tokens *t), void *context, err *e);
+
+/* ---- counters ------------------------------------------------------------------------------------------------------ */
+
+enum { SERVE_BUCKETS = 16 };
+extern const double serve_bucket_limits_s[SERVE_BUCKETS]; /* upper limits; the last is +Inf */
+
+typedef struct serve_histogram {
+    uint64_t counts[SERVE_BUCKETS]; /* not cumulative */
+    uint64_t n;
+    double sum_s;
+} serve_histogram;
+
+typedef struct serve_counters {
+    uint64_t requests, failed, cancelled, prompt_tokens, cached_tokens, generated_tokens;
+    int live;
+    serve_histogram first_token, per_token, whole;
+} serve_counters;
+const serve_counters *serve_get_counters(const serve *s);
+
+#endif
