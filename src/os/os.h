@@ -137,10 +137,13 @@ void os_pool_run(os_pool *p, os_pool_task task, void *context, int64_t n, int64_
 typedef struct os_child {
     int pid;
     int fd; /* our end of a SOCK_STREAM pair; the child finds its own in fd 3 */
+    bool ended; /* and reaped */
+    int wait_status;
 } os_child;
-/* argv[0] is the program's path. stdin is /dev/null, stdout and stderr are ours. Other descriptors are closed in the child. */
+/* argv[0] is the program's path, argv ends in NULL. stdin is /dev/null, stdout and stderr are ours, other descriptors are closed and
+ * signals at their defaults in the child. A program that cannot be executed is an error here. */
 status os_child_start(os_child *out, const char *const *argv, err *e);
-/* Has it ended? exit_text gets "exit 3" or "signal 9 (Killed)". */
+/* Has it ended? Then exit_text gets "exit 3" or "signal 9 (Killed)", every time it is asked, also after os_child_kill. */
 bool os_child_ended(os_child *c, char exit_text[64]);
 void os_child_kill(os_child *c);  /* SIGKILL, and reaps */
 void os_child_close(os_child *c); /* closes fd */

@@ -1,0 +1,55 @@
+/*
+ * Clocks. Real ones by clock_gettime; os_virtual_clock is a number that a test moves. Protocol code takes an os_clock
+ * (NULL: the real one), so that its timeouts can be tested without waiting.
+ */
+#include "os/os.h"
+
+#include <errno.h>
+#include <time.h>
+
+static uint64_t read_us(clockid_t which)
+{
+    struct timespec t;
+    int failure = clock_gettime(which, &t);
+    REQUIRE(failure == 0);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+uint64_t os_now_us(void)
+{
+    return read_us(CLOCK_MONOTONIC);
+}
+
+uint64_t os_unix_us(void)
+{
+    return read_us(CLOCK_REALTIME);
+}
+
+uint64_t os_thread_cpu_us(void)
+{
+    return read_us(CLOCK_THREAD_CPUTIME_ID);
+}
+
+void os_sleep_us(uint64_t us)
+{
+    struct timespec left = {.tv_sec = (time_t)(us / 1000000),
+                            .tv_nsec = (long)(us % 1000000) * 1000};
+    while (nanosleep(&left, &left) != 0 && errno == EINTR)
+        continue;
+}
+
+static uint64_t virtual_now(os_clock *c)
+{
+    return ((os_virtual_clock *)c)->us;
+}
+
+void os_virtual_clock_init(os_virtual_clock *c, uint64_t start_us)
+{
+    c->clock.now_us = virtual_now;
+    c->us = start_us;
+}
+
+uint64_t os_clock_now(os_clock *c)
+{
+    return c ? c->now_us(c) : os_now_us();
+}
