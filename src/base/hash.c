@@ -27,7 +27,7 @@ static uint64_t load64(const unsigned char *p, size_t n)
 
 uint64_t hash_u64(uint64_t x, uint64_t seed)
 {
-    uint64_t h = fold(x ^ MIX_1, (seed ^ MIX_2) | 1);
+    uint64_t h = fold(x ^ MIX_1, seed ^ MIX_2);
     return fold(h ^ x, MIX_3) ^ (h >> 29);
 }
 
