@@ -1,0 +1,118 @@
+"""The model in torch: Llama's architecture (RMSNorm, RoPE over neighbouring pairs, GQA, SwiGLU, tied embedding).
+
+Rotation pairs are (2i, 2i+1), which is what GGUF's `llama` architecture means, so q and k are exported as they are.
+Documents are packed in rows: attention stays inside a document (equal `doc` numbers).
+"""
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+CONFIG = {"vocab": 2048, "width": 256, "layers": 4, "heads": 8, "kv_heads": 4, "head_width": 32, "ffn": 512, "context": 1024,
+          "rope_base": 10000.0, "eps": 1e-6}
+
+
+class RmsNorm(torch.autograd.Function):
+    """One pass forward and a short backward: plain autograd keeps four more copies."""
+
+    @staticmethod
+    def forward(ctx, x, w, eps):
+        r = torch.rsqrt(torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps))
+        ctx.save_for_backward(x, w, r)
+        return (x * r).mul_(w)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w, r = ctx.saved_tensors
+        n = x * r
+        gw = torch.einsum("...d,...d->d", g, n)
+        h = g * w
+        dot = torch.einsum("nd,nd->n", h.reshape(-1, h.shape[-1]), n.reshape(-1, n.shape[-1])).view(r.shape)
+        return h.addcmul_(n, dot, value=-1.0 / x.shape[-1]).mul_(r), gw, None
+
+
+def rope_tables(n, cfg):
+    half = cfg["head_width"] // 2
+    f = cfg["rope_base"] ** (-torch.arange(half, dtype=torch.float64) * 2 / cfg["head_width"])
+    a = torch.arange(n, dtype=torch.float64)[:, None] * f
+    return a.cos().float(), a.sin().float()
+
+
+def rotate(x, cos, sin):
+    """x [B, T, heads, dh]; cos, sin [T, dh/2] or [B, T, dh/2]."""
+    if cos.dim() == 2:
+        cos, sin = cos[None], sin[None]
+    cos, sin = cos[:, :, None], sin[:, :, None]
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
+
+
+class Block(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        d, q, kv = c["width"], c["heads"] * c["head_width"], c["kv_heads"] * c["head_width"]
+        self.c = c
+        self.n1, self.n2 = nn.Parameter(torch.ones(d)), nn.Parameter(torch.ones(d))
+
+        def w(rows, cols):
+            return nn.Parameter(torch.randn(rows, cols) / math.sqrt(cols) * 0.7)
+        self.wq, self.wk, self.wv, self.wo = w(q, d), w(kv, d), w(kv, d), w(d, q)
+        self.gate, self.up, self.down = w(c["ffn"], d), w(c["ffn"], d), w(d, c["ffn"])
+        self.wo.data *= 0.3
+        self.down.data *= 0.3
+
+    def forward(self, x, cos, sin, mask, cache=None, act=None):
+        act = act or (lambda t: t)
+        c = self.c
+        B, T, _ = x.shape
+        G, dh, rep = c["kv_heads"], c["head_width"], c["heads"] // c["kv_heads"]
+        h = act(RmsNorm.apply(x, self.n1, c["eps"]))
+        q = rotate(F.linear(h, self.wq).view(B, T, G * rep, dh), cos, sin)
+        k = rotate(F.linear(h, self.wk).view(B, T, G, dh), cos, sin)
+        v = F.linear(h, self.wv).view(B, T, G, dh)
+        if cache is not None:
+            if cache:
+                k, v = torch.cat((cache[0], k), 1), torch.cat((cache[1], v), 1)
+            cache[:] = [k, v]
+        S = k.shape[1]
+        # query head h reads key head h / rep: [B*G, rep*T, dh] against [B*G, dh, S]
+        q = q.view(B, T, G, rep, dh).permute(0, 2, 3, 1, 4).reshape(B * G, rep * T, dh)
+        k = k.permute(0, 2, 3, 1).reshape(B * G, dh, S)
+        v = v.permute(0, 2, 1, 3).reshape(B * G, S, dh)
+        s = torch.bmm(q * (1 / math.sqrt(dh)), k).view(B, G, rep, T, S)
+        s = s.add_(mask[:, None, None])
+        o = torch.bmm(torch.softmax(s, -1).view(B * G, rep * T, S), v)
+        o = o.view(B, G, rep, T, dh).permute(0, 3, 1, 2, 4).reshape(B, T, G * rep * dh)
+        x = x + F.linear(act(o), self.wo)
+        h = act(RmsNorm.apply(x, self.n2, c["eps"]))
+        return x + F.linear(act(F.silu(F.linear(h, self.gate)) * F.linear(h, self.up)), self.down)
+
+
+class Minnow(nn.Module):
+    def __init__(self, c=None):
+        super().__init__()
+        self.c = c = dict(CONFIG, **(c or {}))
+        self.embed = nn.Parameter(torch.randn(c["vocab"], c["width"]) * 0.05)
+        self.blocks = nn.ModuleList(Block(c) for _ in range(c["layers"]))
+        self.norm = nn.Parameter(torch.ones(c["width"]))
+        self.cos, self.sin = rope_tables(c["context"], c)
+
+    def hidden(self, ids, mask, pos=None, caches=None, act=None):
+        """ids [B, T] -> [B, T, D]; mask [B, T, S] is added to the scores."""
+        T = ids.shape[1]
+        cos, sin = (self.cos[:T], self.sin[:T]) if pos is None else (self.cos[pos], self.sin[pos])
+        x = F.embedding(ids, self.embed)
+        for i, b in enumerate(self.blocks):
+            x = b(x, cos, sin, mask, None if caches is None else caches[i], act)
+        return RmsNorm.apply(x, self.norm, self.c["eps"])
+
+    def loss(self, ids, doc, train):
+        """Summed cross-entropy (and count) over positions whose NEXT token is trained; doc [B, T] numbers the documents."""
+        T = ids.shape[1]
+        causal = torch.ones(T, T, dtype=torch.bool).tril()
+        mask = torch.zeros(ids.shape[0], T, T).masked_fill_(~((doc[:, :, None] == doc[:, None, :]) & causal), -1e9)
+        h = self.hidden(ids, mask)
+        where = train[:, 1:] & (doc[:, 1:] == doc[:, :-1])
+        logits = F.linear(h[:, :-1][where], self.embed)
+        return F.cross_entropy(logits, ids[:, 1:][where], reduction="sum"), int(where.sum())
