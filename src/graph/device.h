@@ -36,7 +36,7 @@ typedef struct device_ref {
 /* A matrix [rows, columns] of products in the device's layout, or (columns = length, rows = 1, vector) a vector of f32. */
 typedef struct device_weight {
     device_ref at;
-    kernel_type type; /* as stored in the device */
+    const kernel_type *type;
     int64_t rows, columns;
 } device_weight;
 
@@ -47,7 +47,7 @@ typedef enum device_format {
     DEVICE_F32,   /* [rows, width] floats */
     DEVICE_F64,   /* [rows, width] exact partial sums (contract b): multiples of 2^-24 */
     DEVICE_INPUT, /* what products read: the device's own form of [rows, width], int8 blocks and/or floats as the weights need */
-    DEVICE_ROTARY /* [rows, width] cosines and sines of a step's positions: width/2 angles */
+    DEVICE_ROTARY /* [rows, width] cosines, then sines, of width/2 angles: of the rows' positions */
 } device_format;
 
 enum { DEVICE_NEEDS_F32 = 1, DEVICE_NEEDS_Q8 = 2 };
@@ -82,9 +82,8 @@ typedef enum device_gate { DEVICE_GATE_SILU, DEVICE_GATE_GELU_TANH } device_gate
 typedef struct device_cache {
     device_ref at;         /* page 0 of the class's pool */
     uint64_t page_bytes;   /* from page to page */
-    uint64_t keys, values; /* byte offsets of this layer inside a page: [G][KERNEL_PAGE][dh] each */
+    uint64_t layer_offset; /* of this layer's cache_bytes inside a page */
     int state_class;       /* which page table of the step */
-    bool f32;              /* else f16 */
 } device_cache;
 
 /* Value numbers are indices into the program's values; −1 = none. Vectors are device_refs of f32. */
@@ -114,8 +113,8 @@ typedef struct device_op {
             int n_parts;
             device_weight weight[DEVICE_PARTS]; /* [rows, K] each */
             device_ref bias[DEVICE_PARTS];
-            int out[DEVICE_PARTS]; /* F32 [·, rows]; F64 where `leaf` is set */
-            int leaf;              /* columns of a leaf of the exact sum; 0 = a plain product */
+            int out[DEVICE_PARTS]; /* F32 [·, rows]; or F64 where `leaf` is set */
+            int leaf; /* columns of a leaf of the exact sum, F64 partial or F32 when no rank shares it; 0 = a plain product */
         } product;
         struct {
             int input;
@@ -184,7 +183,7 @@ typedef struct device_program device_program;
 
 /* Time of one op kind since the last reset. */
 typedef struct device_op_time {
-    uint64_t calls, ns;
+    uint64_t calls, us;
 } device_op_time;
 
 /* ---- the device ---------------------------------------------------------------------------------------------------- */
@@ -192,6 +191,7 @@ typedef struct device_op_time {
 typedef struct device_options {
     int n_threads;              /* 0 = all usable */
     const kernel_table *kernels; /* of the ISA to use */
+    bool exact;                  /* class reference/1: f32 activations, dequantised weights, f32 keys and values */
     bool time_ops;
 } device_options;
 
@@ -209,7 +209,11 @@ typedef struct device_ops {
     status (*copy)(device *d, device_ref to, device_ref from, uint64_t n, err *e);
 
     /* Bytes of a matrix in this device's layout, 64-byte multiples; 0 when it cannot hold that type or shape. */
-    uint64_t (*weight_bytes)(const device *d, kernel_type type, int64_t rows, int64_t columns);
+    uint64_t (*weight_bytes)(const device *d, const kernel_type *type, int64_t rows, int64_t columns);
+    /* DEVICE_NEEDS_*: what products with such a weight read. */
+    unsigned (*needs)(const device *d, const kernel_type *type);
+    /* Bytes of KERNEL_RANGE positions of one layer's keys and values; 0 when the widths cannot be. */
+    uint64_t (*cache_bytes)(const device *d, int64_t n_kv_heads, int64_t head_dim);
     /* Rows [first_row, first_row + n_rows) of w, as they lie in the file (unaligned, row_bytes apart). first_row and, but for the last
      * rows, n_rows are multiples of 16. The source may go away when it returns. */
     status (*upload)(device *d, const device_weight *w, const void *rows, uint64_t row_bytes, int64_t first_row, int64_t n_rows, err *e);
@@ -222,8 +226,8 @@ typedef struct device_ops {
     int (*n_segments)(const device_program *p);
     status (*enqueue)(device *d, const device_program *p, int segment, const device_step *step, err *e);
     status (*wait)(device *d, err *e);
-    /* out[DEVICE_OP_KINDS] */
-    void (*op_times)(const device *d, device_op_time *out, bool reset);
+    /* out[DEVICE_OP_KINDS], may be NULL. */
+    void (*op_times)(device *d, device_op_time *out, bool reset);
 } device_ops;
 
 struct device {

@@ -142,20 +142,20 @@ static bool is_value(const graph *g, int v, device_format format, int64_t width)
     return v >= 0 && v < g->n_values && g->values[v].format == format && g->values[v].width == width;
 }
 
-static void need(graph *g, int input, kernel_type type)
+static void need(graph *g, int input, const kernel_type *type)
 {
-    g->values[input].needs |= graph_needs(type);
+    g->values[input].needs |= g->device->ops->needs(g->device, type);
 }
 
 static bool check_product(graph *g, const device_op *op)
 {
     if (op->u.product.n_parts < 1 || op->u.product.n_parts > DEVICE_PARTS)
         return false;
-    device_format format = op->u.product.leaf > 0 ? DEVICE_F64 : DEVICE_F32;
     for (int i = 0; i < op->u.product.n_parts; i++) {
         const device_weight *w = &op->u.product.weight[i];
         if (!is_value(g, op->u.product.input, DEVICE_INPUT, w->columns) ||
-            !is_value(g, op->u.product.out[i], format, w->rows))
+            (!is_value(g, op->u.product.out[i], DEVICE_F32, w->rows) &&
+             (op->u.product.leaf == 0 || !is_value(g, op->u.product.out[i], DEVICE_F64, w->rows))))
             return false;
         need(g, op->u.product.input, w->type);
     }
@@ -197,9 +197,12 @@ static bool check_op(graph *g, const device_op *op)
     }
     case DEVICE_OP_ATTENTION: {
         int64_t width = op->u.attention.n_heads * op->u.attention.head_dim;
-        return op->u.attention.n_kv_heads > 0 && op->u.attention.n_heads % op->u.attention.n_kv_heads == 0 &&
-               is_value(g, op->u.attention.q, DEVICE_F32, width) &&
-               is_value(g, op->u.attention.out, DEVICE_INPUT, width);
+        if (op->u.attention.n_kv_heads <= 0 || op->u.attention.n_heads % op->u.attention.n_kv_heads != 0 ||
+            !is_value(g, op->u.attention.q, DEVICE_F32, width) ||
+            !is_value(g, op->u.attention.out, DEVICE_INPUT, width))
+            return false;
+        g->values[op->u.attention.out].needs |= DEVICE_NEEDS_F32; /* where heads are put together */
+        return true;
     }
     case DEVICE_OP_DECAY: {
         if (op->u.decay.x < 0 || op->u.decay.x >= g->n_values)

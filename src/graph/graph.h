@@ -21,8 +21,6 @@ void graph_destroy(graph *g);
 
 /* A new value; its number. */
 int graph_value(graph *g, device_format format, int64_t width, bool outputs_only);
-/* Which form an INPUT value must have for a weight of this type: called by graph_add for products, exported for tests. */
-unsigned graph_needs(kernel_type type);
 /* Appends an op (copied). Values must exist, widths must fit: misuse is INTERNAL at graph_plan. */
 void graph_add(graph *g, const device_op *op);
 int graph_n_ops(const graph *g);

@@ -1,0 +1,294 @@
+/*
+ * Ops of the `cpu` device, all but attention: each sets up one dispatch of the pool. Rows of weights are the unit of products, tokens the
+ * unit of everything else; what a worker computes is whole elements, so the split changes no bit.
+ *
+ * Deliberately not: arithmetic. Every number comes from a kernel.
+ */
+#include "graph/cpu.h"
+
+#include <string.h>
+
+void cpu_dispatch(cpu_task *t, os_pool_task task, int64_t n, int64_t chunk)
+{
+    if (n <= chunk || t->d->n_threads == 1) {
+        if (n > 0)
+            task(t, 0, n, 0);
+        return;
+    }
+    os_pool_run(t->d->pool, task, t, n, chunk);
+}
+
+/* About 16 pieces a thread: a starved worker delays little, and a piece is still a long run of memory. */
+static int64_t chunk_of(const cpu_task *t, int64_t n)
+{
+    int64_t chunk = n / (t->d->n_threads * 16);
+    return BASE_MIN(BASE_MAX(chunk, 1), 64);
+}
+
+/* Writes a row of f32 (in the value's own f32 row or elsewhere) as product input. */
+static void put_input(const cpu_task *t, const device_value *v, int64_t row, const float *x)
+{
+    int64_t padded = cpu_padded(v->width);
+    if (v->needs & DEVICE_NEEDS_F32) {
+        float *to = cpu_input_f32(t, v, row);
+        if (to != x)
+            memcpy(to, x, (size_t)v->width * sizeof(float));
+        memset(to + v->width, 0, (size_t)(padded - v->width) * sizeof(float));
+        x = to;
+    }
+    if (v->needs & DEVICE_NEEDS_Q8)
+        t->d->kernels->quantise(cpu_input_q8(t, v, row), x, padded);
+}
+
+/* ---- begin --------------------------------------------------------------------------------------------------------- */
+
+static void begin_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const cpu_task *t = context;
+    const kernel_table *k = t->d->kernels;
+    for (int64_t row = begin; row < end; row++) {
+        float *x = cpu_row(t, t->op->u.begin.x, row);
+        kernel_gather_row(x, &t->matrix[0], t->step->ids[row]);
+        if (t->op->u.begin.scale != 1.0f)
+            k->scale(x, x, t->op->u.begin.scale, t->matrix[0].column_end);
+        for (int i = 0; i < DEVICE_ROTARIES; i++) {
+            int v = t->op->u.begin.rotary[i];
+            if (v < 0)
+                continue;
+            int half = (int)(cpu_value(t, v)->width / 2);
+            float *cosines = cpu_row(t, v, row);
+            kernel_rope_table(cosines, cosines + half, cpu_at(t->d, t->op->u.begin.frequencies[i]), half,
+                              t->step->positions[row], (double)t->op->u.begin.rotary_scale[i]);
+        }
+    }
+}
+
+static void run_begin(cpu_task *t)
+{
+    cpu_dispatch(t, begin_task, t->step->n_tokens, 4);
+}
+
+/* ---- norm ---------------------------------------------------------------------------------------------------------- */
+
+/* x[row] += add[row] (+ bias, normed by add_norm). scratch: D floats. */
+static void add_residual(const cpu_task *t, int64_t row, float *x, float *scratch)
+{
+    const kernel_table *k = t->d->kernels;
+    const device_value *add = cpu_value(t, t->op->u.norm.add);
+    int64_t n = add->width;
+    const float *y;
+    if (add->format == DEVICE_F64) {
+        const double *sums = (const double *)cpu_at(t->d, add->at) + row * n;
+        if (!k->finish(scratch, sums, n))
+            atomic_store_explicit(&t->d->out_of_range, true, memory_order_relaxed);
+        y = scratch;
+    } else {
+        y = cpu_row(t, t->op->u.norm.add, row);
+    }
+    const float *bias = cpu_at(t->d, t->op->u.norm.bias);
+    if (bias != NULL) {
+        k->add(scratch, y, bias, n);
+        y = scratch;
+    }
+    const float *norm = cpu_at(t->d, t->op->u.norm.add_norm);
+    if (norm != NULL) {
+        k->rms_norm(scratch, y, norm, n, t->op->u.norm.eps);
+        y = scratch;
+    }
+    k->add(x, x, y, n);
+}
+
+static void norm_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    const cpu_task *t = context;
+    const kernel_table *k = t->d->kernels;
+    const device_value *out = cpu_value(t, t->op->u.norm.out);
+    const float *w = cpu_at(t->d, t->op->u.norm.norm);
+    float *scratch = cpu_scratch(t, worker);
+    for (int64_t i = begin; i < end; i++) {
+        int64_t row = out->outputs_only ? t->step->outputs[i] : i;
+        float *x = cpu_row(t, t->op->u.norm.x, row);
+        if (t->op->u.norm.add >= 0)
+            add_residual(t, row, x, scratch);
+        if (out->needs == DEVICE_NEEDS_Q8 && out->width % KERNEL_UNIT == 0) {
+            k->rms_norm_quantise(cpu_input_q8(t, out, i), x, w, out->width, t->op->u.norm.eps);
+        } else {
+            k->rms_norm(scratch, x, w, out->width, t->op->u.norm.eps);
+            memset(scratch + out->width, 0, (size_t)(cpu_padded(out->width) - out->width) * sizeof(float));
+            put_input(t, out, i, scratch);
+        }
+    }
+}
+
+static void run_norm(cpu_task *t)
+{
+    cpu_dispatch(t, norm_task, t->rows, 1);
+}
+
+/* ---- products ------------------------------------------------------------------------------------------------------ */
+
+static kernel_product product_of(const cpu_task *t, const kernel_matrix *w, int input)
+{
+    const device_value *in = cpu_value(t, input);
+    bool q8 = w->type->quantised && !t->d->exact;
+    int64_t padded = cpu_padded(in->width);
+    return (kernel_product){
+        .w = w,
+        .output = KERNEL_F32,
+        .exact = t->d->exact,
+        .n_tokens = t->rows,
+        .x = q8 ? (const void *)cpu_input_q8(t, in, 0) : (const void *)cpu_input_f32(t, in, 0),
+        .x_bytes = q8 ? kernel_act_bytes(in->width) : (uint64_t)padded * sizeof(float),
+    };
+}
+
+static void add_bias(const cpu_task *t, const kernel_product *p, const float *bias, int64_t begin, int64_t end)
+{
+    end = BASE_MIN(end, p->w->rows);
+    for (int64_t i = 0; i < p->n_tokens; i++) {
+        float *y = (float *)p->dst + i * p->dst_stride + begin;
+        t->d->kernels->add(y, y, bias + begin, end - begin);
+    }
+}
+
+static void product_part(const cpu_task *t, int part, int64_t begin, int64_t end)
+{
+    const device_value *out = cpu_value(t, t->op->u.product.out[part]);
+    kernel_product p = product_of(t, &t->matrix[part], t->op->u.product.input);
+    if (t->op->u.product.leaf > 0) {
+        p.output = out->format == DEVICE_F64 ? KERNEL_SUMS : KERNEL_SUMS_F32;
+        p.leaf = t->op->u.product.leaf;
+    }
+    p.dst = cpu_at(t->d, out->at);
+    p.dst_stride = out->width;
+    if (!kernel_multiply(t->d->kernels, &p, begin, end))
+        atomic_store_explicit(&t->d->out_of_range, true, memory_order_relaxed);
+    const float *bias = cpu_at(t->d, t->op->u.product.bias[part]);
+    if (bias != NULL)
+        add_bias(t, &p, bias, begin * KERNEL_TILE_ROWS, end * KERNEL_TILE_ROWS);
+}
+
+/* Strips of all parts are counted through. */
+static void product_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const cpu_task *t = context;
+    int64_t first = 0;
+    for (int part = 0; part < t->op->u.product.n_parts && first < end; part++) {
+        int64_t strips = kernel_strips(t->matrix[part].rows);
+        int64_t from = BASE_MAX(begin - first, 0), to = BASE_MIN(end - first, strips);
+        if (from < to)
+            product_part(t, part, from, to);
+        first += strips;
+    }
+}
+
+static void run_product(cpu_task *t)
+{
+    int64_t strips = 0;
+    for (int part = 0; part < t->op->u.product.n_parts; part++)
+        strips += kernel_strips(t->matrix[part].rows);
+    if (t->rows > 0)
+        cpu_dispatch(t, product_task, strips, chunk_of(t, strips));
+}
+
+/* ---- gated --------------------------------------------------------------------------------------------------------- */
+
+/* A view of the strips [2 unit, 2 unit + 2): 32 rows, the columns of one block of the output. */
+static kernel_matrix unit_of(const kernel_matrix *w, int64_t unit)
+{
+    kernel_matrix m = *w;
+    m.tiles = (const char *)w->tiles + (uint64_t)(2 * unit) * w->strip_bytes;
+    m.rows = BASE_MIN(w->rows - unit * KERNEL_UNIT, KERNEL_UNIT);
+    return m;
+}
+
+static void gated_rows(const cpu_task *t, int64_t unit, const float *gate, const float *up, int64_t width)
+{
+    const kernel_table *k = t->d->kernels;
+    const device_value *out = cpu_value(t, t->op->u.gated.out);
+    bool silu = t->op->u.gated.function == DEVICE_GATE_SILU;
+    for (int64_t row = 0; row < t->rows; row++, gate += KERNEL_UNIT, up += KERNEL_UNIT) {
+        kernel_act *act = cpu_input_q8(t, out, row) + unit;
+        if (silu && width == KERNEL_UNIT && out->needs == DEVICE_NEEDS_Q8) {
+            k->silu_multiply_quantise(act, gate, up, width);
+            continue;
+        }
+        float y[KERNEL_UNIT] = {0};
+        (silu ? k->silu_multiply : k->gelu_multiply)(y, gate, up, width);
+        if (out->needs & DEVICE_NEEDS_F32)
+            memcpy(cpu_input_f32(t, out, row) + unit * KERNEL_UNIT, y, sizeof(y));
+        if (out->needs & DEVICE_NEEDS_Q8)
+            k->quantise(act, y, KERNEL_UNIT);
+    }
+}
+
+static void gated_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    const cpu_task *t = context;
+    float *gate = cpu_scratch(t, worker), *up = gate + t->rows * KERNEL_UNIT;
+    for (int64_t unit = begin; unit < end; unit++) {
+        kernel_matrix w[2] = {unit_of(&t->matrix[0], unit), unit_of(&t->matrix[1], unit)};
+        for (int i = 0; i < 2; i++) {
+            kernel_product p = product_of(t, &w[i], t->op->u.gated.input);
+            p.dst = i == 0 ? gate : up;
+            p.dst_stride = KERNEL_UNIT;
+            kernel_multiply(t->d->kernels, &p, 0, kernel_strips(w[i].rows));
+        }
+        gated_rows(t, unit, gate, up, w[0].rows);
+    }
+}
+
+static void run_gated(cpu_task *t)
+{
+    int64_t units = cpu_padded(t->matrix[0].rows) / KERNEL_UNIT;
+    cpu_dispatch(t, gated_task, units, chunk_of(t, units));
+}
+
+/* ---- decay --------------------------------------------------------------------------------------------------------- */
+
+/* Columns [begin, end) of the state of every run, tokens in order. */
+static void decay_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const cpu_task *t = context;
+    const float *decay = cpu_at(t->d, t->op->u.decay.decay);
+    for (int32_t r = 0; r < t->step->n_runs; r++) {
+        const device_run *run = &t->step->runs[r];
+        char *slots = cpu_at(t->d, t->op->u.decay.state);
+        float *state = (float *)(slots + (uint64_t)run->slot[t->op->u.decay.state_class] * t->op->u.decay.slot_bytes +
+                                 t->op->u.decay.offset);
+        for (int64_t i = begin; i < end; i++) {
+            float s = run->position == 0 ? 0.0f : state[i];
+            for (int32_t n = 0; n < run->n_tokens; n++) {
+                s = __builtin_fmaf(s, decay[i], cpu_row(t, t->op->u.decay.x, run->first + n)[i]);
+                cpu_row(t, t->op->u.decay.out, run->first + n)[i] = s;
+            }
+            state[i] = s;
+        }
+    }
+}
+
+static void run_decay(cpu_task *t)
+{
+    int64_t width = cpu_value(t, t->op->u.decay.x)->width;
+    cpu_dispatch(t, decay_task, width, 64);
+}
+
+/* ---- the table ----------------------------------------------------------------------------------------------------- */
+
+void (*const cpu_run_op[])(cpu_task *t) = {
+    [DEVICE_OP_BEGIN] = run_begin,          [DEVICE_OP_NORM] = run_norm,
+    [DEVICE_OP_PRODUCT] = run_product,      [DEVICE_OP_GATED] = run_gated,
+    [DEVICE_OP_KEYS] = cpu_run_keys,        [DEVICE_OP_ATTENTION] = cpu_run_attention,
+    [DEVICE_OP_DECAY] = run_decay,          [DEVICE_OP_SUM] = NULL,
+};
+
+uint64_t cpu_scratch_need(const struct device_program *p)
+{
+    int64_t floats = 2 * KERNEL_UNIT * (int64_t)p->limits.n_tokens;
+    for (int i = 0; i < p->n_values; i++)
+        floats = BASE_MAX(floats, cpu_padded(p->values[i].width));
+    return ((uint64_t)floats * sizeof(float) + 255) & ~(uint64_t)255;
+}
