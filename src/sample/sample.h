@@ -1,0 +1,119 @@
+/*
+ * sample: logits → token, and stop strings in streamed text.
+ *
+ * Sampling is Gumbel-max (DESIGN section 7 d): token = argmax of logit/temperature + noise(seed, choice, position, token id) over the
+ * tokens that the filters leave. The noise is a pure function, so a token depends on its own logits and nothing else: not on the batch, on
+ * other sequences, on how often a step was repeated or on speculation. Temperature 0 is the greatest logit, the lowest id among equals.
+ *
+ * Order: logit bias and banned tokens; repetition penalty (tokens of the prompt and generated ones, within the window, once each:
+ * positive logits are divided, others multiplied, as CTRL and llama.cpp do); presence and frequency penalties (generated tokens only, as
+ * OpenAI defines them); allowed mask; temperature; top-k; top-p of what top-k left, renormalised (the shortest prefix, by falling logit then
+ * rising id, whose mass reaches p); min-p (probability ≥ min_p × the greatest). Filters never remove the best token.
+ *
+ * Log-probabilities are of the raw distribution: natural log of the softmax of the logits as they came, before all of the above.
+ *
+ * Cost at 128k tokens: a few passes over the logits, never a sort; no allocation. Threads: an object belongs to one thread at a time.
+ * Not here: which logits (src/engine), grammars (they make the mask), tokens that end a text, shards of the vocabulary.
+ */
+#ifndef SHOAL_SAMPLE_H
+#define SHOAL_SAMPLE_H
+
+#include "base/base.h"
+#include "kernel/kernel.h"
+
+enum { SAMPLE_TOP_MAX = 20 };
+
+typedef struct sample_bias {
+    int32_t token;
+    float bias; /* added to its logit */
+} sample_bias;
+
+typedef struct sample_options {
+    uint64_t seed;
+    float temperature;        /* 0 (or under 1e-6) = greedy; ≤ 100 */
+    int top_k;                /* 0 = off */
+    float top_p;              /* 1 = off; 0 leaves one token */
+    float min_p;              /* 0 = off; 0..1 */
+    float repetition_penalty; /* 1 = off; > 0 */
+    float presence_penalty;   /* 0 = off; −10..10 */
+    float frequency_penalty;
+    int penalty_window; /* tokens that the repetition penalty looks back; 0 = all */
+    int n_bias;
+    const sample_bias *bias; /* a token twice: the sum */
+    int n_banned;
+    const int32_t *banned; /* never sampled: reserved ids, the end tokens when they are ignored */
+} sample_options;
+
+/* What a zeroed struct is not: temperature 1, everything else off. */
+#define SAMPLE_DEFAULTS                                                                            \
+    (sample_options)                                                                               \
+    {                                                                                              \
+        .temperature = 1, .top_p = 1, .repetition_penalty = 1                                      \
+    }
+
+/* INVALID with the name of the option and its range; vocabulary ≤ 0: ids are not checked. */
+status sample_options_check(const sample_options *o, int vocabulary, err *e);
+
+/* ---- sampling ------------------------------------------------------------------------------------------------------ */
+
+/* Working memory for one vocabulary, shared by all samplers of a thread. Owned by the caller. */
+typedef struct sample_scratch sample_scratch;
+status sample_scratch_create(sample_scratch **out, int vocabulary, err *e);
+void sample_scratch_destroy(sample_scratch *w);
+
+/* The sampler of one choice: its options and the tokens it has seen. Options are copied, the table is borrowed (static). Takes
+ * 8 bytes × vocabulary when a penalty is on, else little. */
+typedef struct sample sample;
+status sample_create(sample **out, const kernel_table *k, int vocabulary, const sample_options *o,
+                     int choice, err *e);
+void sample_destroy(sample *s);
+
+/* History. Ids outside the vocabulary are ignored. accept also when a stream is resumed: its tokens so far count as generated. */
+void sample_prompt(sample *s, const int32_t *ids, int64_t n);
+void sample_accept(sample *s, int32_t token);
+
+typedef struct sample_top {
+    int32_t token;
+    float logprob;
+} sample_top;
+
+typedef struct sample_result {
+    int32_t token;
+    float logprob; /* of token; only with top_logprobs ≥ 0 */
+    int n_top;
+    sample_top top[SAMPLE_TOP_MAX]; /* falling, lower id first among equals */
+} sample_result;
+
+typedef struct sample_call {
+    float *logits; /* [V] finite; changed and put back */
+    int64_t
+        position; /* of the new token in its sequence: prompt tokens + tokens generated so far */
+    const uint64_t *allowed; /* [⌈V/64⌉] bits, 1 = may be sampled; NULL = all. From a grammar. */
+    int top_logprobs;        /* −1 = no logprobs; else 0..SAMPLE_TOP_MAX alternatives */
+} sample_call;
+
+/* Chooses a token; does not count it (sample_accept does). CORRUPT: a logit is NaN or infinite; INVALID: nothing is allowed. */
+status sample_next(sample *s, sample_scratch *w, const sample_call *c, sample_result *out, err *e);
+
+/* The noise itself: standard Gumbel, within −3.2..22.9. */
+double sample_noise(uint64_t seed, int choice, int64_t position, int32_t token);
+
+/* ---- stop strings -------------------------------------------------------------------------------------------------- */
+
+/* Finds the first of several strings in a text that comes in pieces. Bytes are passed on as soon as they cannot belong to a stop string:
+ * what is held back is the longest end of the text that begins one. The match that ends first counts, of those the longest. */
+typedef struct sample_stop sample_stop;
+
+enum { SAMPLE_STOP_BYTES = 1 << 20 }; /* of all strings together */
+
+/* Strings are copied; INVALID for an empty one. n may be 0: everything passes. */
+status sample_stop_create(sample_stop **out, const str *strings, int n, err *e);
+void sample_stop_destroy(sample_stop *s);
+/* Appends to text what may be shown. Returns the index of the string that was found (bytes before it were appended, the rest is dropped,
+ * further calls pass nothing and return the same), or −1. Never allocates but in `text`. */
+int sample_stop_feed(sample_stop *s, const char *bytes, size_t n, sb *text);
+/* The text has ended otherwise: appends what was held back. */
+void sample_stop_flush(sample_stop *s, sb *text);
+size_t sample_stop_held(const sample_stop *s); /* bytes held back now */
+
+#endif
