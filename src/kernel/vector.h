@@ -1,0 +1,512 @@
+/*
+ * The row functions of the table (norm, quantise, softmax, gates, rope, K/V store, attention, sums), written once over 16 lanes of f32. An
+ * ISA file defines `lanes` and the lane operations below, includes this file, and has them all with the same order of operations: that is
+ * how every table gives the same bits. Lanes never depend on the width of the machine: it is 16 for all.
+ *
+ * The ISA file provides (static inline): lanes_load, lanes_store, lanes_load_n(p, n, fill) and lanes_store_n for n < 16 elements,
+ * lanes_set, lanes_add/sub/mul, lanes_fma(a, b, c) = a·b + c in one rounding, lanes_max/min (a > b ? a : b), lanes_less(a, b, x, y) =
+ * a < b ? x : y, lanes_abs, lanes_negate, lanes_bits_add/sub(a, b) on the bits as integers, lanes_shift_left(a, n), lanes_shift_right
+ * (logical), lanes_fold (the tree: i + (i+8), +4, +2, +1), lanes_fold_max, lanes_load_half / lanes_store_half (16 f16, round to even),
+ * lanes_store_bytes (integers in −127..127 held as floats → int8) and lanes_add_double (leaf_round of one value).
+ * Not here: products (each ISA has its own).
+ */
+#include "kernel/math.h"
+
+#define V_LANES 16
+#define V_TINY  0x1p-100f /* gate products under this become +0 */
+
+/* ---- functions on lanes: the sequences of math.c ------------------------------------------------------------------ */
+
+static inline lanes lanes_int(uint32_t u)
+{
+    return lanes_set(float_of(u));
+}
+
+/* x > 0 */
+static inline lanes v_recip(lanes x)
+{
+    lanes y = lanes_bits_sub(lanes_int(RECIP_ESTIMATE), x), one = lanes_set(1.0f),
+          minus = lanes_negate(x);
+    for (int i = 0; i < 4; i++)
+        y = lanes_fma(y, lanes_fma(minus, y, one), y);
+    return y;
+}
+
+static inline lanes v_exp(lanes x)
+{
+    lanes magic = lanes_set(ROUND_MAGIC);
+    lanes c = lanes_min(x, lanes_set(88.0f));
+    lanes z = lanes_fma(c, lanes_set(EXP_LOG2E), magic), n = lanes_sub(z, magic);
+    lanes r = lanes_fma(n, lanes_set(-EXP_LN2_HIGH), c);
+    r = lanes_fma(n, lanes_set(-(EXP_LN2_LOW)), r);
+    lanes p = lanes_fma(r, lanes_set(1.98412698e-4f), lanes_set(1.38888889e-3f));
+    p = lanes_fma(p, r, lanes_set(8.33333377e-3f));
+    p = lanes_fma(p, r, lanes_set(4.16666679e-2f));
+    p = lanes_fma(p, r, lanes_set(1.66666672e-1f));
+    p = lanes_fma(p, r, lanes_set(0.5f));
+    p = lanes_add(lanes_fma(lanes_mul(p, r), r, r), lanes_set(1.0f));
+    p = lanes_bits_add(p, lanes_shift_left(z, 23));
+    return lanes_less(x, lanes_set(-60.0f), lanes_set(0.0f), p);
+}
+
+static inline lanes v_sigmoid(lanes x)
+{
+    lanes one = lanes_set(1.0f), e = v_exp(lanes_negate(lanes_abs(x)));
+    return lanes_mul(lanes_less(x, lanes_set(0.0f), e, one), v_recip(lanes_add(one, e)));
+}
+
+static inline lanes v_silu_multiply(lanes gate, lanes up)
+{
+    lanes y = lanes_mul(lanes_mul(gate, v_sigmoid(gate)), up);
+    return lanes_less(lanes_abs(y), lanes_set(V_TINY), lanes_set(0.0f), y);
+}
+
+/* gelu_tanh(x) = x·sigmoid(2u), u = √(2/π)·(x + 0.044715·x³) */
+static inline lanes v_gelu_multiply(lanes gate, lanes up)
+{
+    lanes cube = lanes_mul(lanes_mul(gate, gate), gate);
+    lanes u = lanes_mul(lanes_fma(cube, lanes_set(0.044715f), gate), lanes_set(1.59576912f));
+    lanes y = lanes_mul(lanes_mul(gate, v_sigmoid(u)), up);
+    return lanes_less(lanes_abs(y), lanes_set(V_TINY), lanes_set(0.0f), y);
+}
+
+/* ---- quantise ------------------------------------------------------------------------------------------------------ */
+
+static inline void v_quantise_block(kernel_act *dst, lanes a, lanes b)
+{
+    float amax = lanes_fold_max(lanes_max(lanes_abs(a), lanes_abs(b)));
+    if (!(amax >= 0x1p-60f)) {
+        memset(dst, 0, sizeof *dst);
+        return;
+    }
+    lanes inverse = lanes_set(127.0f * math_recip(amax));
+    dst->scale = amax * (1.0f / 127.0f); /* the constant, rounded once */
+    dst->sum[0] = (int16_t)lanes_store_bytes(dst->q, lanes_mul(a, inverse));
+    dst->sum[1] = (int16_t)lanes_store_bytes(dst->q + 16, lanes_mul(b, inverse));
+}
+
+static void v_quantise(kernel_act *dst, const float *x, int64_t columns)
+{
+    for (int64_t c = 0; c < columns; c += KERNEL_UNIT)
+        v_quantise_block(dst++, lanes_load(x + c), lanes_load(x + c + V_LANES));
+}
+
+/* ---- norms --------------------------------------------------------------------------------------------------------- */
+
+static float v_norm_factor(const float *x, int64_t n, float epsilon)
+{
+    lanes squares = lanes_set(0.0f);
+    int64_t i = 0;
+    for (; i + V_LANES <= n; i += V_LANES) {
+        lanes a = lanes_load(x + i);
+        squares = lanes_fma(a, a, squares);
+    }
+    if (i < n) {
+        lanes a = lanes_load_n(x + i, (int)(n - i), 0.0f);
+        squares = lanes_fma(a, a, squares);
+    }
+    return math_rsqrt(lanes_fold(squares) * math_recip((float)n) + epsilon);
+}
+
+static inline lanes v_norm_lanes(const float *x, const float *w, lanes factor)
+{
+    lanes y = lanes_mul(lanes_load(x), factor);
+    return w ? lanes_mul(y, lanes_load(w)) : y;
+}
+
+static void v_rms_norm(float *dst, const float *x, const float *w, int64_t n, float epsilon)
+{
+    lanes factor = lanes_set(v_norm_factor(x, n, epsilon));
+    int64_t i = 0;
+    for (; i + V_LANES <= n; i += V_LANES)
+        lanes_store(dst + i, v_norm_lanes(x + i, w ? w + i : NULL, factor));
+    if (i < n) {
+        lanes y = lanes_mul(lanes_load_n(x + i, (int)(n - i), 0.0f), factor);
+        if (w)
+            y = lanes_mul(y, lanes_load_n(w + i, (int)(n - i), 0.0f));
+        lanes_store_n(dst + i, y, (int)(n - i));
+    }
+}
+
+static void v_rms_norm_quantise(kernel_act *dst, const float *x, const float *w, int64_t n,
+                                float epsilon)
+{
+    lanes factor = lanes_set(v_norm_factor(x, n, epsilon));
+    for (int64_t i = 0; i < n; i += KERNEL_UNIT)
+        v_quantise_block(dst++, v_norm_lanes(x + i, w ? w + i : NULL, factor),
+                         v_norm_lanes(x + i + V_LANES, w ? w + i + V_LANES : NULL, factor));
+}
+
+/* ---- element by element -------------------------------------------------------------------------------------------- */
+
+/* A loop over n elements with a tail: the body sees whole lanes; `value` may use LOAD(pointer). */
+#define V_ELEMENTS(value)                                                                          \
+    int64_t i = 0;                                                                                 \
+    for (; i + V_LANES <= n; i += V_LANES) {                                                       \
+        V_LOAD_WHOLE lanes_store(dst + i, value);                                                  \
+    }                                                                                              \
+    if (i < n) {                                                                                   \
+        V_LOAD_PART lanes_store_n(dst + i, value, (int)(n - i));                                   \
+    }
+#define V_LOAD_WHOLE lanes va = lanes_load(a + i), vb = lanes_load(b + i);
+#define V_LOAD_PART                                                                                \
+    lanes va = lanes_load_n(a + i, (int)(n - i), 0.0f),                                            \
+          vb = lanes_load_n(b + i, (int)(n - i), 0.0f);
+
+static void v_add(float *dst, const float *a, const float *b, int64_t n)
+{
+    V_ELEMENTS(lanes_add(va, vb))
+}
+
+static void v_silu_multiply_row(float *dst, const float *a, const float *b, int64_t n)
+{
+    V_ELEMENTS(v_silu_multiply(va, vb))
+}
+
+static void v_gelu_multiply_row(float *dst, const float *a, const float *b, int64_t n)
+{
+    V_ELEMENTS(v_gelu_multiply(va, vb))
+}
+
+static void v_multiply_add(float *dst, const float *a, float s, int64_t n)
+{
+    const float *b = dst;
+    V_ELEMENTS(lanes_fma(va, lanes_set(s), vb))
+}
+
+static void v_scale(float *dst, const float *a, float s, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + V_LANES <= n; i += V_LANES)
+        lanes_store(dst + i, lanes_mul(lanes_load(a + i), lanes_set(s)));
+    if (i < n)
+        lanes_store_n(dst + i, lanes_mul(lanes_load_n(a + i, (int)(n - i), 0.0f), lanes_set(s)),
+                      (int)(n - i));
+}
+
+static void v_silu_multiply_quantise(kernel_act *dst, const float *gate, const float *up, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += KERNEL_UNIT)
+        v_quantise_block(
+            dst++, v_silu_multiply(lanes_load(gate + i), lanes_load(up + i)),
+            v_silu_multiply(lanes_load(gate + i + V_LANES), lanes_load(up + i + V_LANES)));
+}
+
+/* ---- rope ---------------------------------------------------------------------------------------------------------- */
+
+static inline void v_turn(float *a, float *b, float c, float s)
+{
+    float x = *a, y = *b;
+    *a = __builtin_fmaf(x, c, -(y * s));
+    *b = __builtin_fmaf(x, s, y * c);
+}
+
+static void v_rope_halves(float *x, int half, const float *cosines, const float *sines)
+{
+    int i = 0;
+    for (; i + V_LANES <= half; i += V_LANES) {
+        lanes a = lanes_load(x + i), b = lanes_load(x + half + i);
+        lanes c = lanes_load(cosines + i), s = lanes_load(sines + i);
+        lanes_store(x + i, lanes_fma(a, c, lanes_negate(lanes_mul(b, s))));
+        lanes_store(x + half + i, lanes_fma(a, s, lanes_mul(b, c)));
+    }
+    for (; i < half; i++)
+        v_turn(x + i, x + half + i, cosines[i], sines[i]);
+}
+
+static void v_rope(float *x, int64_t n_heads, int head_width, int rotary, const float *cosines,
+                   const float *sines, kernel_rope_pairs pairs)
+{
+    for (int64_t h = 0; h < n_heads; h++, x += head_width) {
+        if (pairs == KERNEL_ROPE_HALVES) {
+            v_rope_halves(x, rotary / 2, cosines, sines);
+            continue;
+        }
+        for (int i = 0; i < rotary / 2; i++)
+            v_turn(x + 2 * i, x + 2 * i + 1, cosines[i], sines[i]);
+    }
+}
+
+/* ---- softmax, max, sums of exponentials ---------------------------------------------------------------------------- */
+
+static float v_max(const float *x, int64_t n)
+{
+    lanes m = lanes_set(-3.4028235e38f);
+    int64_t i = 0;
+    for (; i + V_LANES <= n; i += V_LANES)
+        m = lanes_max(lanes_load(x + i), m);
+    if (i < n)
+        m = lanes_max(lanes_load_n(x + i, (int)(n - i), -3.4028235e38f), m);
+    return lanes_fold_max(m);
+}
+
+static int64_t v_argmax(const float *x, int64_t n)
+{
+    float best = v_max(x, n);
+    int64_t i = 0;
+    for (; i + 4 * V_LANES <= n; i += 4 * V_LANES) { /* skip what does not hold it */
+        lanes m = lanes_max(lanes_max(lanes_load(x + i), lanes_load(x + i + 16)),
+                            lanes_max(lanes_load(x + i + 32), lanes_load(x + i + 48)));
+        if (!(lanes_fold_max(m) < best))
+            break;
+    }
+    for (; i < n; i++)
+        if (!(x[i] < best))
+            return i;
+    return 0;
+}
+
+static void v_softmax(float *dst, const float *x, int64_t n)
+{
+    lanes max = lanes_set(v_max(x, n)), sum = lanes_set(0.0f);
+    int64_t i = 0;
+    for (; i + V_LANES <= n; i += V_LANES) {
+        lanes e = v_exp(lanes_sub(lanes_load(x + i), max));
+        sum = lanes_add(sum, e);
+        lanes_store(dst + i, e);
+    }
+    if (i < n) {
+        lanes e = v_exp(lanes_sub(lanes_load_n(x + i, (int)(n - i), -3.4028235e38f), max));
+        sum = lanes_add(sum, e);
+        lanes_store_n(dst + i, e, (int)(n - i));
+    }
+    v_scale(dst, dst, math_recip(lanes_fold(sum)), n);
+}
+
+static double v_exp_sum(const float *x, int64_t n, float max)
+{
+    double sum = 0;
+    lanes m = lanes_set(max);
+    for (int64_t i = 0; i < n; i += V_LANES) {
+        lanes a = i + V_LANES <= n ? lanes_load(x + i)
+                                   : lanes_load_n(x + i, (int)(n - i), -3.4028235e38f);
+        sum += leaf_round(lanes_fold(v_exp(lanes_sub(a, m))));
+    }
+    return sum;
+}
+
+/* ---- attention ------------------------------------------------------------------------------------------------------ */
+
+static void v_kv_store(void *page, int slot, const float *k, const float *v, int n_kv_heads,
+                       int key_width, int value_width)
+{
+    uint16_t *head = page;
+    lanes top = lanes_set(65504.0f), bottom = lanes_set(-65504.0f);
+    for (int g = 0; g < n_kv_heads; g++, head += KERNEL_RANGE * (key_width + value_width)) {
+        uint16_t half[V_LANES];
+        uint16_t *keys = head + (slot / 16) * 16 * key_width + slot % 16;
+        uint16_t *values = head + KERNEL_RANGE * key_width + slot * value_width;
+        for (int d = 0; d < key_width; d += V_LANES, k += V_LANES) {
+            int n = BASE_MIN(V_LANES, key_width - d);
+            lanes a = n == V_LANES ? lanes_load(k) : lanes_load_n(k, n, 0.0f);
+            lanes_store_half(half, lanes_max(lanes_min(a, top), bottom));
+            for (int i = 0; i < n; i++)
+                keys[(d + i) * 16] = half[i];
+            k -= V_LANES - n;
+        }
+        for (int d = 0; d < value_width; d += V_LANES, v += V_LANES) {
+            int n = BASE_MIN(V_LANES, value_width - d);
+            lanes a = n == V_LANES ? lanes_load(v) : lanes_load_n(v, n, 0.0f);
+            lanes_store_half(half, lanes_max(lanes_min(a, top), bottom));
+            memcpy(values + d, half, (size_t)n * 2);
+            v -= V_LANES - n;
+        }
+    }
+}
+
+enum { V_QUERIES = 4 }; /* queries that walk a page together */
+
+/* One query on its way over the ranges. */
+typedef struct v_query {
+    const float *q;
+    float *dst;
+    int64_t first, last; /* visible positions, both included */
+    float max, sum;
+    bool started;
+} v_query;
+
+/* s[16 keys] of one group of keys for n queries; keys [key_width][16] f16. */
+#define V_SCORES(N)                                                                                \
+    static inline void v_scores_##N(lanes *s, const v_query *queries, const uint16_t *keys,        \
+                                    int key_width)                                                 \
+    {                                                                                              \
+        lanes sum[N];                                                                              \
+        for (int j = 0; j < (N); j++)                                                              \
+            sum[j] = lanes_set(0.0f);                                                              \
+        for (int d = 0; d < key_width; d++) {                                                      \
+            lanes key = lanes_load_half(keys + 16 * d);                                            \
+            for (int j = 0; j < (N); j++)                                                          \
+                sum[j] = lanes_fma(key, lanes_set(queries[j].q[d]), sum[j]);                       \
+        }                                                                                          \
+        for (int j = 0; j < (N); j++)                                                              \
+            s[j] = sum[j];                                                                         \
+    }
+V_SCORES(1)
+V_SCORES(2)
+V_SCORES(3)
+V_SCORES(4)
+
+static inline void v_scores(lanes *s, const v_query *queries, int n, const uint16_t *keys,
+                            int key_width)
+{
+    switch (n) {
+    case 1:
+        v_scores_1(s, queries, keys, key_width);
+        break;
+    case 2:
+        v_scores_2(s, queries, keys, key_width);
+        break;
+    case 3:
+        v_scores_3(s, queries, keys, key_width);
+        break;
+    default:
+        v_scores_4(s, queries, keys, key_width);
+    }
+}
+
+/* Turns scores into weights in place and merges (m, l): returns a, b of the merge. begin..end: visible slots. */
+static inline void v_weigh(v_query *query, float *scores, int begin, int end, float scale, float *a,
+                           float *b)
+{
+    float max = -3.4028235e38f, sum;
+    lanes total = lanes_set(0.0f), m;
+    for (int j = begin; j < end; j++) {
+        scores[j] = scores[j] * scale;
+        max = scores[j] > max ? scores[j] : max;
+    }
+    m = lanes_set(max);
+    for (int j = 0; j < KERNEL_RANGE; j++) /* the invisible ones must weigh nothing */
+        if (j < begin || j >= end)
+            scores[j] = -3.4028235e38f;
+    for (int g = 0; g < KERNEL_RANGE; g += 16) {
+        lanes p = v_exp(lanes_sub(lanes_load(scores + g), m));
+        lanes_store(scores + g, p);
+        total = lanes_add(total, p);
+    }
+    sum = lanes_fold(total);
+    if (!query->started) {
+        query->started = true;
+        query->max = max;
+        query->sum = sum;
+        *a = 0.0f;
+        *b = 1.0f;
+        return;
+    }
+    float top = query->max > max ? query->max : max;
+    *a = math_exp(query->max - top);
+    *b = math_exp(max - top);
+    query->sum = __builtin_fmaf(sum, *b, query->sum * *a);
+    query->max = top;
+}
+
+/* o = fma(o_r, b, o·a) over value_width, for n queries and the slots begin..end that any of them sees. */
+static void v_values(v_query *queries, int n, float scores[V_QUERIES][KERNEL_RANGE], const float *a,
+                     const float *b, const uint16_t *values, int value_width, int begin, int end)
+{
+    for (int d = 0; d < value_width; d += V_LANES) {
+        int width = BASE_MIN(V_LANES, value_width - d);
+        lanes o[V_QUERIES];
+        for (int j = 0; j < V_QUERIES; j++)
+            o[j] = lanes_set(0.0f);
+        for (int k = begin; k < end; k++) {
+            uint16_t part[V_LANES] = {0};
+            const uint16_t *row = values + k * value_width + d;
+            if (width < V_LANES) {
+                memcpy(part, row, (size_t)width * 2);
+                row = part;
+            }
+            lanes v = lanes_load_half(row);
+            for (int j = 0; j < V_QUERIES; j++)
+                o[j] = lanes_fma(lanes_set(scores[j][k]), v, o[j]);
+        }
+        for (int j = 0; j < n; j++) {
+            float *dst = queries[j].dst + d;
+            lanes old = width == V_LANES ? lanes_load(dst) : lanes_load_n(dst, width, 0.0f);
+            lanes merged = lanes_fma(o[j], lanes_set(b[j]), lanes_mul(old, lanes_set(a[j])));
+            lanes_store_n(dst, merged, width);
+        }
+    }
+}
+
+/* All ranges for up to V_QUERIES queries that share a K/V head. */
+static void v_attend(const kernel_attention *t, v_query *queries, int n)
+{
+    int64_t first = queries[0].first, last = queries[0].last;
+    for (int j = 1; j < n; j++) {
+        first = BASE_MIN(first, queries[j].first);
+        last = BASE_MAX(last, queries[j].last);
+    }
+    for (int64_t page = first / KERNEL_RANGE; page <= last / KERNEL_RANGE; page++) {
+        const uint16_t *keys = (const uint16_t *)t->pages[page] +
+                               (int64_t)t->kv_head * KERNEL_RANGE * (t->key_width + t->value_width);
+        float scores[V_QUERIES][KERNEL_RANGE] = {{0}}, a[V_QUERIES], b[V_QUERIES];
+        int64_t start = page * KERNEL_RANGE;
+        int begin = (int)BASE_MAX(0, first - start),
+            end = (int)BASE_MIN(KERNEL_RANGE, last - start + 1);
+        for (int g = begin / 16; g < (end + 15) / 16; g++) {
+            lanes s[V_QUERIES];
+            v_scores(s, queries, n, keys + g * 16 * t->key_width, t->key_width);
+            for (int j = 0; j < n; j++)
+                lanes_store(scores[j] + 16 * g, s[j]);
+        }
+        for (int j = 0; j < n; j++) {
+            int from = (int)BASE_MAX(0, queries[j].first - start);
+            int to = (int)BASE_MIN(KERNEL_RANGE, queries[j].last - start + 1);
+            if (from < to) {
+                v_weigh(&queries[j], scores[j], from, to, t->scale, &a[j], &b[j]);
+                continue;
+            }
+            a[j] = 1.0f; /* this query sees nothing here: o stays, since its weights are all zero */
+            b[j] = 0.0f;
+            memset(scores[j], 0, sizeof scores[j]);
+        }
+        v_values(queries, n, scores, a, b, keys + KERNEL_RANGE * t->key_width, t->value_width,
+                 begin, end);
+    }
+}
+
+static void v_finish_query(const kernel_attention *t, v_query *query, int head)
+{
+    float sum = query->sum, factor = 1.0f;
+    if (t->sinks) {
+        float top = query->max > t->sinks[head] ? query->max : t->sinks[head];
+        factor = math_exp(query->max - top);
+        sum = __builtin_fmaf(sum, factor, math_exp(t->sinks[head] - top));
+    }
+    v_scale(query->dst, query->dst, math_recip(sum) * factor, t->value_width);
+}
+
+static void v_attention(const kernel_attention *t)
+{
+    int64_t n = t->n_tokens * t->n_heads;
+    for (int64_t i = 0; i < n; i += V_QUERIES) {
+        v_query queries[V_QUERIES] = {{0}};
+        int count = (int)BASE_MIN(V_QUERIES, n - i);
+        for (int j = 0; j < count; j++) {
+            int64_t token = (i + j) / t->n_heads, head = (i + j) % t->n_heads,
+                    position = t->position + token;
+            int64_t first = t->window > position ? 0 : position - t->window + 1;
+            queries[j] = (v_query){t->q + token * t->q_stride + head * t->key_width,
+                                   t->dst + token * t->dst_stride + head * t->value_width,
+                                   first,
+                                   position,
+                                   0,
+                                   0,
+                                   false};
+            memset(queries[j].dst, 0, (size_t)t->value_width * sizeof(float));
+        }
+        v_attend(t, queries, count);
+        for (int j = 0; j < count; j++)
+            v_finish_query(t, &queries[j], (int)((i + j) % t->n_heads));
+    }
+}
+
+/* ---- the part of a table that this file fills ----------------------------------------------------------------------- */
+
+#define V_TABLE_ROWS                                                                               \
+    .quantise = v_quantise, .rms_norm = v_rms_norm, .rms_norm_quantise = v_rms_norm_quantise,      \
+    .add = v_add, .scale = v_scale, .multiply_add = v_multiply_add,                                \
+    .silu_multiply = v_silu_multiply_row, .gelu_multiply = v_gelu_multiply_row,                    \
+    .silu_multiply_quantise = v_silu_multiply_quantise, .rope = v_rope, .kv_store = v_kv_store,    \
+    .attention = v_attention, .softmax = v_softmax, .max = v_max, .argmax = v_argmax,              \
+    .exp_sum = v_exp_sum, .finish = kernel_finish
