@@ -1,9 +1,10 @@
 /*
  * http: the event loop of the daemon, the HTTP/1.1 server on it, streamed answers (SSE, NDJSON), and a blocking client.
  *
- * Loop and server stand on libevent's core; the HTTP codec is our own (docs/decisions/http-codec.md); everything of them runs on the one thread that is in http_loop_run, and except for
- * http_loop_post and http_loop_stop every function on a loop, timer, watch, server or request must be called on that
- * thread (or before it runs / after it has ended). Callbacks must not block. Clients are libcurl, one thread per client.
+ * Loop and server stand on libevent's core; the HTTP codec is our own (docs/decisions/http-codec.md). Everything of them runs
+ * on the one thread that is in http_loop_run: except for http_loop_post and http_loop_stop, every function on a loop, timer,
+ * watch, server or request must be called on that thread (or before it runs, or after it has ended). Callbacks must not
+ * block. Clients are libcurl, one thread per client.
  *
  * Sources: RFC 9110, 9112 (HTTP/1.1), WHATWG Fetch (CORS) and HTML (event streams).
  * Not here: TLS of the server, HTTP/2, websockets, routing, JSON, API keys (src/api), resumed downloads (src/store).
