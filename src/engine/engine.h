@@ -36,8 +36,8 @@ typedef struct engine_request {
     int n_end;      /* tokens that end a choice, itself not emitted */
     const int32_t *end;
     sample_options sample; /* seed, temperature, penalties, bias …; borrowed arrays are copied */
-    int top_logprobs; /* −1 = none; 0 = the chosen token's only; ≤ ENGINE_TOP_LOGPROBS */
-    bool no_reuse;    /* neither read nor keep cached prefixes: benchmarks */
+    int top_logprobs;      /* −1 = none; 0 = the chosen token's only; ≤ ENGINE_TOP_LOGPROBS */
+    bool no_reuse;         /* neither read nor keep cached prefixes: benchmarks */
 } engine_request;
 
 typedef enum engine_reason {
@@ -68,7 +68,7 @@ typedef struct engine_event {
     engine_reason reason;   /* DONE */
     int n_prompt, n_cached; /* STARTED, DONE */
     status code;            /* DONE with ENGINE_ERROR */
-    char text[160];
+    char text[ERR_TEXT];
 } engine_event;
 
 typedef void (*engine_sink)(void *context, const engine_event *event);
@@ -78,20 +78,23 @@ typedef void (*engine_sink)(void *context, const engine_event *event);
 typedef struct engine_options {
     int max_sequences; /* live choices; 0 = 32, at most what the model was loaded for */
     int max_waiting;   /* requests not yet begun; more are BUSY; 0 = 256 */
-    int chunk;         /* prompt tokens a step while others decode; 0 = 128. Alone: the model's max_tokens */
-    int cache_slots;   /* snapshots of constant-size state kept; the rest of the pool is for live sequences */
-    bool no_cache;     /* keep no prefixes */
+    int chunk; /* prompt tokens a step while others decode; 0 = 128. Alone: the model's max_tokens */
+    int cache_slots; /* snapshots of constant-size state kept; the rest of the pool is for live sequences */
+    bool no_cache; /* keep no prefixes */
 } engine_options;
 
 typedef struct engine engine;
 
 /* m is borrowed until destroy. */
-status engine_create(engine **out, model *m, const engine_options *o, engine_sink sink, void *context, err *e);
+status engine_create(engine **out, model *m, const engine_options *o, engine_sink sink,
+                     void *context, err *e);
 void engine_destroy(engine *g);
 
 /* Copies the request. TOO_LONG: prompt and one token do not fit the context (says by how many); BUSY: the queue is full; INVALID: an
  * id outside the vocabulary, a bad option. */
 status engine_submit(engine *g, const engine_request *r, err *e);
+/* A choice whose reader is slow takes no part in steps while it is held; its state may be given up for others. */
+void engine_hold(engine *g, uint64_t id, int choice, bool on);
 /* All choices, or one (choice ≥ 0), end with ENGINE_CANCELLED before the next step. Unknown ids are ignored. */
 void engine_cancel(engine *g, uint64_t id, int choice);
 /* One step of the model. *busy = there is more to do. An error ends the requests that were in the batch, each with an event. */
@@ -115,8 +118,8 @@ status engine_pool_create(engine_pool **out, model *m, uint64_t salt, int cache_
 void engine_pool_destroy(engine_pool *p);
 
 status engine_state_create(engine_state **out, engine_pool *p, err *e); /* empty, length 0 */
-void engine_state_drop(engine_state *s);                                /* gives everything back, frees s; NULL is fine */
-int64_t engine_state_length(const engine_state *s);                     /* positions computed */
+void engine_state_drop(engine_state *s); /* gives everything back, frees s; NULL is fine */
+int64_t engine_state_length(const engine_state *s); /* positions computed */
 
 /* Starts an empty sequence from the longest cached prefix of ids[n], at most n − 1 positions. Returns its length. */
 int64_t engine_state_reuse(engine_state *s, const int32_t *ids, int64_t n);
@@ -132,7 +135,8 @@ status engine_state_fork(engine_state **out, engine_state *s, err *e);
 /* Cuts back to at most `length` positions: to *length_now ≤ length, from where the caller replays (constant-size state has only snapshots;
  * a window's pages may be gone). */
 status engine_state_truncate(engine_state *s, int64_t length, int64_t *length_now, err *e);
-/* Keeps the state as it is now findable for reuse, also off a page border for constant-size classes; BUSY when there is no slot. */
+/* Remembers constant-size state as it is now, so that truncate can come back to exactly here; BUSY when there is no slot for it. Nothing
+ * to do for the other kinds. The sequence keeps its newest snapshot only. */
 status engine_state_snapshot(engine_state *s, err *e);
 /* Fills the state's part of a run of n tokens at the current length. */
 void engine_state_run(const engine_state *s, int n, model_run *run);
@@ -140,7 +144,8 @@ void engine_state_run(const engine_state *s, int n, model_run *run);
 uint64_t engine_pool_bytes(const engine_pool *p, int64_t positions);
 /* Would this many more positions find room for a sequence of this length, evicting only cached prefixes? */
 bool engine_pool_has_room(const engine_pool *p, const engine_state *s, int64_t more);
-void engine_pool_usage(const engine_pool *p, uint64_t *total_pages, uint64_t *free_pages, uint64_t *cached_pages);
+void engine_pool_usage(const engine_pool *p, uint64_t *total_pages, uint64_t *free_pages,
+                       uint64_t *cached_pages);
 void engine_pool_forget_all(engine_pool *p); /* drops every cached prefix */
 
 /* ---- the rank process ---------------------------------------------------------------------------------------------- */

@@ -47,6 +47,7 @@ status wire_next(wire_frame *out, bool *complete, const void *bytes, size_t n, e
 void wire_put_load(sb *out, const wire_load *m);
 void wire_put_submit(sb *out, const engine_request *m);
 void wire_put_cancel(sb *out, uint64_t id, int choice);
+void wire_put_hold(sb *out, uint64_t id, int choice, bool on);
 void wire_put_quit(sb *out);
 void wire_put_hello(sb *out);
 void wire_put_progress(sb *out, uint64_t done, uint64_t total);
@@ -58,6 +59,7 @@ void wire_put_stats(sb *out, const engine_stats *m, uint64_t resident_bytes);
 status wire_get_load(wire_load *out, const wire_frame *f, arena *memory, err *e);
 status wire_get_submit(engine_request *out, const wire_frame *f, arena *memory, err *e);
 status wire_get_cancel(uint64_t *id, int *choice, const wire_frame *f, err *e);
+status wire_get_hold(uint64_t *id, int *choice, bool *on, const wire_frame *f, err *e);
 status wire_get_hello(uint32_t *version, const wire_frame *f, err *e);
 status wire_get_progress(uint64_t *done, uint64_t *total, const wire_frame *f, err *e);
 status wire_get_ready(wire_ready *out, const wire_frame *f, arena *memory, err *e);

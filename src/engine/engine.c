@@ -1,0 +1,713 @@
+/*
+ * Continuous batching. A sequence is one choice of a request: a list of tokens (prompt and what was generated) and a state that holds
+ * the first `length` of them. What is missing is pending: one token for a sequence that decodes, many for a prompt, or for a
+ * sequence that gave up its state and is read again. A step gives every decoding sequence its token, then hands the rest of its budget
+ * to the others, oldest first. A run that reaches the end of its list wants logits, and its sequence gets a new token.
+ *
+ * Order is age: requests begin in the order of submission; when pages run out the youngest sequence goes back to the front of the queue.
+ * So the oldest always moves on, and the engine as a whole does.
+ */
+#include "engine/engine.h"
+#include "os/os.h"
+
+#include <string.h>
+
+enum { DEFAULT_SEQUENCES = 32, DEFAULT_WAITING = 256, DEFAULT_CHUNK = 128 };
+
+typedef struct request {
+    engine_request r; /* arrays owned */
+    int32_t *prompt, *end, *banned;
+    sample_bias *bias;
+    int n_live; /* choices not done, begun or not */
+    int n_cached;
+    bool started;
+    struct request *next; /* in the queue of those not yet begun */
+} request;
+
+typedef struct sequence {
+    request *of;
+    int choice;
+    uint64_t age; /* order of beginning; kept when it gives up its state */
+    int32_t *tokens;
+    int n_tokens, capacity, n_prompt;
+    engine_state *state; /* NULL while waiting */
+    sample *sampler;
+    bool held, cancelled;
+    int n_run, output; /* in the step being made: tokens, row of logits or −1 */
+    struct sequence *next;
+} sequence;
+
+struct engine {
+    model *m;
+    engine_options o;
+    engine_pool *pool;
+    engine_sink sink;
+    void *context;
+    int64_t positions; /* context of a sequence */
+    int n_vocab, max_tokens, max_outputs;
+    request *first_waiting, **last_waiting;
+    int n_waiting;
+    sequence *sequences; /* by age: live ones, and those that gave up their state */
+    int n_sequences;     /* in the list, and choices that a begun request has yet to fork */
+    uint64_t next_age;
+    engine_stats stats;
+    /* the step */
+    int32_t *ids;      /* [max_tokens] */
+    model_run *runs;   /* [max_tokens] */
+    sequence **run_of; /* [max_tokens] */
+    int32_t *outputs;  /* [max_outputs] */
+    float *logits;     /* [max_outputs, V] */
+    const kernel_table *kernels;
+    sample_scratch *scratch;
+    sample_result result;
+};
+
+/* ---- creation ------------------------------------------------------------------------------------------------------ */
+
+static uint64_t pool_salt(const model *m)
+{
+    const model_card *card = model_get_card(m);
+    const char *numerics = model_numerics(m);
+    uint64_t salt = hash_bytes(card->hash, sizeof card->hash, 1);
+    salt = hash_bytes(numerics, strlen(numerics), salt);
+    return hash_u64((uint64_t)model_get_options(m)->kv, salt);
+}
+
+status engine_create(engine **out, model *m, const engine_options *o, engine_sink sink,
+                     void *context, err *e)
+{
+    const model_options *mo = model_get_options(m);
+    engine *g = base_zalloc(1, sizeof *g);
+    if (!g)
+        return err_set(e, STATUS_NO_MEMORY, "engine: no memory");
+    g->m = m;
+    g->o = *o;
+    g->sink = sink;
+    g->context = context;
+    g->positions = mo->context;
+    g->n_vocab = (int)model_get_card(m)->n_vocab;
+    g->max_tokens = mo->max_tokens;
+    g->max_outputs = mo->max_outputs;
+    int most = BASE_MIN(g->max_outputs, g->max_tokens);
+    g->o.max_sequences = BASE_MIN(o->max_sequences ? o->max_sequences : DEFAULT_SEQUENCES, most);
+    g->o.max_waiting = o->max_waiting ? o->max_waiting : DEFAULT_WAITING;
+    g->o.chunk = BASE_MIN(o->chunk ? o->chunk : DEFAULT_CHUNK, g->max_tokens);
+    g->last_waiting = &g->first_waiting;
+    size_t tokens = (size_t)g->max_tokens, rows = (size_t)g->max_outputs;
+    g->ids = base_alloc(sizeof *g->ids * tokens);
+    g->runs = base_alloc(sizeof *g->runs * tokens);
+    g->run_of = base_alloc(sizeof *g->run_of * tokens);
+    g->outputs = base_alloc(sizeof *g->outputs * rows);
+    g->logits = base_alloc(sizeof *g->logits * rows * (size_t)g->n_vocab);
+    status s = STATUS_OK;
+    if (!g->ids || !g->runs || !g->run_of || !g->outputs || !g->logits)
+        s = err_set(e, STATUS_NO_MEMORY, "engine: no memory for steps of %d tokens", g->max_tokens);
+    if (s == STATUS_OK)
+        s = kernel_select(&g->kernels, os_cpu_features(), model_isa(m), e);
+    if (s == STATUS_OK)
+        s = sample_scratch_create(&g->scratch, g->n_vocab, e);
+    if (s == STATUS_OK)
+        s = engine_pool_create(&g->pool, m, pool_salt(m), o->cache_slots, e);
+    if (s != STATUS_OK) {
+        engine_destroy(g);
+        return s;
+    }
+    *out = g;
+    return STATUS_OK;
+}
+
+static void free_request(request *r)
+{
+    if (!r)
+        return;
+    base_free(r->prompt);
+    base_free(r->end);
+    base_free(r->bias);
+    base_free(r->banned);
+    base_free(r);
+}
+
+static void free_sequence(sequence *q)
+{
+    if (!q)
+        return;
+    engine_state_drop(q->state);
+    sample_destroy(q->sampler);
+    base_free(q->tokens);
+    base_free(q);
+}
+
+/* Takes q out of the list, frees it, and its request with the last choice. */
+static void remove_sequence(engine *g, sequence *q)
+{
+    sequence **at = &g->sequences;
+    while (*at != q)
+        at = &(*at)->next;
+    *at = q->next;
+    g->n_sequences--;
+    if (--q->of->n_live == 0)
+        free_request(q->of);
+    free_sequence(q);
+}
+
+void engine_destroy(engine *g)
+{
+    if (!g)
+        return;
+    while (g->sequences)
+        remove_sequence(g, g->sequences);
+    while (g->first_waiting) {
+        request *r = g->first_waiting;
+        g->first_waiting = r->next;
+        free_request(r);
+    }
+    engine_pool_destroy(g->pool);
+    base_free(g->ids);
+    base_free(g->runs);
+    base_free(g->run_of);
+    base_free(g->outputs);
+    base_free(g->logits);
+    sample_scratch_destroy(g->scratch);
+    base_free(g);
+}
+
+/* ---- submit -------------------------------------------------------------------------------------------------------- */
+
+static status check_request(const engine *g, const engine_request *r, err *e)
+{
+    if (r->n_prompt < 1)
+        return err_set(e, STATUS_INVALID, "the prompt is empty: at least one token is needed");
+    if (r->n_prompt >= g->positions)
+        return err_set(
+            e, STATUS_TOO_LONG,
+            "the prompt has %d tokens, %lld too many: the context of %lld needs room for one more",
+            r->n_prompt, (long long)(r->n_prompt - g->positions + 1), (long long)g->positions);
+    for (int i = 0; i < r->n_prompt; i++)
+        if (r->prompt[i] < 0 || r->prompt[i] >= g->n_vocab)
+            return err_set(e, STATUS_INVALID, "prompt token %d is %d: expected 0 to %d", i,
+                           r->prompt[i], g->n_vocab - 1);
+    int choices = r->n_choices ? r->n_choices : 1;
+    if (choices < 1 || choices > ENGINE_CHOICES || choices > g->o.max_sequences)
+        return err_set(e, STATUS_INVALID, "%d choices: expected 1 to %d", r->n_choices,
+                       BASE_MIN((int)ENGINE_CHOICES, g->o.max_sequences));
+    if (r->max_tokens < 0 || r->n_end < 0 || r->top_logprobs < -1 ||
+        r->top_logprobs > ENGINE_TOP_LOGPROBS)
+        return err_set(e, STATUS_INVALID, "max_tokens %d, %d end tokens, %d logprobs: out of range",
+                       r->max_tokens, r->n_end, r->top_logprobs);
+    if (g->n_waiting >= g->o.max_waiting)
+        return err_set(e, STATUS_BUSY, "%d requests are waiting already", g->n_waiting);
+    return sample_options_check(&r->sample, g->n_vocab, e);
+}
+
+/* *out = a heap copy, valid (and to be freed) also for n = 0; false without memory. */
+static bool copy_array(void *out, const void *from, size_t size, int n)
+{
+    void *copy = base_alloc(size * (size_t)n);
+    if (copy && n)
+        memcpy(copy, from, size * (size_t)n);
+    memcpy(out, &copy, sizeof copy);
+    return copy != NULL;
+}
+
+status engine_submit(engine *g, const engine_request *r, err *e)
+{
+    status s = check_request(g, r, e);
+    if (s != STATUS_OK)
+        return s;
+    request *copy = base_zalloc(1, sizeof *copy);
+    bool good = copy != NULL;
+    good = good && copy_array(&copy->prompt, r->prompt, sizeof *r->prompt, r->n_prompt);
+    good = good && copy_array(&copy->end, r->end, sizeof *r->end, r->n_end);
+    good =
+        good && copy_array(&copy->bias, r->sample.bias, sizeof *r->sample.bias, r->sample.n_bias);
+    good = good && copy_array(&copy->banned, r->sample.banned, sizeof *r->sample.banned,
+                              r->sample.n_banned);
+    if (!good) {
+        free_request(copy);
+        return err_set(e, STATUS_NO_MEMORY, "engine: no memory for a prompt of %d tokens",
+                       r->n_prompt);
+    }
+    copy->r = *r;
+    copy->r.n_choices = copy->n_live = r->n_choices ? r->n_choices : 1;
+    copy->r.prompt = copy->prompt;
+    copy->r.end = copy->end;
+    copy->r.sample.bias = copy->bias;
+    copy->r.sample.banned = copy->banned;
+    *g->last_waiting = copy;
+    g->last_waiting = &copy->next;
+    g->n_waiting++;
+    return STATUS_OK;
+}
+
+/* ---- events -------------------------------------------------------------------------------------------------------- */
+
+static void send_done(engine *g, const request *r, int choice, int n_emitted, engine_reason reason,
+                      const err *why)
+{
+    engine_event event = {.kind = ENGINE_DONE,
+                          .id = r->r.id,
+                          .choice = choice,
+                          .index = n_emitted,
+                          .reason = reason,
+                          .n_prompt = r->r.n_prompt,
+                          .n_cached = r->n_cached};
+    if (why) {
+        event.code = why->code;
+        size_t n = strnlen(why->text, sizeof event.text - 1);
+        memcpy(event.text, why->text, n);
+        event.text[n] = '\0';
+    }
+    g->sink(g->context, &event);
+}
+
+static int emitted(const sequence *q)
+{
+    return q->n_tokens - q->n_prompt;
+}
+
+static void finish(engine *g, sequence *q, int n_emitted, engine_reason reason, const err *why)
+{
+    send_done(g, q->of, q->choice, n_emitted, reason, why);
+    remove_sequence(g, q);
+}
+
+void engine_cancel(engine *g, uint64_t id, int choice)
+{
+    for (sequence *q = g->sequences; q; q = q->next)
+        if (q->of->r.id == id && (choice < 0 || q->choice == choice))
+            q->cancelled = true;
+    for (request **at = &g->first_waiting; *at; at = &(*at)->next) {
+        request *r = *at;
+        if (r->r.id != id)
+            continue;
+        if (choice >= 0 && r->r.n_choices > 1)
+            return; /* one choice of a request that has not begun: it begins with all of them */
+        *at = r->next;
+        if (g->last_waiting == &r->next)
+            g->last_waiting = at;
+        g->n_waiting--;
+        for (int i = 0; i < r->r.n_choices; i++)
+            send_done(g, r, i, 0, ENGINE_CANCELLED, NULL);
+        free_request(r);
+        return;
+    }
+}
+
+void engine_hold(engine *g, uint64_t id, int choice, bool on)
+{
+    for (sequence *q = g->sequences; q; q = q->next)
+        if (q->of->r.id == id && (choice < 0 || q->choice == choice))
+            q->held = on;
+}
+
+/* Cancelled sequences leave. A request whose first choice is cancelled before the others were forked ends as a whole. */
+static void remove_cancelled(engine *g)
+{
+    for (sequence *q = g->sequences, *next; q; q = next) {
+        next = q->next;
+        if (!q->cancelled)
+            continue;
+        request *r = q->of;
+        if (q->choice == 0 && emitted(q) == 0) {
+            for (int i = 1; i < r->r.n_choices; i++) {
+                send_done(g, r, i, 0, ENGINE_CANCELLED, NULL);
+                r->n_live--;
+                g->n_sequences--;
+            }
+        }
+        finish(g, q, emitted(q), ENGINE_CANCELLED, NULL);
+    }
+}
+
+static void give_up_state(engine *g, sequence *q)
+{
+    engine_state_drop(q->state);
+    q->state = NULL;
+    g->stats.preemptions++;
+}
+
+/* ---- beginning ----------------------------------------------------------------------------------------------------- */
+
+static status new_sequence(sequence **out, engine *g, request *r, int choice, const int32_t *tokens,
+                           int n, err *e)
+{
+    sequence *q = base_zalloc(1, sizeof *q);
+    int room = (int)g->positions;
+    if (r->r.max_tokens > 0 && r->r.max_tokens < room - r->r.n_prompt)
+        room = r->r.n_prompt + r->r.max_tokens;
+    status s = STATUS_OK;
+    if (q) {
+        q->of = r;
+        q->choice = choice;
+        q->capacity = room + 1;
+        q->tokens = base_alloc(sizeof(int32_t) * (size_t)q->capacity);
+        s = sample_create(&q->sampler, g->kernels, g->n_vocab, &r->r.sample, choice, e);
+    }
+    if (!q || !q->tokens)
+        s = err_set(e, STATUS_NO_MEMORY, "engine: no memory for a sequence of %d tokens", room);
+    if (s != STATUS_OK) {
+        free_sequence(q);
+        return s;
+    }
+    memcpy(q->tokens, tokens, sizeof(int32_t) * (size_t)n);
+    q->n_tokens = n;
+    q->n_prompt = r->r.n_prompt;
+    sample_prompt(q->sampler, r->prompt, r->r.n_prompt);
+    *out = q;
+    return STATUS_OK;
+}
+
+/* Into the list, by age. */
+static void insert(engine *g, sequence *q)
+{
+    sequence **at = &g->sequences;
+    while (*at && (*at)->age <= q->age)
+        at = &(*at)->next;
+    q->next = *at;
+    *at = q;
+}
+
+/* The first waiting request becomes a sequence without state. */
+static void begin_request(engine *g)
+{
+    request *r = g->first_waiting;
+    g->first_waiting = r->next;
+    if (!g->first_waiting)
+        g->last_waiting = &g->first_waiting;
+    g->n_waiting--;
+    sequence *q;
+    err e;
+    if (new_sequence(&q, g, r, 0, r->prompt, r->r.n_prompt, &e) != STATUS_OK) {
+        for (int i = 0; i < r->r.n_choices; i++)
+            send_done(g, r, i, 0, ENGINE_ERROR, &e);
+        free_request(r);
+        return;
+    }
+    q->age = g->next_age++;
+    g->n_sequences += r->r.n_choices;
+    insert(g, q);
+}
+
+static void send_started(engine *g, sequence *q, int64_t n_cached)
+{
+    request *r = q->of;
+    if (r->started)
+        return;
+    r->started = true;
+    r->n_cached = (int)n_cached;
+    g->stats.cached_tokens += (uint64_t)n_cached;
+    engine_event event = {
+        .kind = ENGINE_STARTED, .id = r->r.id, .n_prompt = r->r.n_prompt, .n_cached = r->n_cached};
+    g->sink(g->context, &event);
+}
+
+/* A held sequence gives up its state; false: none has any. */
+static bool preempt_held(engine *g)
+{
+    for (sequence *q = g->sequences; q; q = q->next) {
+        if (q->held && q->state) {
+            give_up_state(g, q);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_alone(const engine *g, const sequence *q)
+{
+    for (const sequence *other = g->sequences; other; other = other->next)
+        if (other != q && other->state)
+            return false;
+    return true;
+}
+
+/* Gives q a state, from the cache as far as it goes. false: there is no room now. */
+static bool give_state(engine *g, sequence *q)
+{
+    bool reuse = !g->o.no_cache && !q->of->r.no_reuse;
+    engine_state *state;
+    if (engine_state_create(&state, g->pool, NULL) != STATUS_OK)
+        return false;
+    int64_t n_cached = reuse ? engine_state_reuse(state, q->tokens, q->n_tokens) : 0;
+    while (!engine_pool_has_room(g->pool, state, q->n_tokens - n_cached + 1)) {
+        if (is_alone(g, q))
+            break;
+        if (!preempt_held(g)) {
+            engine_state_drop(state);
+            return false;
+        }
+    }
+    q->state = state;
+    send_started(g, q, n_cached);
+    return true;
+}
+
+/* Requests begin while there is a place for all their choices, and get state while there is room, strictly in order. */
+static void admit(engine *g)
+{
+    for (sequence *q = g->sequences; q; q = q->next)
+        if (!q->state && !q->held && !give_state(g, q))
+            return;
+    while (g->first_waiting &&
+           g->n_sequences + g->first_waiting->r.n_choices <= g->o.max_sequences) {
+        begin_request(g);
+        sequence *youngest = g->sequences;
+        while (youngest && youngest->next)
+            youngest = youngest->next;
+        if (youngest && !youngest->state && !give_state(g, youngest))
+            return;
+    }
+}
+
+/* ---- the step ------------------------------------------------------------------------------------------------------ */
+
+static int64_t pending(const sequence *q)
+{
+    return q->n_tokens - engine_state_length(q->state);
+}
+
+/* The youngest sequence with state, held ones before others, gives it up. false: only q itself has any. */
+static bool preempt_other(engine *g, const sequence *q)
+{
+    sequence *victim = NULL;
+    for (sequence *other = g->sequences; other; other = other->next)
+        if (other != q && other->state && other->n_run == 0 &&
+            (!victim || other->held >= victim->held))
+            victim = other;
+    if (!victim || (!victim->held && victim->age < q->age))
+        return false;
+    give_up_state(g, victim);
+    return true;
+}
+
+/* Makes room for n positions of q, at others' cost when need be. */
+static bool make_room(engine *g, sequence *q, int64_t n)
+{
+    while (engine_state_extend(q->state, n, NULL) != STATUS_OK) {
+        if (preempt_other(g, q))
+            continue;
+        give_up_state(g, q);
+        return false;
+    }
+    return true;
+}
+
+typedef struct plan {
+    int n_tokens, n_runs, n_outputs;
+} plan;
+
+static void add_run(engine *g, plan *b, sequence *q, int64_t n)
+{
+    int64_t length = engine_state_length(q->state);
+    memcpy(g->ids + b->n_tokens, q->tokens + length, sizeof(int32_t) * (size_t)n);
+    engine_state_run(q->state, (int)n, &g->runs[b->n_runs]);
+    g->run_of[b->n_runs++] = q;
+    b->n_tokens += (int)n;
+    q->n_run = (int)n;
+    q->output = -1;
+    if (length + n == q->n_tokens) {
+        q->output = b->n_outputs;
+        g->outputs[b->n_outputs++] = b->n_tokens - 1;
+    }
+}
+
+/* Decoding sequences first, each its token; then prompts, oldest first, out of what is left. */
+static plan make_plan(engine *g)
+{
+    plan b = {0};
+    for (sequence *q = g->sequences; q; q = q->next)
+        q->n_run = 0;
+    for (sequence *q = g->sequences; q; q = q->next)
+        if (q->state && !q->held && pending(q) == 1 && b.n_outputs < g->max_outputs &&
+            make_room(g, q, 1))
+            add_run(g, &b, q, 1);
+    int budget = b.n_tokens ? BASE_MIN(g->o.chunk, g->max_tokens - b.n_tokens) : g->max_tokens;
+    for (sequence *q = g->sequences; q && budget > 0; q = q->next) {
+        if (!q->state || q->held || q->n_run)
+            continue;
+        int64_t n =
+            BASE_MIN(BASE_MIN(pending(q), (int64_t)budget), engine_state_run_limit(q->state));
+        bool whole = n == pending(q);
+        if (whole && b.n_outputs >= g->max_outputs && --n == 0)
+            continue;
+        if (!make_room(g, q, n))
+            continue;
+        add_run(g, &b, q, n);
+        budget -= (int)n;
+    }
+    return b;
+}
+
+static void fill_logprobs(engine_event *event, const sample_result *r)
+{
+    event->logprob = r->logprob;
+    event->n_top = r->n_top;
+    for (int i = 0; i < r->n_top; i++) {
+        event->top[i].token = r->top[i].token;
+        event->top[i].logprob = r->top[i].logprob;
+    }
+}
+
+static bool is_end(const request *r, int32_t token)
+{
+    for (int i = 0; i < r->r.n_end; i++)
+        if (r->end[i] == token)
+            return true;
+    return false;
+}
+
+/* The next token of q out of its row of logits. false: q is gone. */
+static bool choose_token(engine *g, sequence *q, float *logits)
+{
+    request *r = q->of;
+    err e;
+    sample_call call = {
+        .logits = logits, .position = q->n_tokens, .top_logprobs = r->r.top_logprobs};
+    if (sample_next(q->sampler, g->scratch, &call, &g->result, &e) != STATUS_OK) {
+        finish(g, q, emitted(q), ENGINE_ERROR, &e);
+        return false;
+    }
+    int32_t token = g->result.token;
+    if (is_end(r, token)) {
+        finish(g, q, emitted(q), ENGINE_STOPPED, NULL);
+        return false;
+    }
+    sample_accept(q->sampler, token);
+    q->tokens[q->n_tokens++] = token;
+    g->stats.generated_tokens++;
+    engine_event event = {.kind = ENGINE_TOKEN,
+                          .id = r->r.id,
+                          .choice = q->choice,
+                          .index = emitted(q) - 1,
+                          .token = token};
+    if (r->r.top_logprobs >= 0)
+        fill_logprobs(&event, &g->result);
+    g->sink(g->context, &event);
+    bool full =
+        q->n_tokens >= g->positions || (r->r.max_tokens > 0 && emitted(q) >= r->r.max_tokens);
+    if (full)
+        finish(g, q, emitted(q), ENGINE_LENGTH, NULL);
+    return !full;
+}
+
+/* The prompt of a request with several choices has been read: the others branch off here, each with its own noise. */
+static void fork_choices(engine *g, sequence *first, float *logits)
+{
+    request *r = first->of;
+    int n_choices = r->r.n_choices;
+    for (int i = 1; i < n_choices; i++) {
+        sequence *q;
+        err e;
+        if (new_sequence(&q, g, r, i, first->tokens, first->n_tokens, &e) != STATUS_OK) {
+            send_done(g, r, i, 0, ENGINE_ERROR, &e);
+            g->n_sequences--;
+            r->n_live--;
+            continue;
+        }
+        q->age = first->age;
+        if (engine_state_fork(&q->state, first->state, NULL) != STATUS_OK)
+            q->state = NULL; /* it will read the prompt again, out of the cache */
+        insert(g, q);
+        choose_token(g, q, logits);
+    }
+}
+
+/* After the model's step: states take what was computed, sequences that reached the end of their list get a token. */
+static status take_results(engine *g, const plan *b, err *e)
+{
+    const int32_t *ids = g->ids;
+    for (int i = 0; i < b->n_runs; i++) {
+        sequence *q = g->run_of[i];
+        bool keep = !g->o.no_cache && !q->of->r.no_reuse;
+        int n = q->n_run;
+        status s = engine_state_commit(q->state, ids, n, keep, e);
+        ids += n;
+        if (s != STATUS_OK)
+            return s;
+        g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
+        q->n_run = 0;
+        if (q->output < 0)
+            continue;
+        g->run_of[i] = NULL; /* it may end here */
+        float *row = g->logits + (size_t)q->output * (size_t)g->n_vocab;
+        if (q->choice == 0 && q->n_tokens == q->n_prompt)
+            fork_choices(g, q, row);
+        choose_token(g, q, row);
+    }
+    return STATUS_OK;
+}
+
+/* The step failed: whoever was in it ends with the reason. */
+static void fail_step(engine *g, const plan *b, const err *why)
+{
+    for (int i = 0; i < b->n_runs; i++) {
+        sequence *q = g->run_of[i];
+        if (!q)
+            continue;
+        request *r = q->of;
+        if (q->choice == 0 && emitted(q) == 0) {
+            for (int k = 1; k < r->r.n_choices; k++) {
+                send_done(g, r, k, 0, ENGINE_ERROR, why);
+                r->n_live--;
+                g->n_sequences--;
+            }
+        }
+        finish(g, q, emitted(q), ENGINE_ERROR, why);
+    }
+}
+
+static bool has_work(const engine *g)
+{
+    if (g->first_waiting)
+        return true;
+    for (const sequence *q = g->sequences; q; q = q->next)
+        if (!q->held || q->cancelled)
+            return true;
+    return false;
+}
+
+status engine_step(engine *g, bool *busy, err *e)
+{
+    remove_cancelled(g);
+    admit(g);
+    plan b = make_plan(g);
+    status s = STATUS_OK;
+    if (b.n_tokens > 0) {
+        model_batch batch = {.n_tokens = b.n_tokens,
+                             .ids = g->ids,
+                             .n_runs = b.n_runs,
+                             .runs = g->runs,
+                             .n_outputs = b.n_outputs,
+                             .outputs = g->outputs};
+        uint64_t before = os_now_us();
+        err why = {0};
+        s = model_step(g->m, &batch, g->logits, &why);
+        g->stats.step_us += os_now_us() - before;
+        g->stats.steps++;
+        if (s == STATUS_OK)
+            s = take_results(g, &b, &why);
+        if (s != STATUS_OK) {
+            fail_step(g, &b, &why);
+            if (e)
+                *e = why;
+        }
+    }
+    *busy = has_work(g);
+    return s;
+}
+
+void engine_get_stats(const engine *g, engine_stats *out)
+{
+    uint64_t total, unused, cached;
+    *out = g->stats;
+    out->waiting = g->n_waiting;
+    out->live = out->decoding = 0;
+    for (const sequence *q = g->sequences; q; q = q->next) {
+        out->live++;
+        out->decoding += q->state && pending(q) == 1;
+    }
+    engine_pool_usage(g->pool, &total, &unused, &cached);
+    out->state_tokens = total * 64;
+    out->state_used_tokens = (total - unused - cached) * 64;
+    out->cached_prefix_tokens = cached * 64;
+}

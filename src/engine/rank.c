@@ -1,0 +1,335 @@
+/*
+ * The rank process: one model behind a control socket. Three threads:
+ *
+ *   reader  takes frames off the socket into a queue; when the socket ends it ends the process: nobody is left to work for
+ *   engine  (the caller) loads the model, then steps while there is work and sleeps while there is none
+ *   writer  sends what the engine has to say, so that a node that does not read never blocks a step; when too much waits to be
+ *           read the engine pauses between steps
+ *
+ * A malformed frame is the node's bug: it is logged and ends the process, the node sees the death and says so.
+ */
+#include "engine/wire.h"
+#include "os/os.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { OUTGOING_LIMIT = 4 << 20, STATS_EVERY_US = 500000, PROGRESS_EVERY_US = 100000 };
+
+typedef struct rank {
+    int fd;
+    status (*open)(file_model **out, const char *source, err *e);
+    os_mutex *lock; /* guards incoming, outgoing, ended */
+    os_cond *arrived, *leaving;
+    sb incoming; /* whole frames, not yet handled */
+    sb outgoing;
+    bool quit;
+    model *m;
+    engine *g;
+    uint64_t last_stats_us, last_progress_us;
+} rank;
+
+/* ---- reader -------------------------------------------------------------------------------------------------------- */
+
+static void die(const char *why)
+{
+    log_error("rank", "%s", why);
+    os_exit_now(1);
+}
+
+static void read_frames(void *context)
+{
+    rank *r = context;
+    unsigned char *payload = NULL;
+    size_t capacity = 0;
+    for (;;) {
+        unsigned char header[WIRE_HEADER];
+        wire_frame frame;
+        bool complete;
+        err e;
+        if (os_recv_all(r->fd, header, sizeof header, 0, &e) != STATUS_OK)
+            os_exit_now(0); /* the node is gone */
+        uint32_t bytes = (uint32_t)header[0] | (uint32_t)header[1] << 8 |
+                         (uint32_t)header[2] << 16 | (uint32_t)header[3] << 24;
+        if (wire_next(&frame, &complete, header, sizeof header, &e) != STATUS_OK)
+            die(e.text);
+        if (bytes > capacity) {
+            base_free(payload);
+            payload = base_alloc(bytes);
+            capacity = bytes;
+            if (!payload)
+                die("no memory for a message");
+        }
+        if (bytes && os_recv_all(r->fd, payload, bytes, 0, &e) != STATUS_OK)
+            os_exit_now(0);
+        os_mutex_lock(r->lock);
+        sb_add(&r->incoming, header, sizeof header);
+        sb_add(&r->incoming, payload, bytes);
+        bool failed = r->incoming.failed;
+        os_cond_signal(r->arrived);
+        os_mutex_unlock(r->lock);
+        if (failed)
+            die("no memory for messages");
+    }
+}
+
+/* ---- writer -------------------------------------------------------------------------------------------------------- */
+
+static void write_frames(void *context)
+{
+    rank *r = context;
+    sb batch;
+    sb_init(&batch);
+    for (;;) {
+        os_mutex_lock(r->lock);
+        while (r->outgoing.length == 0)
+            os_cond_wait(r->leaving, r->lock);
+        sb empty = batch; /* swap, so that both keep their memory */
+        batch = r->outgoing;
+        r->outgoing = empty;
+        sb_clear(&r->outgoing);
+        os_cond_signal(r->arrived);
+        os_mutex_unlock(r->lock);
+        err e;
+        if (os_send_all(r->fd, batch.data, batch.length, &e) != STATUS_OK)
+            os_exit_now(0);
+    }
+}
+
+/* Appends a frame with `put` under the lock. */
+#define SAY(r, put)                                                                                \
+    do {                                                                                           \
+        os_mutex_lock((r)->lock);                                                                  \
+        put;                                                                                       \
+        if ((r)->outgoing.failed)                                                                  \
+            die("no memory for messages");                                                         \
+        os_cond_signal((r)->leaving);                                                              \
+        os_mutex_unlock((r)->lock);                                                                \
+    } while (0)
+
+/* ---- engine thread ------------------------------------------------------------------------------------------------- */
+
+static void say_event(void *context, const engine_event *event)
+{
+    rank *r = context;
+    SAY(r, wire_put_event(&r->outgoing, event));
+}
+
+static void say_failed(rank *r, const err *e)
+{
+    wire_failed failed = {e->code, e->text};
+    SAY(r, wire_put_failed(&r->outgoing, &failed));
+}
+
+static void say_stats(rank *r, bool now)
+{
+    uint64_t us = os_now_us();
+    if (!r->g || (!now && us - r->last_stats_us < STATS_EVERY_US))
+        return;
+    r->last_stats_us = us;
+    engine_stats stats;
+    engine_get_stats(r->g, &stats);
+    uint64_t resident = os_resident_bytes();
+    SAY(r, wire_put_stats(&r->outgoing, &stats, resident));
+}
+
+static bool report_progress(void *context, uint64_t done, uint64_t total)
+{
+    rank *r = context;
+    uint64_t us = os_now_us();
+    if (done < total && us - r->last_progress_us < PROGRESS_EVERY_US)
+        return true;
+    r->last_progress_us = us;
+    SAY(r, wire_put_progress(&r->outgoing, done, total));
+    return true;
+}
+
+static void say_ready(rank *r, const wire_load *load, uint64_t load_us)
+{
+    const model_need *used = model_used(r->m);
+    engine_stats stats;
+    engine_get_stats(r->g, &stats);
+    wire_ready ready = {.context = model_get_options(r->m)->context,
+                        .state_tokens = stats.state_tokens,
+                        .max_sequences = load->engine.max_sequences,
+                        .weight_bytes = used->weight_bytes,
+                        .state_bytes = used->state_bytes,
+                        .scratch_bytes = used->scratch_bytes,
+                        .load_us = load_us,
+                        .isa = model_isa(r->m),
+                        .numerics = model_numerics(r->m)};
+    SAY(r, wire_put_ready(&r->outgoing, &ready));
+}
+
+static status load_model(rank *r, const wire_frame *frame, err *e)
+{
+    arena memory;
+    arena_init(&memory, 0);
+    wire_load load;
+    file_model *file = NULL;
+    uint64_t begin = os_now_us();
+    status s = wire_get_load(&load, frame, &memory, e);
+    if (s == STATUS_OK && r->m)
+        s = err_set(e, STATUS_CONFLICT, "rank: a model is loaded already");
+    if (s == STATUS_OK)
+        s = r->open(&file, load.source, e);
+    if (s == STATUS_OK) {
+        model_progress progress = {report_progress, r};
+        s = model_load(&r->m, file, &load.model, &progress, e);
+    }
+    file_close(file);
+    if (s == STATUS_OK)
+        s = engine_create(&r->g, r->m, &load.engine, say_event, r, e);
+    if (s == STATUS_OK)
+        say_ready(r, &load, os_now_us() - begin);
+    arena_fini(&memory);
+    return s;
+}
+
+/* The engine refused the request: every choice of it ends at once. */
+static void say_refused(rank *r, const engine_request *request, const err *why)
+{
+    int choices = request->n_choices > 0 ? request->n_choices : 1;
+    for (int i = 0; i < BASE_MIN(choices, (int)ENGINE_CHOICES); i++) {
+        engine_event event = {.kind = ENGINE_DONE,
+                              .id = request->id,
+                              .choice = i,
+                              .reason = ENGINE_ERROR,
+                              .n_prompt = request->n_prompt,
+                              .code = why->code};
+        snprintf(event.text, sizeof event.text, "%s", why->text);
+        say_event(r, &event);
+    }
+}
+
+static status submit(rank *r, const wire_frame *frame, err *e)
+{
+    arena memory;
+    arena_init(&memory, 0);
+    engine_request request;
+    status s = wire_get_submit(&request, frame, &memory, e);
+    if (s == STATUS_OK && !r->g)
+        s = err_set(e, STATUS_INVALID, "rank: a request before the model is ready");
+    if (s == STATUS_OK) {
+        err why;
+        if (engine_submit(r->g, &request, &why) != STATUS_OK)
+            say_refused(r, &request, &why);
+    }
+    arena_fini(&memory);
+    return s;
+}
+
+static status handle(rank *r, const wire_frame *frame, err *e)
+{
+    uint64_t id;
+    int choice;
+    bool on;
+    status s;
+    switch (frame->message) {
+    case WIRE_LOAD:
+        s = load_model(r, frame, e);
+        if (s != STATUS_OK) { /* the node decides what to do about it; it will close the socket */
+            say_failed(r, e);
+            return STATUS_OK;
+        }
+        return s;
+    case WIRE_SUBMIT:
+        return submit(r, frame, e);
+    case WIRE_CANCEL:
+        s = wire_get_cancel(&id, &choice, frame, e);
+        if (s == STATUS_OK && r->g)
+            engine_cancel(r->g, id, choice);
+        return s;
+    case WIRE_HOLD:
+        s = wire_get_hold(&id, &choice, &on, frame, e);
+        if (s == STATUS_OK && r->g)
+            engine_hold(r->g, id, choice, on);
+        return s;
+    case WIRE_QUIT:
+        r->quit = true;
+        return STATUS_OK;
+    default:
+        return err_set(e, STATUS_INVALID, "rank: message %d is not for a rank",
+                       (int)frame->message);
+    }
+}
+
+/* Handles every frame that has arrived. */
+static status handle_all(rank *r, sb *frames, err *e)
+{
+    size_t at = 0;
+    while (at < frames->length && !r->quit) {
+        wire_frame frame;
+        bool complete;
+        status s = wire_next(&frame, &complete, frames->data + at, frames->length - at, e);
+        if (s == STATUS_OK)
+            s = handle(r, &frame, e);
+        if (s != STATUS_OK)
+            return s;
+        at += WIRE_HEADER + frame.bytes;
+    }
+    return STATUS_OK;
+}
+
+/* Waits until there is something to do, takes what arrived. With work at hand it waits only for the node to read its events. */
+static void wait_for_frames(rank *r, sb *frames, bool busy)
+{
+    sb_clear(frames);
+    os_mutex_lock(r->lock);
+    while (r->incoming.length == 0 && (!busy || r->outgoing.length > OUTGOING_LIMIT)) {
+        if (!os_cond_wait_us(r->arrived, r->lock, STATS_EVERY_US) && !busy)
+            break; /* time to tell the node how we are */
+    }
+    sb empty = *frames;
+    *frames = r->incoming;
+    r->incoming = empty;
+    os_mutex_unlock(r->lock);
+}
+
+static status serve_node(rank *r, err *e)
+{
+    sb frames;
+    sb_init(&frames);
+    bool busy = false, was_busy = false;
+    status s = STATUS_OK;
+    while (s == STATUS_OK && !r->quit) {
+        wait_for_frames(r, &frames, busy);
+        s = handle_all(r, &frames, e);
+        if (s == STATUS_OK && r->g && !r->quit) {
+            err step;
+            if (engine_step(r->g, &busy, &step) != STATUS_OK)
+                log_error("rank", "a step failed: %s", step.text);
+            say_stats(r, was_busy && !busy);
+            was_busy = busy;
+        }
+    }
+    sb_fini(&frames);
+    return s;
+}
+
+int engine_rank_run(const engine_rank_options *o)
+{
+    rank r = {.fd = o->fd, .open = o->open};
+    os_thread *reader, *writer;
+    err e;
+    os_sigbus_exit("shoal rank: a model file was cut short while it was being read");
+    status s = os_mutex_create(&r.lock, &e);
+    if (s == STATUS_OK)
+        s = os_cond_create(&r.arrived, &e);
+    if (s == STATUS_OK)
+        s = os_cond_create(&r.leaving, &e);
+    if (s == STATUS_OK)
+        s = os_thread_create(&reader, read_frames, &r, "reader", &e);
+    if (s == STATUS_OK)
+        s = os_thread_create(&writer, write_frames, &r, "writer", &e);
+    if (s == STATUS_OK) {
+        SAY(&r, wire_put_hello(&r.outgoing));
+        s = serve_node(&r, &e);
+    }
+    if (s != STATUS_OK)
+        die(e.text);
+    engine_destroy(r.g);
+    model_destroy(r.m);
+    os_exit_now(0); /* reader and writer are blocked in the socket */
+    return 0;
+}
