@@ -158,33 +158,71 @@ status file_inside_finish(file_inside *in, err *e)
     return STATUS_OK;
 }
 
-/* ---- names ------------------------------------------------------------------------------------ */
-
-static bool five_digits(const char *s, uint32_t *out)
+static int compare_keys(const void *context, uint32_t a, uint32_t b)
 {
-    uint32_t value = 0;
-    for (int i = 0; i < 5; i++) {
-        if (s[i] < '0' || s[i] > '9')
-            return false;
-        value = value * 10 + (uint32_t)(s[i] - '0');
-    }
-    *out = value;
-    return true;
+    const file_key *keys = context;
+    return file_compare_str(keys[a].name, keys[b].name);
 }
 
-bool file_split_name(const char *path, const char *extension, size_t *prefix, uint32_t *no,
+status file_inside_check_keys(file_inside *in, err *e)
+{
+    uint32_t n = in->pub.n_keys, *order = base_zalloc(n, sizeof *order);
+    status s = STATUS_OK;
+    if (!order)
+        return err_set(e, STATUS_NO_MEMORY, "%s: order of %" PRIu32 " keys", in->pub.path, n);
+    for (uint32_t i = 0; i < n; i++)
+        order[i] = i;
+    file_sort(order, n, compare_keys, in->keys);
+    for (uint32_t i = 1; i < n && !s; i++) {
+        str name = in->keys[order[i]].name;
+        if (str_equal(name, in->keys[order[i - 1]].name))
+            s = err_set(e, STATUS_CORRUPT, "%s: metadata key %.*s: comes twice", in->pub.path,
+                        (int)BASE_MIN(name.length, 100), name.data);
+    }
+    base_free(order);
+    return s;
+}
+
+/* ---- names ------------------------------------------------------------------------------------ */
+
+static size_t take_digits(const char *s, uint32_t *out)
+{
+    size_t n = 0;
+    for (*out = 0; n < 6 && s[n] >= '0' && s[n] <= '9'; n++)
+        *out = *out * 10 + (uint32_t)(s[n] - '0');
+    return n;
+}
+
+bool file_split_name(const char *path, const char *extension, size_t *digits_at, uint32_t *no,
                      uint32_t *count)
 {
-    static const size_t tail = sizeof "-00001-of-00003." - 1;
-    size_t length = strlen(path), after = strlen(extension);
-    if (length < tail + after || strcmp(path + length - after, extension) != 0)
+    const char *s = NULL;
+    for (const char *next = path; (next = strstr(next, "-of-")); next++)
+        s = next; /* the last one */
+    if (!s || s - path < 6 || s[-6] != '-' || take_digits(s - 5, no) != 5)
         return false;
-    const char *s = path + length - after - tail;
-    if (s[0] != '-' || !five_digits(s + 1, no) || memcmp(s + 6, "-of-", 4) != 0 ||
-        !five_digits(s + 10, count) || s[15] != '.')
+    size_t n = take_digits(s + 4, count);
+    if (n < 5 || s[4 + n] != '.' || strcmp(s + 5 + n, extension) != 0)
         return false;
-    *prefix = (size_t)(s - path);
+    *digits_at = (size_t)(s - 5 - path);
     return *no >= 1 && *no <= *count && *count <= FILE_MAX_PARTS;
+}
+
+char *file_part_path(file_inside *in, const char *path, size_t digits_at, uint32_t no)
+{
+    char *copy = arena_strndup(&in->texts, path, strlen(path));
+    for (size_t i = 5; copy && i > 0; i--, no /= 10)
+        copy[digits_at + i - 1] = (char)('0' + no % 10);
+    return copy;
+}
+
+char *file_join(file_inside *in, const char *folder, str name)
+{
+    size_t room = strlen(folder) + name.length + 2;
+    char *full = arena_alloc(&in->texts, room);
+    if (full)
+        snprintf(full, room, "%s/%.*s", folder, (int)name.length, name.data);
+    return full;
 }
 
 /* ---- opening and closing ---------------------------------------------------------------------- */
@@ -265,12 +303,12 @@ typedef struct gguf_search {
 static status look_at_entry(void *context, const os_dir_entry *entry)
 {
     gguf_search *found = context;
-    size_t prefix;
+    size_t digits_at;
     uint32_t no, count;
     if (!entry->is_file || !ends_with(entry->name, ".gguf") ||
         strlen(entry->name) >= sizeof found->name)
         return STATUS_OK;
-    if (file_split_name(entry->name, "gguf", &prefix, &no, &count) && no != 1)
+    if (file_split_name(entry->name, "gguf", &digits_at, &no, &count) && no != 1)
         return STATUS_OK;
     if (found->n++ == 0)
         snprintf(found->name, sizeof found->name, "%s", entry->name);
@@ -293,11 +331,10 @@ static status open_folder(file_inside *in, const char *path, err *e)
                              " .gguf files: name one of them"
                            : "%s: expected a .gguf or *.safetensors in the folder, got %" PRIu32,
                        path, search.n);
-    size_t room = strlen(path) + strlen(search.name) + 2;
-    char *full = arena_alloc(&in->texts, room);
+    in->pub.folder = path;
+    char *full = file_join(in, path, str_from(search.name));
     if (!full)
         return err_set(e, STATUS_NO_MEMORY, "%s: its path", path);
-    snprintf(full, room, "%s/%s", path, search.name);
     return open_file(in, full, e);
 }
 
@@ -307,7 +344,13 @@ status file_open(file_model **out, const char *path, err *e)
     status s = create(&in, path, e);
     if (s)
         return s;
-    s = os_is_dir(path) ? open_folder(in, path, e) : open_file(in, path, e);
+    char *clean = arena_strndup(&in->texts, path, strlen(path));
+    for (size_t n = strlen(path); clean && n > 1 && clean[n - 1] == '/'; n--)
+        clean[n - 1] = '\0';
+    if (!clean)
+        s = err_set(e, STATUS_NO_MEMORY, "%s: its path", path);
+    else
+        s = os_is_dir(clean) ? open_folder(in, clean, e) : open_file(in, clean, e);
     if (s) {
         file_close(&in->pub);
         return s;

@@ -11,7 +11,7 @@
  * proved against the file's size first), and for safetensors the parsed header (at most FILE_MAX_JSON_HEADER bytes of JSON).
  *
  * Errors: CORRUPT (malformed), UNSUPPORTED (well formed, but a version or type we do not know), NOT_FOUND, TOO_LARGE, NO_MEMORY, and what os
- * reports. A file that is truncated by someone else while it is open raises SIGBUS on access (os_sigbus_exit).
+ * reports. What was checked holds as long as nobody writes to the file: one truncated while it is open raises SIGBUS on access (os_sigbus_exit).
  *
  * Sources: ggml/docs/gguf.md (GGUF v3), github.com/huggingface/safetensors (format section of the README).
  * Not here: what tensors and keys mean (src/model), dequantising (src/kernel), tokenizers (src/text), finding models (src/store).
@@ -111,7 +111,7 @@ typedef struct file_model {
     const file_part *parts;
     uint32_t n_tensors;
     const file_tensor *
-        tensors; /* GGUF: in file order, parts in order; safetensors: in order of shard, then of data offset */
+        tensors; /* GGUF: in file order, parts in order; safetensors: shard by shard in the order of their headers */
     uint32_t n_keys;
     const file_key *
         keys; /* GGUF metadata of the first part, in file order; safetensors: config.json, see below */
@@ -182,7 +182,7 @@ bool file_array_f64(const file_array *a, uint64_t i, double *out);
  *     file_strings s = file_strings_of(&array);
  *     while (file_strings_next(&s, &text)) ...                                                                        */
 typedef struct file_strings {
-    const unsigned char *at;
+    const unsigned char *at, *end;
     uint64_t left;
 } file_strings;
 file_strings file_strings_of(const file_array *a); /* empty when a is not an array of strings */

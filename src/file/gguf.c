@@ -13,7 +13,6 @@
 #include "file/inside.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -344,42 +343,20 @@ static status scan(const file_part *part, header *out, err *e)
     return STATUS_OK;
 }
 
-static int compare_keys(const void *context, uint32_t a, uint32_t b)
-{
-    const file_key *keys = context;
-    return file_compare_str(keys[a].name, keys[b].name);
-}
-
 static status read_keys(file_inside *in, const header *h, err *e)
 {
     file_cursor c = {in->parts[0].data, in->parts[0].bytes, h->keys_at, in->parts[0].path};
-    uint32_t *order = NULL;
-    status s = STATUS_OK;
     in->keys = base_zalloc(h->n_keys, sizeof *in->keys);
-    order = base_alloc(h->n_keys * sizeof *order);
-    if (!in->keys || !order) {
-        s = err_set(e, STATUS_NO_MEMORY, "%s: %" PRIu32 " metadata keys", c.path, h->n_keys);
-        goto out;
-    }
+    if (!in->keys)
+        return err_set(e, STATUS_NO_MEMORY, "%s: %" PRIu32 " metadata keys", c.path, h->n_keys);
     for (uint32_t i = 0; i < h->n_keys; i++) {
-        order[i] = i;
-        if ((s = take_key(&c, &in->keys[i], e)))
-            goto out;
-    }
-    file_sort(order, h->n_keys, compare_keys, in->keys);
-    for (uint32_t i = 1; i < h->n_keys; i++) {
-        str name = in->keys[order[i]].name;
-        if (str_equal(name, in->keys[order[i - 1]].name)) {
-            s = err_set(e, STATUS_CORRUPT, "%s: metadata key %.*s: comes twice", c.path,
-                        (int)BASE_MIN(name.length, 100), name.data);
-            goto out;
-        }
+        status s = take_key(&c, &in->keys[i], e);
+        if (s)
+            return s;
     }
     in->pub.keys = in->keys;
     in->pub.n_keys = h->n_keys;
-out:
-    base_free(order);
-    return s;
+    return file_inside_check_keys(in, e);
 }
 
 static status read_tensors(file_inside *in, uint32_t part, const header *h, err *e)
@@ -399,23 +376,11 @@ static status read_tensors(file_inside *in, uint32_t part, const header *h, err 
 
 /* ---- split models ----------------------------------------------------------------------------- */
 
-/* The name of part `no` beside `path`, in the arena; NULL without memory. */
-static char *part_path(file_inside *in, const char *path, size_t prefix, uint32_t no,
-                       uint32_t count)
-{
-    size_t room = prefix + sizeof "-00000-of-00000.gguf";
-    char *text = arena_alloc(&in->texts, room);
-    if (text)
-        snprintf(text, room, "%.*s-%05" PRIu32 "-of-%05" PRIu32 ".gguf", (int)prefix, path, no,
-                 count);
-    return text;
-}
-
 /* parts[0] holds the part that the path names and first its header: finds and maps all parts in order. headers: [count], made here. */
 static status open_parts(file_inside *in, const char *path, const header *first, header **out,
                          err *e)
 {
-    size_t prefix;
+    size_t digits_at;
     uint32_t no, count;
     status s = STATUS_OK;
     if (!path)
@@ -425,7 +390,7 @@ static status open_parts(file_inside *in, const char *path, const header *first,
     if (first->split_count > FILE_MAX_PARTS)
         return err_set(e, STATUS_CORRUPT, "%s: split.count: expected at most %d, got %" PRIu64,
                        path, FILE_MAX_PARTS, first->split_count);
-    if (!file_split_name(path, "gguf", &prefix, &no, &count) || count != first->split_count ||
+    if (!file_split_name(path, "gguf", &digits_at, &no, &count) || count != first->split_count ||
         no != first->split_no + 1)
         return err_set(e, STATUS_CORRUPT,
                        "%s: expected a name that ends in -%05" PRIu64 "-of-%05" PRIu64
@@ -441,7 +406,7 @@ static status open_parts(file_inside *in, const char *path, const header *first,
     if (!headers)
         return err_set(e, STATUS_NO_MEMORY, "%s: %" PRIu32 " parts", path, count);
     for (uint32_t i = 0; i < count; i++) {
-        const char *name = part_path(in, path, prefix, i + 1, count);
+        const char *name = file_part_path(in, path, digits_at, i + 1);
         if (!name) {
             s = err_set(e, STATUS_NO_MEMORY, "%s: name of part %" PRIu32, path, i + 1);
             goto out;

@@ -27,9 +27,13 @@ status file_inside_map(file_inside *in, uint32_t part, const char *path,
 status file_inside_tensors(file_inside *in, uint32_t n, err *e);
 /* Builds by_name and tensor_bytes; refuses names that come twice and data that overlaps. */
 status file_inside_finish(file_inside *in, err *e);
-/* "…/NAME-00002-of-00003.EXTENSION" → length of "…/NAME", 2, 3. */
-bool file_split_name(const char *path, const char *extension, size_t *prefix, uint32_t *no,
+/* "…/NAME-00002-of-00003.EXTENSION": digits_at is where the five digits of `no` stand (some publishers write more digits behind "-of-"). */
+bool file_split_name(const char *path, const char *extension, size_t *digits_at, uint32_t *no,
                      uint32_t *count);
+/* path with its five digits replaced, in the arena; NULL without memory. */
+char *file_part_path(file_inside *in, const char *path, size_t digits_at, uint32_t no);
+/* folder/name in the arena; NULL without memory. */
+char *file_join(file_inside *in, const char *folder, str name);
 /* n elements → dims' product times the size of the type: fills t->bytes. The text of a failure says what is wrong with the shape. */
 bool file_tensor_size(file_tensor *t, char why[128]);
 
@@ -46,6 +50,11 @@ status safetensors_open_file(file_inside *in, const char *path, err *e);
 status safetensors_open_index(file_inside *in, const char *path, err *e);
 /* found says whether the folder holds safetensors; when not, nothing was done. */
 status safetensors_open_folder(file_inside *in, const char *path, bool *found, err *e);
+
+/* config.json and generation_config.json, flattened, become in->keys (see file.h). */
+status config_read(file_inside *in, err *e);
+/* Refuses keys that come twice. */
+status file_inside_check_keys(file_inside *in, err *e);
 
 /* ---- the cursor ---- */
 

@@ -106,15 +106,18 @@ bool file_array_f64(const file_array *a, uint64_t i, double *out)
 file_strings file_strings_of(const file_array *a)
 {
     if (a->type != FILE_VALUE_STR)
-        return (file_strings){NULL, 0};
-    return (file_strings){a->data, a->n};
+        return (file_strings){NULL, NULL, 0};
+    return (file_strings){a->data, a->data + a->bytes, a->n};
 }
 
 bool file_strings_next(file_strings *s, str *out)
 {
-    if (s->left == 0)
+    /* Lengths were checked on opening; looked at again because a mapping shows what others write into the file. */
+    if (s->left == 0 || s->end - s->at < 8)
         return false;
     uint64_t length = file_load_u64(s->at);
+    if (length > (uint64_t)(s->end - s->at) - 8)
+        return false;
     *out = (str){(const char *)s->at + 8, (size_t)length};
     s->at += 8 + length;
     s->left--;
@@ -220,8 +223,7 @@ status file_get_str(const file_model *m, const char *name, str *out, err *e)
     if (key->type != FILE_VALUE_STR)
         return wrong(m, key, "a string", e);
     file_strings walk = file_strings_of(&key->value);
-    file_strings_next(&walk, out);
-    return STATUS_OK;
+    return file_strings_next(&walk, out) ? STATUS_OK : wrong(m, key, "a string", e);
 }
 
 status file_get_array(const file_model *m, const char *name, file_array *out, err *e)
