@@ -54,7 +54,7 @@ typedef struct model_card {
     const char *name;         /* general.name, else the file's or folder's name */
     const char *weights;      /* the commonest weight type by bytes: "Q4_K" */
     const char *rope;         /* "none", "linear", "llama3", "yarn" */
-    unsigned char hash[32];   /* identity of the weights and config; file_model_hash */
+    uint64_t hash;            /* tells models apart: file_model_hash */
     const char *numerics;     /* class of the serving arithmetic, "exact/1" (DESIGN section 7f); exact adds "reference/1" */
     int64_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, n_vocab; /* L D H G dh F V */
     int64_t trained_context;                                                 /* positions; 0 unknown */
@@ -66,7 +66,9 @@ typedef struct model_card {
     model_state_class classes[MODEL_STATE_CLASSES]; /* page_bytes for f16 */
     int n_templates;
     model_template templates[MODEL_TEMPLATES]; /* the first is the one to use without tools; 0 when the file has none */
-    const text_vocab *vocab;                   /* NULL when the file has no vocabulary */
+    const text_vocab *vocab;                   /* GGUF's vocabulary; NULL when the file has none */
+    str tokenizer_json, tokenizer_config_json; /* beside safetensors; copies, length 0 when there is none */
+    str generation_config_json;
 } model_card;
 
 /* Checks config against tensors' shapes; an unknown architecture is UNSUPPORTED and names the known ones. f is borrowed for the
@@ -84,13 +86,13 @@ typedef struct model_shard {
 
 typedef struct model_options {
     const char *device;    /* "cpu" (NULL) or "cpu_copy" */
-    const char *isa;       /* kernel table by name, NULL = SHOAL_ISA or the best of this CPU */
+    const char *isa;       /* kernel table by name, NULL or "" = the best of this CPU */
     int n_threads;         /* 0 = all usable */
-    bool exact;            /* dequantised weights × f32 activations; KV becomes f32 */
-    model_kv kv;
+    bool exact;            /* class reference/1: dequantised weights × f32 activations, f32 keys and values */
+    model_kv kv;           /* with exact always F32 */
     int64_t context;       /* the longest sequence, positions; 0 = min(trained, 32768) */
     uint64_t state_tokens; /* positions in the pools together: live sequences and cached prefixes; 0 = context */
-    int n_sequences;       /* live at once, for windowed and constant classes; 0 = 8 */
+    int n_sequences;       /* live at once: runs of a step; 0 = 8 */
     int n_pages[MODEL_STATE_CLASSES]; /* pages or slots by class; 0 = from the two lines above */
     int max_tokens;        /* of one step; 0 = 256 */
     int max_outputs;       /* rows of logits of one step; 0 = max(n_sequences, 8) */
@@ -142,7 +144,7 @@ typedef struct model_run {
 typedef struct model_batch {
     int n_tokens;       /* T = sum of the runs' n_tokens ≤ max_tokens */
     const int32_t *ids; /* [T], run after run */
-    int n_runs;         /* ≤ max_tokens; different sequences */
+    int n_runs;         /* ≤ n_sequences; different sequences */
     const model_run *runs;
     int n_outputs;          /* ≤ max_outputs; may be 0 */
     const int32_t *outputs; /* [n_outputs] rows of the batch whose logits are wanted, ascending */

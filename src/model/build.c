@@ -1,0 +1,190 @@
+/*
+ * The decoder that Llama and its kin share, as ops. What a layer has is read off the weight table: a bias, a head norm or a post norm is
+ * there when its weight is.
+ *
+ * Residuals are added by the norm that follows them, so a layer is seven dispatches: q/k/v, keys, attention, o, norm, gate and up, down,
+ * and the norm that begins the next layer.
+ */
+#include "model/family.h"
+
+typedef struct stream {
+    int x;       /* the residual stream, F32 [T, D] */
+    int add;     /* what the next norm adds to it, or −1 */
+    device_ref bias, add_norm;
+    int rotary[MODEL_MAX_ROTARIES];
+} stream;
+
+static device_ref place(const model_builder *b, int64_t layer, weight_id id)
+{
+    const model_weight *w = weights_get(b->weights, layer, id);
+    return w->row == NULL ? DEVICE_NOWHERE : w->device.at;
+}
+
+static const device_weight *matrix(const model_builder *b, int64_t layer, weight_id id)
+{
+    return &weights_get(b->weights, layer, id)->device;
+}
+
+static void begin(model_builder *b, stream *s)
+{
+    const model_config *c = b->config;
+    s->x = graph_value(b->g, DEVICE_F32, c->D, false);
+    s->add = -1;
+    device_op op = {.kind = DEVICE_OP_BEGIN, .layer = -1};
+    op.u.begin.embedding = *matrix(b, 0, W_EMBEDDING);
+    op.u.begin.scale = (float)c->embedding_scale;
+    op.u.begin.x = s->x;
+    for (int i = 0; i < MODEL_MAX_ROTARIES; i++) {
+        s->rotary[i] = i < c->n_ropes ? graph_value(b->g, DEVICE_ROTARY, c->rope[i].width, false) : -1;
+        op.u.begin.rotary[i] = s->rotary[i];
+        op.u.begin.frequencies[i] = b->frequencies[i];
+        op.u.begin.rotary_scale[i] = b->rotary_factor[i];
+    }
+    graph_add(b->g, &op);
+}
+
+/* Adds what is pending to x and norms it. */
+static int norm(model_builder *b, stream *s, int64_t layer, weight_id id, bool outputs_only)
+{
+    int out = graph_value(b->g, DEVICE_INPUT, b->config->D, outputs_only);
+    device_op op = {.kind = DEVICE_OP_NORM, .layer = (int)layer};
+    op.u.norm.x = s->x;
+    op.u.norm.add = s->add;
+    op.u.norm.bias = s->add < 0 ? DEVICE_NOWHERE : s->bias;
+    op.u.norm.add_norm = s->add < 0 ? DEVICE_NOWHERE : s->add_norm;
+    op.u.norm.norm = place(b, layer, id);
+    op.u.norm.eps = (float)b->config->eps;
+    op.u.norm.out = out;
+    graph_add(b->g, &op);
+    s->add = -1;
+    return out;
+}
+
+/* A product whose columns ranks may cut; leaves the sum as pending. */
+static void row_cut(model_builder *b, stream *s, int64_t layer, weight_id id, weight_id bias, weight_id post_norm,
+                    int input, int64_t head)
+{
+    const device_weight *w = matrix(b, layer, id);
+    device_op op = {.kind = DEVICE_OP_PRODUCT, .layer = (int)layer};
+    op.u.product.input = input;
+    op.u.product.n_parts = 1;
+    op.u.product.weight[0] = *w;
+    op.u.product.bias[0] = DEVICE_NOWHERE;
+    op.u.product.leaf = kernel_leaf(w->columns, head);
+    s->add = op.u.product.out[0] = graph_value(b->g, DEVICE_F32, w->rows, false);
+    graph_add(b->g, &op);
+    s->bias = bias == W_IDS ? DEVICE_NOWHERE : place(b, layer, bias);
+    s->add_norm = place(b, layer, post_norm);
+}
+
+static void attention(model_builder *b, stream *s, int64_t layer)
+{
+    const model_config *c = b->config;
+    int rope = c->windowed[layer] && c->n_ropes > 1 ? 1 : 0;
+    const model_pool *pool = &b->pools[b->class_of[layer]];
+    device_cache cache = {
+        .at = pool->at,
+        .page_bytes = pool->info.page_bytes,
+        .layer_offset = pool->layer_bytes * (uint64_t)b->index_in[layer],
+        .state_class = b->class_of[layer],
+    };
+    int input = norm(b, s, layer, W_ATTENTION_NORM, false);
+
+    device_op qkv = {.kind = DEVICE_OP_PRODUCT, .layer = (int)layer};
+    qkv.u.product.input = input;
+    qkv.u.product.n_parts = 3;
+    for (int i = 0; i < 3; i++) {
+        qkv.u.product.weight[i] = *matrix(b, layer, W_Q + i);
+        qkv.u.product.bias[i] = place(b, layer, W_Q_BIAS + i);
+        qkv.u.product.out[i] = graph_value(b->g, DEVICE_F32, qkv.u.product.weight[i].rows, false);
+    }
+    graph_add(b->g, &qkv);
+
+    device_op keys = {.kind = DEVICE_OP_KEYS, .layer = (int)layer};
+    keys.u.keys.q = qkv.u.product.out[0];
+    keys.u.keys.k = qkv.u.product.out[1];
+    keys.u.keys.v = qkv.u.product.out[2];
+    keys.u.keys.q_norm = place(b, layer, W_Q_NORM);
+    keys.u.keys.k_norm = place(b, layer, W_K_NORM);
+    keys.u.keys.eps = (float)c->eps;
+    keys.u.keys.rotary = s->rotary[rope];
+    keys.u.keys.neighbours = c->neighbours;
+    keys.u.keys.n_heads = c->H;
+    keys.u.keys.n_kv_heads = c->G;
+    keys.u.keys.head_dim = c->dh;
+    keys.u.keys.cache = cache;
+    graph_add(b->g, &keys);
+
+    device_op op = {.kind = DEVICE_OP_ATTENTION, .layer = (int)layer};
+    op.u.attention.q = qkv.u.product.out[0];
+    op.u.attention.out = graph_value(b->g, DEVICE_INPUT, c->H * c->dh, false);
+    op.u.attention.n_heads = c->H;
+    op.u.attention.n_kv_heads = c->G;
+    op.u.attention.head_dim = c->dh;
+    op.u.attention.scale = (float)c->attention_scale;
+    op.u.attention.window = c->windowed[layer] ? c->window : 0;
+    op.u.attention.sinks = DEVICE_NOWHERE;
+    op.u.attention.cache = cache;
+    graph_add(b->g, &op);
+    row_cut(b, s, layer, W_O, W_O_BIAS, W_ATTENTION_POST_NORM, op.u.attention.out, c->dh);
+}
+
+static void feed_forward(model_builder *b, stream *s, int64_t layer)
+{
+    const model_config *c = b->config;
+    device_op op = {.kind = DEVICE_OP_GATED, .layer = (int)layer};
+    op.u.gated.input = norm(b, s, layer, W_FFN_NORM, false);
+    op.u.gated.gate = *matrix(b, layer, W_GATE);
+    op.u.gated.up = *matrix(b, layer, W_UP);
+    op.u.gated.function = c->gate;
+    op.u.gated.out = graph_value(b->g, DEVICE_INPUT, c->F, false);
+    /* What reads it decides its form, and is added after it: see graph_add. */
+    graph_add(b->g, &op);
+    row_cut(b, s, layer, W_DOWN, W_IDS, W_FFN_POST_NORM, op.u.gated.out, 0);
+}
+
+/* The tests' layer of constant-size state: adds a decaying sum of the residual stream to it. */
+static void decay(model_builder *b, stream *s, int64_t layer)
+{
+    norm(b, s, layer, W_ATTENTION_NORM, false); /* for its residual add */
+    const model_pool *pool = &b->pools[b->decay_class];
+    device_op op = {.kind = DEVICE_OP_DECAY, .layer = (int)layer};
+    op.u.decay.x = s->x;
+    op.u.decay.out = graph_value(b->g, DEVICE_F32, b->config->D, false);
+    op.u.decay.decay = place(b, layer, W_DECAY);
+    op.u.decay.state = pool->at;
+    op.u.decay.slot_bytes = pool->info.page_bytes;
+    op.u.decay.offset = pool->layer_bytes * (uint64_t)b->decay_index[layer];
+    op.u.decay.state_class = b->decay_class;
+    graph_add(b->g, &op);
+    s->add = op.u.decay.out;
+    s->bias = s->add_norm = DEVICE_NOWHERE;
+}
+
+static void head(model_builder *b, stream *s)
+{
+    const model_weight *output = weights_get(b->weights, 0, W_OUTPUT);
+    device_op op = {.kind = DEVICE_OP_PRODUCT, .layer = -1};
+    op.u.product.input = norm(b, s, 0, W_OUTPUT_NORM, true);
+    op.u.product.n_parts = 1;
+    op.u.product.weight[0] = output->row != NULL ? output->device : *matrix(b, 0, W_EMBEDDING);
+    op.u.product.bias[0] = DEVICE_NOWHERE;
+    op.u.product.out[0] = graph_value(b->g, DEVICE_F32, b->config->V, true);
+    graph_add(b->g, &op);
+    b->logits = op.u.product.out[0];
+}
+
+status model_build_decoder(model_builder *b, err *e)
+{
+    (void)e; /* the graph keeps the first error */
+    stream s = {0};
+    begin(b, &s);
+    for (int64_t layer = 0; layer < b->config->L; layer++) {
+        if (b->config->decay[layer])
+            decay(b, &s, layer);
+        attention(b, &s, layer);
+        feed_forward(b, &s, layer);
+    }
+    head(b, &s);
+    return STATUS_OK;
+}

@@ -1,0 +1,252 @@
+/*
+ * Inside of src/model: what a family's table says, and what the shared code (config.c, weights.c, build.c, card.c, load.c, step.c) makes
+ * of it. A family is one file that exports one const model_family; families.def lists them.
+ *
+ * The weight table is the whole truth about tensors: names in both formats, shape in letters of DESIGN section 1, how ranks cut it.
+ * Code that builds layers sees weights by id and never by name, file or rank.
+ */
+#ifndef SHOAL_MODEL_FAMILY_H
+#define SHOAL_MODEL_FAMILY_H
+
+#include "graph/graph.h"
+#include "model/model.h"
+
+enum { MODEL_MAX_LAYERS = 1024, MODEL_MAX_ROTARIES = DEVICE_ROTARIES };
+
+/* ---- configuration ------------------------------------------------------------------------------------------------- */
+
+typedef enum rope_kind { ROPE_NONE, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN } rope_kind;
+
+typedef struct rope_spec {
+    rope_kind kind;
+    int64_t width; /* leading dims of a head that rotate, even */
+    double base, factor;
+    double original_context;         /* llama3, yarn */
+    double low_factor, high_factor;  /* llama3 */
+    double beta_fast, beta_slow;     /* yarn */
+    double attention_factor;         /* yarn: on cosines and sines; 0 = 0.1 ln(factor) + 1 */
+    bool keep_bounds;                /* yarn: correction bounds are not rounded */
+} rope_spec;
+
+typedef struct model_config {
+    int64_t L, D, H, G, dh, F, V, context;
+    double eps;
+    bool tied;
+    bool neighbours; /* rotary pairs (2i, 2i+1); else halves */
+    int n_ropes;     /* 1, or 2: [0] of full layers, [1] of windowed ones */
+    rope_spec rope[MODEL_MAX_ROTARIES];
+    int window;                     /* 0 = none */
+    bool windowed[MODEL_MAX_LAYERS]; /* which layers see only the window */
+    bool decay[MODEL_MAX_LAYERS];    /* which layers begin with a decaying sum (tests) */
+    double attention_scale;          /* 0 = dh^-0.5 */
+    double embedding_scale;          /* 1 = none */
+    device_gate gate;
+} model_config;
+
+/* Where configuration comes from: GGUF metadata under the architecture's prefix, or config.json. */
+typedef struct model_source model_source;
+
+/* gguf: the key without prefix ("block_count"), hf: path in config.json ("rope_scaling/factor"); either may be NULL: missing.
+ * *out is untouched when it is missing; `found` may be NULL, and then a missing key is CORRUPT. */
+status source_i64(const model_source *s, const char *gguf, const char *hf, int64_t *out, bool *found, err *e);
+status source_f64(const model_source *s, const char *gguf, const char *hf, double *out, bool *found, err *e);
+status source_bool(const model_source *s, const char *gguf, const char *hf, bool *out, bool *found, err *e);
+status source_text(const model_source *s, const char *gguf, const char *hf, char *out, size_t out_bytes, bool *found,
+                   err *e);
+/* Element i of an array (a scalar counts as its own every element). */
+status source_element_i64(const model_source *s, const char *gguf, const char *hf, int64_t i, int64_t *out, bool *found,
+                          err *e);
+const char *source_architecture(const model_source *s);
+bool source_is_gguf(const model_source *s);
+const file_model *source_file(const model_source *s);
+
+status model_source_create(model_source **out, const file_model *f, err *e);
+void model_source_destroy(model_source *s);
+
+/* ---- the weight table ---------------------------------------------------------------------------------------------- */
+
+/* Weights by what they do. One matrix or vector each; per layer from W_LAYER on. */
+typedef enum weight_id {
+    W_EMBEDDING,
+    W_OUTPUT_NORM,
+    W_OUTPUT,
+    W_ROPE_DIVISORS,
+    W_LAYER,
+    W_ATTENTION_NORM = W_LAYER,
+    W_Q,
+    W_K,
+    W_V,
+    W_Q_BIAS,
+    W_K_BIAS,
+    W_V_BIAS,
+    W_Q_NORM,
+    W_K_NORM,
+    W_O,
+    W_O_BIAS,
+    W_ATTENTION_POST_NORM,
+    W_FFN_NORM,
+    W_GATE,
+    W_UP,
+    W_DOWN,
+    W_FFN_POST_NORM,
+    W_DECAY,
+    W_IDS
+} weight_id;
+
+typedef enum weight_dim {
+    DIM_NONE,
+    DIM_1,
+    DIM_D,
+    DIM_HEADS,    /* H dh */
+    DIM_KV_HEADS, /* G dh */
+    DIM_HEAD,     /* dh */
+    DIM_F,
+    DIM_V,
+    DIM_HALF_ROTARY, /* width of rope[0] / 2 */
+    DIM_QKV,         /* (H + 2G) dh */
+    DIM_2F
+} weight_dim;
+
+/* How ranks share a tensor. */
+typedef enum weight_cut {
+    CUT_NONE,           /* every rank holds all of it */
+    CUT_ROWS_HEADS,     /* rows by query head */
+    CUT_ROWS_KV_HEADS,  /* rows by the K/V heads of the rank's query heads */
+    CUT_COLUMNS_HEADS,  /* columns by query head; a sum follows */
+    CUT_ROWS_FFN,       /* rows by units of 32 of F */
+    CUT_COLUMNS_FFN,    /* columns likewise; a sum follows */
+    CUT_ROWS_VOCABULARY /* rows by 16 */
+} weight_cut;
+
+enum {
+    WEIGHT_OPTIONAL = 1, /* the model may do without */
+    WEIGHT_VECTOR = 2,   /* f32 in the device, whatever the file has */
+    WEIGHT_PLUS_ONE = 4  /* safetensors hold w − 1 */
+};
+
+typedef struct weight_row {
+    weight_id id;
+    const char *gguf, *hf; /* %d = layer; NULL: not in that format */
+    weight_dim rows, columns;
+    weight_cut cut;
+    unsigned flags;
+    /* A part of a fused tensor: its first row is skip[0] + skip[1], the tensor has `whole` rows. */
+    weight_dim whole, skip[2];
+} weight_row;
+
+#define WEIGHT(id, gguf, hf, rows, columns, cut, flags)                                                                \
+    {                                                                                                                  \
+        id, gguf, hf, rows, columns, cut, flags, DIM_NONE, {DIM_NONE, DIM_NONE}                                        \
+    }
+#define WEIGHT_PART(id, gguf, hf, rows, columns, cut, flags, whole, skip_a, skip_b)                                    \
+    {                                                                                                                  \
+        id, gguf, hf, rows, columns, cut, flags, whole, {skip_a, skip_b}                                               \
+    }
+
+/* Rows that many families share, for their tables. */
+#define WEIGHTS_GLOBAL                                                                                                 \
+    WEIGHT(W_EMBEDDING, "token_embd.weight", "model.embed_tokens.weight", DIM_V, DIM_D, CUT_ROWS_VOCABULARY, 0),       \
+        WEIGHT(W_OUTPUT_NORM, "output_norm.weight", "model.norm.weight", DIM_1, DIM_D, CUT_NONE, WEIGHT_VECTOR),       \
+        WEIGHT(W_OUTPUT, "output.weight", "lm_head.weight", DIM_V, DIM_D, CUT_ROWS_VOCABULARY, WEIGHT_OPTIONAL),       \
+        WEIGHT(W_ROPE_DIVISORS, "rope_freqs.weight", NULL, DIM_1, DIM_HALF_ROTARY, CUT_NONE,                           \
+               WEIGHT_VECTOR | WEIGHT_OPTIONAL)
+#define WEIGHTS_ATTENTION                                                                                              \
+    WEIGHT(W_ATTENTION_NORM, "blk.%d.attn_norm.weight", "model.layers.%d.input_layernorm.weight", DIM_1, DIM_D,        \
+           CUT_NONE, WEIGHT_VECTOR),                                                                                   \
+        WEIGHT(W_Q, "blk.%d.attn_q.weight", "model.layers.%d.self_attn.q_proj.weight", DIM_HEADS, DIM_D,               \
+               CUT_ROWS_HEADS, 0),                                                                                     \
+        WEIGHT(W_K, "blk.%d.attn_k.weight", "model.layers.%d.self_attn.k_proj.weight", DIM_KV_HEADS, DIM_D,            \
+               CUT_ROWS_KV_HEADS, 0),                                                                                  \
+        WEIGHT(W_V, "blk.%d.attn_v.weight", "model.layers.%d.self_attn.v_proj.weight", DIM_KV_HEADS, DIM_D,            \
+               CUT_ROWS_KV_HEADS, 0),                                                                                  \
+        WEIGHT(W_O, "blk.%d.attn_output.weight", "model.layers.%d.self_attn.o_proj.weight", DIM_D, DIM_HEADS,          \
+               CUT_COLUMNS_HEADS, 0)
+#define WEIGHTS_FFN_NORM                                                                                               \
+    WEIGHT(W_FFN_NORM, "blk.%d.ffn_norm.weight", "model.layers.%d.post_attention_layernorm.weight", DIM_1, DIM_D,      \
+           CUT_NONE, WEIGHT_VECTOR)
+#define WEIGHTS_FFN                                                                                                    \
+    WEIGHT(W_GATE, "blk.%d.ffn_gate.weight", "model.layers.%d.mlp.gate_proj.weight", DIM_F, DIM_D, CUT_ROWS_FFN, 0),   \
+        WEIGHT(W_UP, "blk.%d.ffn_up.weight", "model.layers.%d.mlp.up_proj.weight", DIM_F, DIM_D, CUT_ROWS_FFN, 0),     \
+        WEIGHT(W_DOWN, "blk.%d.ffn_down.weight", "model.layers.%d.mlp.down_proj.weight", DIM_D, DIM_F,                 \
+               CUT_COLUMNS_FFN, 0)
+
+/* A weight found in the file and given its place in the device. */
+typedef struct model_weight {
+    const weight_row *row; /* NULL: the model does without */
+    const file_tensor *tensor;
+    int64_t first_row; /* in the tensor */
+    device_weight device;
+    bool shared; /* tied: the place is another's, nothing to upload */
+} model_weight;
+
+typedef struct model_weights {
+    model_weight global[W_LAYER];
+    model_weight (*layer)[W_IDS - W_LAYER]; /* [L] */
+    int64_t n_layers;
+} model_weights;
+
+const model_weight *weights_get(const model_weights *w, int64_t layer, weight_id id); /* layer is ignored below W_LAYER */
+int64_t model_dim(const model_config *c, weight_dim d);
+
+/* ---- families ------------------------------------------------------------------------------------------------------ */
+
+typedef struct model_builder model_builder;
+
+typedef struct model_family {
+    const char *name;
+    const char *architectures[8]; /* of GGUF and of config.json */
+    bool test_only;
+    const weight_row *weights;
+    int n_weights;
+    /* What is special: runs after the common keys were read and before they are checked. May be NULL. */
+    status (*configure)(model_config *c, const model_source *s, err *e);
+    status (*build)(model_builder *b, err *e);
+} model_family;
+
+#define FAMILY(name) extern const model_family model_family_##name;
+#include "model/families.def"
+#undef FAMILY
+
+/* By the architecture that the file names; UNSUPPORTED names all known ones. */
+status model_find_family(const model_family **out, const model_source *s, err *e);
+
+/* Common keys, then the family's, then what must hold between them. */
+status model_read_config(model_config *c, const model_family *family, const model_source *s, err *e);
+/* Radians a position of every pair, [width / 2], and the factor on cosines and sines. divisors: rope_freqs.weight, or NULL. */
+void model_rope_frequencies(const rope_spec *r, const float *divisors, double *out, double *out_factor);
+
+/* ---- weights ------------------------------------------------------------------------------------------------------- */
+
+/* Finds every tensor, checks shapes and types. */
+status weights_find(model_weights *w, const model_family *family, const model_config *c, const file_model *f, err *e);
+void weights_fini(model_weights *w);
+
+/* ---- building ------------------------------------------------------------------------------------------------------ */
+
+/* The state layout of one class and where its pool lies. */
+typedef struct model_pool {
+    model_state_class info;
+    device_ref at;
+    uint64_t layer_bytes; /* of one layer inside a page */
+} model_pool;
+
+struct model_builder {
+    graph *g;
+    const model_config *config;
+    const model_weights *weights;
+    const model_pool *pools;
+    const int *class_of;  /* [L] class of a layer's attention */
+    const int *index_in;  /* [L] its index among that class's layers */
+    int decay_class;      /* −1 = none */
+    const int *decay_index;
+    device_ref frequencies[MODEL_MAX_ROTARIES];
+    float rotary_factor[MODEL_MAX_ROTARIES];
+    device_ref constants;
+    int logits; /* out: the value of [outputs, V] */
+};
+
+/* The decoder that Llama and its kin share: attention, gated feed-forward, RMS norms; biases, head norms and post norms where the
+ * weight table has them. */
+status model_build_decoder(model_builder *b, err *e);
+
+#endif

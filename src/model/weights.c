@@ -1,0 +1,137 @@
+/*
+ * The weight table meets the file: every row of the family's table becomes a tensor with a checked shape and a known type, or is rightly
+ * absent. Places in the device come later (load.c).
+ */
+#include "model/family.h"
+
+#include <string.h>
+
+int64_t model_dim(const model_config *c, weight_dim d)
+{
+    switch (d) {
+    case DIM_NONE:
+        return 0;
+    case DIM_1:
+        return 1;
+    case DIM_D:
+        return c->D;
+    case DIM_HEADS:
+        return c->H * c->dh;
+    case DIM_KV_HEADS:
+        return c->G * c->dh;
+    case DIM_HEAD:
+        return c->dh;
+    case DIM_F:
+        return c->F;
+    case DIM_V:
+        return c->V;
+    case DIM_HALF_ROTARY:
+        return c->rope[0].width / 2;
+    case DIM_QKV:
+        return (c->H + 2 * c->G) * c->dh;
+    case DIM_2F:
+        return 2 * c->F;
+    }
+    return 0;
+}
+
+const model_weight *weights_get(const model_weights *w, int64_t layer, weight_id id)
+{
+    return id < W_LAYER ? &w->global[id] : &w->layer[layer][id - W_LAYER];
+}
+
+/* "blk.%d.x" with the layer put in. */
+static void name_of(char out[256], const char *pattern, int64_t layer)
+{
+    const char *hole = strstr(pattern, "%d");
+    sb b;
+    sb_init(&b);
+    if (hole == NULL)
+        sb_puts(&b, pattern);
+    else
+        sb_printf(&b, "%.*s%lld%s", (int)(hole - pattern), pattern, (long long)layer, hole + 2);
+    size_t n = b.failed || b.length > 255 ? 0 : b.length;
+    memcpy(out, b.data == NULL ? "" : b.data, n);
+    out[n] = 0;
+    sb_fini(&b);
+}
+
+static status check_shape(const model_weight *w, const model_config *c, const char *path, const char *name, err *e)
+{
+    const file_tensor *t = w->tensor;
+    bool vector = (w->row->flags & WEIGHT_VECTOR) != 0;
+    int64_t rows = model_dim(c, w->row->whole != DIM_NONE ? w->row->whole : w->row->rows);
+    int64_t columns = model_dim(c, w->row->columns);
+    uint64_t found_rows = t->n_dims >= 2 ? t->dims[1] : 1;
+    if (t->n_dims > 2 || (vector && found_rows != 1) || t->dims[0] != (uint64_t)columns || found_rows != (uint64_t)rows)
+        return err_set(e, STATUS_CORRUPT, "%s: %s is %llu x %llu (%u dims), expected %lld x %lld", path, name,
+                       (unsigned long long)found_rows, (unsigned long long)t->dims[0], t->n_dims, (long long)rows,
+                       (long long)columns);
+    const kernel_type *type = kernel_type_find((int)t->type);
+    if (type == NULL)
+        return err_set(e, STATUS_UNSUPPORTED, "%s: %s has the weight type %s, which is not known yet", path, name,
+                       file_type_name(t->type));
+    if (columns % type->block_elements != 0)
+        return err_set(e, STATUS_CORRUPT, "%s: %s has rows of %lld, no multiple of %d as %s wants", path, name,
+                       (long long)columns, type->block_elements, type->name);
+    if (vector && type->quantised)
+        return err_set(e, STATUS_UNSUPPORTED, "%s: %s is of type %s, expected floats", path, name, type->name);
+    return STATUS_OK;
+}
+
+static status find_one(model_weight *w, const weight_row *row, int64_t layer, const model_config *c,
+                       const file_model *f, err *e)
+{
+    const char *pattern = f->format == FILE_GGUF ? row->gguf : row->hf;
+    char name[256] = "";
+    const file_tensor *t = NULL;
+    if (pattern != NULL) {
+        name_of(name, pattern, layer);
+        t = file_find_tensor(f, name);
+    }
+    if (t == NULL) {
+        if (row->flags & WEIGHT_OPTIONAL)
+            return STATUS_OK;
+        return err_set(e, STATUS_CORRUPT, "%s: the tensor %s is missing", f->path, name);
+    }
+    w->row = row;
+    w->tensor = t;
+    w->first_row = model_dim(c, row->skip[0]) + model_dim(c, row->skip[1]);
+    w->device.type = kernel_type_find((int)t->type);
+    w->device.rows = model_dim(c, row->rows);
+    w->device.columns = model_dim(c, row->columns);
+    w->device.at = DEVICE_NOWHERE;
+    return check_shape(w, c, f->path, name, e);
+}
+
+status weights_find(model_weights *w, const model_family *family, const model_config *c, const file_model *f, err *e)
+{
+    memset(w, 0, sizeof(*w));
+    if ((uint64_t)c->L > f->n_tensors)
+        return err_set(e, STATUS_CORRUPT, "%s: %lld layers are named, the file has %u tensors", f->path,
+                       (long long)c->L, f->n_tensors);
+    w->n_layers = c->L;
+    w->layer = base_zalloc((size_t)c->L, sizeof(*w->layer));
+    if (w->layer == NULL)
+        return err_set(e, STATUS_NO_MEMORY, "%s: no memory for %lld layers", f->path, (long long)c->L);
+    status s = STATUS_OK;
+    for (int i = 0; i < family->n_weights && s == STATUS_OK; i++) {
+        const weight_row *row = &family->weights[i];
+        if (row->id < W_LAYER) {
+            s = find_one(&w->global[row->id], row, 0, c, f, e);
+            continue;
+        }
+        for (int64_t l = 0; l < c->L && s == STATUS_OK; l++)
+            if (row->id != W_DECAY || c->decay[l])
+                s = find_one(&w->layer[l][row->id - W_LAYER], row, l, c, f, e);
+    }
+    if (s != STATUS_OK)
+        weights_fini(w);
+    return s;
+}
+
+void weights_fini(model_weights *w)
+{
+    base_free(w->layer);
+    *w = (model_weights){0};
+}
