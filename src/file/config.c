@@ -34,7 +34,7 @@ static status add_key(flat *f, const pull *p, str name, file_value_type type, fi
                       err *e)
 {
     if (f->n == f->room) /* only when someone writes to the file between the walks */
-        return pull_fail(p, "object", "no more members", e);
+        return file_pull_fail(p, "object", "no more members", e);
     f->in->keys[f->n++] = (file_key){name, type, value};
     return STATUS_OK;
 }
@@ -73,21 +73,21 @@ static file_value_type number_type(const pull_number *x)
 /* Looks at the next value without keeping it. Objects, arrays and null make it mixed. */
 static status measure(pull *p, packing *k, err *e)
 {
-    char c = pull_peek(p);
+    char c = file_pull_peek(p);
     pull_number number;
     pull_word word;
     str text;
     status s;
     if (c == '"') {
-        if (!(s = pull_str(p, "string", &text, e)))
+        if (!(s = file_pull_str(p, "string", &text, e)))
             join(k, FILE_VALUE_STR, 8 + (uint64_t)text.length); /* as spelled: at least as long */
     } else if (c == '-' || (c >= '0' && c <= '9')) {
-        if (!(s = pull_any_number(p, &number, e)))
+        if (!(s = file_pull_any_number(p, &number, e)))
             join(k, number_type(&number), 8);
     } else if (c == '{' || c == '[') {
-        s = pull_skip(p, PULL_DEPTH / 2, e);
+        s = file_pull_skip(p, PULL_DEPTH / 2, e);
         k->mixed = true;
-    } else if (!(s = pull_a_word(p, &word, e))) {
+    } else if (!(s = file_pull_a_word(p, &word, e))) {
         join(k, FILE_VALUE_BOOL, 1);
         k->mixed = k->mixed || word == PULL_NULL;
     }
@@ -104,7 +104,7 @@ static status pack(pull *p, file_value_type type, unsigned char *to, uint64_t *u
     status s;
     *used = 8;
     if (type == FILE_VALUE_STR) {
-        if ((s = pull_str(p, "string", &text, e)))
+        if ((s = file_pull_str(p, "string", &text, e)))
             return s;
         store_u64(to, text.length);
         memcpy(to + 8, text.data, text.length);
@@ -112,13 +112,13 @@ static status pack(pull *p, file_value_type type, unsigned char *to, uint64_t *u
         return STATUS_OK;
     }
     if (type == FILE_VALUE_BOOL) {
-        if ((s = pull_a_word(p, &word, e)))
+        if ((s = file_pull_a_word(p, &word, e)))
             return s;
         *to = word == PULL_TRUE;
         *used = 1;
         return STATUS_OK;
     }
-    if ((s = pull_any_number(p, &number, e)))
+    if ((s = file_pull_any_number(p, &number, e)))
         return s;
     if (type == FILE_VALUE_F64)
         memcpy(&bits, &number.f, sizeof bits);
@@ -137,7 +137,7 @@ static status take_value(flat *f, pull *p, str name, bool array, err *e)
     status s = STATUS_OK;
     ahead.texts = NULL;
     for (bool first = true; !s; first = false) {
-        if (array && ((s = pull_more(&ahead, ']', first, &more, e)) || !more))
+        if (array && ((s = file_pull_more(&ahead, ']', first, &more, e)) || !more))
             break;
         if ((s = measure(&ahead, &k, e)) || !array)
             break;
@@ -155,7 +155,7 @@ static status take_value(flat *f, pull *p, str name, bool array, err *e)
     if (!bytes)
         return no_memory(p, e);
     for (uint64_t i = 0; i < k.n; i++) {
-        if (array && (s = pull_more(p, ']', i == 0, &more, e)))
+        if (array && (s = file_pull_more(p, ']', i == 0, &more, e)))
             return s;
         if ((s = pack(p, k.type, bytes + at, &used, e)))
             return s;
@@ -189,13 +189,13 @@ static status take_object(flat *f, pull *p, str prefix, int depth, err *e);
 static status take_member(flat *f, pull *p, str full, int depth, err *e)
 {
     status s;
-    switch (pull_peek(p)) {
+    switch (file_pull_peek(p)) {
     case '{':
         if ((s = full_name(f, p, full, (str){".", 1}, &full, e)))
             return s;
         /* the name of an object that is too long to keep: so are its members' */
         return full.length > 1 || f->counting ? take_object(f, p, full, depth + 1, e)
-                                              : pull_skip(p, depth + 1, e);
+                                              : file_pull_skip(p, depth + 1, e);
     case '[':
         p->at++;
         return take_value(f, p, full, true, e);
@@ -208,13 +208,13 @@ static status take_object(flat *f, pull *p, str prefix, int depth, err *e)
 {
     bool more;
     str name, full;
-    status s = pull_take(p, '{', "object", e);
+    status s = file_pull_take(p, '{', "object", e);
     if (!s && depth >= PULL_DEPTH / 2)
-        return pull_fail(p, "object", "at most 16 levels of nesting", e);
+        return file_pull_fail(p, "object", "at most 16 levels of nesting", e);
     for (bool first = true; !s; first = false) {
-        if ((s = pull_more(p, '}', first, &more, e)) || !more)
+        if ((s = file_pull_more(p, '}', first, &more, e)) || !more)
             return s;
-        if ((s = pull_name(p, "name of a member", &name, e)) ||
+        if ((s = file_pull_name(p, "name of a member", &name, e)) ||
             (s = full_name(f, p, prefix, name, &full, e)))
             return s;
         s = take_member(f, p, full, depth, e);
@@ -232,7 +232,7 @@ static status take_file(flat *f, str json, const char *file, str prefix, err *e)
         return err_set(e, STATUS_NO_MEMORY, "%s: path of %s", f->in->pub.folder, file);
     pull p = {json.data, json.length, 0, 0, path, f->counting ? NULL : &f->in->texts};
     status s = take_object(f, &p, prefix, 0, e);
-    return s ? s : pull_end(&p, e);
+    return s ? s : file_pull_end(&p, e);
 }
 
 static status take_files(flat *f, err *e)
@@ -243,7 +243,7 @@ static status take_files(flat *f, err *e)
                          str_from("generation."), e);
 }
 
-status config_read(file_inside *in, err *e)
+status file_config_read(file_inside *in, err *e)
 {
     flat f = {.in = in, .counting = true};
     status s = take_files(&f, e);

@@ -278,13 +278,14 @@ static status open_file(file_inside *in, const char *path, err *e)
 {
     status s;
     if (ends_with(path, ".safetensors.index.json"))
-        return safetensors_open_index(in, path, e);
+        return file_safetensors_open_index(in, path, e);
     if ((s = file_inside_map(in, 0, path, e)))
         return s;
-    if (gguf_is(in->parts[0].data, in->parts[0].bytes))
-        return gguf_open(in, path, e);
-    if (ends_with(path, ".safetensors") || safetensors_is(in->parts[0].data, in->parts[0].bytes))
-        return safetensors_open_file(in, path, e);
+    if (file_gguf_is(in->parts[0].data, in->parts[0].bytes))
+        return file_gguf_open(in, path, e);
+    if (ends_with(path, ".safetensors") ||
+        file_safetensors_is(in->parts[0].data, in->parts[0].bytes))
+        return file_safetensors_open_file(in, path, e);
     char found[4 * 4 + 1] = "";
     for (uint64_t i = 0; i < 4 && i < in->parts[0].bytes; i++)
         snprintf(found + 3 * i, 4, "%02x ", in->parts[0].data[i]);
@@ -319,7 +320,7 @@ static status open_folder(file_inside *in, const char *path, err *e)
 {
     bool found;
     gguf_search search = {.n = 0};
-    status s = safetensors_open_folder(in, path, &found, e);
+    status s = file_safetensors_open_folder(in, path, &found, e);
     if (s || found)
         return s;
     if ((s = os_list_dir(path, look_at_entry, &search, e)))
@@ -366,7 +367,8 @@ status file_open_memory(file_model **out, const void *bytes, uint64_t n, const c
     if (s)
         return s;
     in->parts[0] = (file_part){in->pub.path, bytes, n};
-    s = gguf_is(bytes, n) ? gguf_open(in, NULL, e) : safetensors_open_file(in, NULL, e);
+    s = file_gguf_is(bytes, n) ? file_gguf_open(in, NULL, e)
+                               : file_safetensors_open_file(in, NULL, e);
     if (s) {
         file_close(&in->pub);
         return s;

@@ -31,7 +31,7 @@ typedef struct header {
     uint64_t split_count, split_no, split_tensors; /* 0 when the key is missing */
 } header;
 
-bool gguf_is(const unsigned char *data, uint64_t bytes)
+bool file_gguf_is(const unsigned char *data, uint64_t bytes)
 {
     return bytes >= 4 && memcmp(data, "GGUF", 4) == 0;
 }
@@ -293,7 +293,7 @@ static status read_start(file_cursor *c, header *h, err *e)
     status s = need(c, 24, "GGUF header", e);
     if (s)
         return s;
-    c->at = 4; /* the magic was looked at by gguf_is */
+    c->at = 4; /* the magic was looked at by file_gguf_is */
     if ((s = take_u32(c, "version", &version, e)))
         return s;
     if (version == 0x02000000 || version == 0x03000000)
@@ -415,7 +415,7 @@ static status open_parts(file_inside *in, const char *path, const header *first,
             err_wrap(e, "%s has %" PRIu32 " parts; part %" PRIu32, path, count, i + 1);
             goto out;
         }
-        if (!gguf_is(in->parts[i].data, in->parts[i].bytes)) {
+        if (!file_gguf_is(in->parts[i].data, in->parts[i].bytes)) {
             s = err_set(e, STATUS_CORRUPT, "%s: byte 0: expected \"GGUF\"", name);
             goto out;
         }
@@ -436,7 +436,7 @@ out:
     return s;
 }
 
-status gguf_open(file_inside *in, const char *path, err *e)
+status file_gguf_open(file_inside *in, const char *path, err *e)
 {
     header first, *headers = NULL;
     uint64_t n_tensors = 0;

@@ -39,20 +39,20 @@ bool file_tensor_size(file_tensor *t, char why[128]);
 
 /* ---- formats ---- */
 
-bool gguf_is(const unsigned char *data, uint64_t bytes);
+bool file_gguf_is(const unsigned char *data, uint64_t bytes);
 /* in->parts[0] is there: reads it, and with `path` the other parts of a split model too (path NULL: a region of memory). */
-status gguf_open(file_inside *in, const char *path, err *e);
+status file_gguf_open(file_inside *in, const char *path, err *e);
 
 /* Looks like a header: a length that fits the file, then '{'. */
-bool safetensors_is(const unsigned char *data, uint64_t bytes);
+bool file_safetensors_is(const unsigned char *data, uint64_t bytes);
 /* in->parts[0] is there; path NULL: a region of memory. With a path the other shards and the JSON files beside it are opened too. */
-status safetensors_open_file(file_inside *in, const char *path, err *e);
-status safetensors_open_index(file_inside *in, const char *path, err *e);
+status file_safetensors_open_file(file_inside *in, const char *path, err *e);
+status file_safetensors_open_index(file_inside *in, const char *path, err *e);
 /* found says whether the folder holds safetensors; when not, nothing was done. */
-status safetensors_open_folder(file_inside *in, const char *path, bool *found, err *e);
+status file_safetensors_open_folder(file_inside *in, const char *path, bool *found, err *e);
 
 /* config.json and generation_config.json, flattened, become in->keys (see file.h). */
-status config_read(file_inside *in, err *e);
+status file_config_read(file_inside *in, err *e);
 /* Refuses keys that come twice. */
 status file_inside_check_keys(file_inside *in, err *e);
 

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-status pull_fail(const pull *p, const char *what, const char *expected, err *e)
+status file_pull_fail(const pull *p, const char *what, const char *expected, err *e)
 {
     char got[32];
     if (p->at >= p->bytes)
@@ -21,7 +21,7 @@ status pull_fail(const pull *p, const char *what, const char *expected, err *e)
                    p->base + p->at, what, expected, got);
 }
 
-char pull_peek(pull *p)
+char file_pull_peek(pull *p)
 {
     for (; p->at < p->bytes; p->at++) {
         char c = p->data[p->at];
@@ -31,18 +31,18 @@ char pull_peek(pull *p)
     return 0;
 }
 
-status pull_take(pull *p, char c, const char *what, err *e)
+status file_pull_take(pull *p, char c, const char *what, err *e)
 {
     char expected[4] = {'\'', c, '\'', 0};
-    if (pull_peek(p) != c)
-        return pull_fail(p, what, expected, e);
+    if (file_pull_peek(p) != c)
+        return file_pull_fail(p, what, expected, e);
     p->at++;
     return STATUS_OK;
 }
 
-status pull_more(pull *p, char close, bool first, bool *more, err *e)
+status file_pull_more(pull *p, char close, bool first, bool *more, err *e)
 {
-    char c = pull_peek(p);
+    char c = file_pull_peek(p);
     *more = c != close;
     if (c == close) {
         p->at++;
@@ -51,11 +51,11 @@ status pull_more(pull *p, char close, bool first, bool *more, err *e)
     if (first)
         return STATUS_OK; /* whatever it is, the caller reads it */
     if (c != ',')
-        return pull_fail(p, close == '}' ? "object" : "array",
-                         close == '}' ? "',' or '}'" : "',' or ']'", e);
+        return file_pull_fail(p, close == '}' ? "object" : "array",
+                              close == '}' ? "',' or '}'" : "',' or ']'", e);
     p->at++;
-    if (pull_peek(p) == close)
-        return pull_fail(p, close == '}' ? "object" : "array", "something after ','", e);
+    if (file_pull_peek(p) == close)
+        return file_pull_fail(p, close == '}' ? "object" : "array", "something after ','", e);
     return STATUS_OK;
 }
 
@@ -123,16 +123,16 @@ static status take_escape(pull *p, const char *what, char out[4], size_t *n, err
         return STATUS_OK;
     }
     if (c != 'u' || !four_hex(p->data + p->at + 1, p->bytes - p->at - 1, &unit))
-        return pull_fail(p, what, "an escape", e);
+        return file_pull_fail(p, what, "an escape", e);
     p->at += 5;
     if (unit >= 0xD800 && unit < 0xDC00) {
         if (p->bytes - p->at < 6 || p->data[p->at] != '\\' || p->data[p->at + 1] != 'u' ||
             !four_hex(p->data + p->at + 2, 4, &low) || low < 0xDC00 || low > 0xDFFF)
-            return pull_fail(p, what, "the second half of a surrogate pair", e);
+            return file_pull_fail(p, what, "the second half of a surrogate pair", e);
         p->at += 6;
         unit = 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
     } else if (unit >= 0xDC00 && unit < 0xE000) {
-        return pull_fail(p, what, "no lone surrogate before this", e);
+        return file_pull_fail(p, what, "no lone surrogate before this", e);
     }
     *n = put_utf8(out, unit);
     return STATUS_OK;
@@ -165,23 +165,23 @@ static status decode(pull *p, const char *what, uint64_t length, str *out, err *
     return STATUS_OK;
 }
 
-status pull_str(pull *p, const char *what, str *out, err *e)
+status file_pull_str(pull *p, const char *what, str *out, err *e)
 {
     bool escapes = false;
-    if (pull_peek(p) != '"')
-        return pull_fail(p, what, "a string", e);
+    if (file_pull_peek(p) != '"')
+        return file_pull_fail(p, what, "a string", e);
     uint64_t start = ++p->at;
     for (;;) {
         if (p->at >= p->bytes)
-            return pull_fail(p, what, "'\"'", e);
+            return file_pull_fail(p, what, "'\"'", e);
         unsigned char c = (unsigned char)p->data[p->at];
         if (c == '"')
             break;
         if (c < 0x20)
-            return pull_fail(p, what, "no control character", e);
+            return file_pull_fail(p, what, "no control character", e);
         size_t n = utf8_length((const unsigned char *)p->data + p->at, p->bytes - p->at);
         if (n == 0)
-            return pull_fail(p, what, "UTF-8", e);
+            return file_pull_fail(p, what, "UTF-8", e);
         p->at += n;
         if (c == '\\') {
             escapes = true;
@@ -199,10 +199,10 @@ status pull_str(pull *p, const char *what, str *out, err *e)
     return decode(p, what, length, out, e);
 }
 
-status pull_name(pull *p, const char *what, str *out, err *e)
+status file_pull_name(pull *p, const char *what, str *out, err *e)
 {
-    status s = pull_str(p, what, out, e);
-    return s ? s : pull_take(p, ':', what, e);
+    status s = file_pull_str(p, what, out, e);
+    return s ? s : file_pull_take(p, ':', what, e);
 }
 
 /* ---- numbers and words ------------------------------------------------------------------------ */
@@ -218,20 +218,20 @@ static uint64_t digits(const pull *p, uint64_t at)
 /* Copies the number at p (RFC grammar) into text and moves behind it. */
 static status take_number(pull *p, const char *what, char text[64], bool *integer, err *e)
 {
-    pull_peek(p);
+    file_pull_peek(p);
     uint64_t at = p->at, n;
     *integer = true;
     if (at < p->bytes && p->data[at] == '-')
         at++;
     n = digits(p, at);
     if (n == 0 || (n > 1 && p->data[at] == '0'))
-        return pull_fail(p, what, "a number", e);
+        return file_pull_fail(p, what, "a number", e);
     at += n;
     if (at < p->bytes && p->data[at] == '.') {
         *integer = false;
         n = digits(p, ++at);
         if (n == 0)
-            return pull_fail(p, what, "a number with digits after the point", e);
+            return file_pull_fail(p, what, "a number with digits after the point", e);
         at += n;
     }
     if (at < p->bytes && (p->data[at] | 32) == 'e') {
@@ -241,22 +241,22 @@ static status take_number(pull *p, const char *what, char text[64], bool *intege
             at++;
         n = digits(p, at);
         if (n == 0)
-            return pull_fail(p, what, "a number with digits in its exponent", e);
+            return file_pull_fail(p, what, "a number with digits in its exponent", e);
         at += n;
     }
     if (at - p->at > 63)
-        return pull_fail(p, what, "a number of at most 63 characters", e);
+        return file_pull_fail(p, what, "a number of at most 63 characters", e);
     memcpy(text, p->data + p->at, (size_t)(at - p->at));
     text[at - p->at] = '\0';
     p->at = at;
     return STATUS_OK;
 }
 
-status pull_u64(pull *p, const char *what, uint64_t *out, err *e)
+status file_pull_u64(pull *p, const char *what, uint64_t *out, err *e)
 {
     char text[64];
     bool integer;
-    pull_peek(p);
+    file_pull_peek(p);
     uint64_t start = p->at;
     status s = take_number(p, what, text, &integer, e);
     if (s)
@@ -268,11 +268,11 @@ status pull_u64(pull *p, const char *what, uint64_t *out, err *e)
     return STATUS_OK;
 }
 
-status pull_any_number(pull *p, pull_number *out, err *e)
+status file_pull_any_number(pull *p, pull_number *out, err *e)
 {
     char text[64];
     bool integer;
-    pull_peek(p);
+    file_pull_peek(p);
     uint64_t start = p->at;
     status s = take_number(p, "number", text, &integer, e);
     if (s)
@@ -289,10 +289,10 @@ status pull_any_number(pull *p, pull_number *out, err *e)
     return STATUS_OK;
 }
 
-status pull_a_word(pull *p, pull_word *out, err *e)
+status file_pull_a_word(pull *p, pull_word *out, err *e)
 {
     static const char *const words[] = {"true", "false", "null"};
-    pull_peek(p);
+    file_pull_peek(p);
     for (int i = 0; i < 3; i++) {
         size_t n = strlen(words[i]);
         if (p->bytes - p->at >= n && memcmp(p->data + p->at, words[i], n) == 0) {
@@ -301,41 +301,41 @@ status pull_a_word(pull *p, pull_word *out, err *e)
             return STATUS_OK;
         }
     }
-    return pull_fail(p, "value", "a JSON value", e);
+    return file_pull_fail(p, "value", "a JSON value", e);
 }
 
 /* ---- whole values ----------------------------------------------------------------------------- */
 
-status pull_skip(pull *p, int depth, err *e)
+status file_pull_skip(pull *p, int depth, err *e)
 {
-    char c = pull_peek(p);
+    char c = file_pull_peek(p);
     char text[64];
     bool integer, more;
     str ignored;
     pull_word word;
     status s;
     if (c == '"')
-        return pull_str(p, "string", &ignored, e);
+        return file_pull_str(p, "string", &ignored, e);
     if (c == '-' || (c >= '0' && c <= '9'))
         return take_number(p, "number", text, &integer, e);
     if (c != '{' && c != '[')
-        return pull_a_word(p, &word, e);
+        return file_pull_a_word(p, &word, e);
     if (depth >= PULL_DEPTH)
-        return pull_fail(p, "value", "at most 32 levels of nesting", e);
+        return file_pull_fail(p, "value", "at most 32 levels of nesting", e);
     p->at++;
     for (bool first = true;; first = false) {
-        if ((s = pull_more(p, c == '{' ? '}' : ']', first, &more, e)) || !more)
+        if ((s = file_pull_more(p, c == '{' ? '}' : ']', first, &more, e)) || !more)
             return s;
-        if (c == '{' && (s = pull_name(p, "name of a member", &ignored, e)))
+        if (c == '{' && (s = file_pull_name(p, "name of a member", &ignored, e)))
             return s;
-        if ((s = pull_skip(p, depth + 1, e)))
+        if ((s = file_pull_skip(p, depth + 1, e)))
             return s;
     }
 }
 
-status pull_end(pull *p, err *e)
+status file_pull_end(pull *p, err *e)
 {
-    if (pull_peek(p) == 0 && p->at >= p->bytes)
+    if (file_pull_peek(p) == 0 && p->at >= p->bytes)
         return STATUS_OK;
-    return pull_fail(p, "behind the value", "nothing more", e);
+    return file_pull_fail(p, "behind the value", "nothing more", e);
 }

@@ -22,18 +22,18 @@ typedef struct pull {
 } pull;
 
 /* The next character that is no space, not taken; 0 at the end (and for a NUL, which no grammar rule wants). */
-char pull_peek(pull *p);
+char file_pull_peek(pull *p);
 /* Takes c or fails. what: "a tensor's entry". */
-status pull_take(pull *p, char c, const char *what, err *e);
-/* Walks the members or elements of '{' or '[': before each one call pull_more with first = true, then false; *more says whether one follows, the
+status file_pull_take(pull *p, char c, const char *what, err *e);
+/* Walks the members or elements of '{' or '[': before each one call file_pull_more with first = true, then false; *more says whether one follows, the
  * closing bracket is taken when none does. */
-status pull_more(pull *p, char close, bool first, bool *more, err *e);
+status file_pull_more(pull *p, char close, bool first, bool *more, err *e);
 /* A string; borrowed from the data when it has no escapes, else in the arena. */
-status pull_str(pull *p, const char *what, str *out, err *e);
+status file_pull_str(pull *p, const char *what, str *out, err *e);
 /* "name": of an object's member. */
-status pull_name(pull *p, const char *what, str *out, err *e);
+status file_pull_name(pull *p, const char *what, str *out, err *e);
 /* An integer in 0..UINT64_MAX. */
-status pull_u64(pull *p, const char *what, uint64_t *out, err *e);
+status file_pull_u64(pull *p, const char *what, uint64_t *out, err *e);
 
 /* Any number. Integers that fit are exact, whatever else is a double. */
 typedef struct pull_number {
@@ -42,15 +42,15 @@ typedef struct pull_number {
     uint64_t u;
     double f; /* always set */
 } pull_number;
-status pull_any_number(pull *p, pull_number *out, err *e);
+status file_pull_any_number(pull *p, pull_number *out, err *e);
 /* true, false or null. */
 typedef enum pull_word { PULL_TRUE, PULL_FALSE, PULL_NULL } pull_word;
-status pull_a_word(pull *p, pull_word *out, err *e);
+status file_pull_a_word(pull *p, pull_word *out, err *e);
 /* Any value, unread but checked. depth: how deep it lies. */
-status pull_skip(pull *p, int depth, err *e);
+status file_pull_skip(pull *p, int depth, err *e);
 /* Nothing but spaces is left. */
-status pull_end(pull *p, err *e);
+status file_pull_end(pull *p, err *e);
 /* CORRUPT at the current place. */
-status pull_fail(const pull *p, const char *what, const char *expected, err *e);
+status file_pull_fail(const pull *p, const char *what, const char *expected, err *e);
 
 #endif

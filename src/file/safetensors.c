@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
-bool safetensors_is(const unsigned char *data, uint64_t bytes)
+bool file_safetensors_is(const unsigned char *data, uint64_t bytes)
 {
     return bytes > 9 && file_load_u64(data) <= bytes - 8 && data[8] == '{';
 }
@@ -57,18 +57,19 @@ static status count_tensors(const file_part *part, uint32_t *out, err *e)
     bool more;
     uint32_t n = 0;
     status s = header_of(part, NULL, &p, e);
-    if (s || (s = pull_take(&p, '{', "header", e)))
+    if (s || (s = file_pull_take(&p, '{', "header", e)))
         return s;
     for (bool first = true;; first = false) {
-        if ((s = pull_more(&p, '}', first, &more, e)))
+        if ((s = file_pull_more(&p, '}', first, &more, e)))
             return s;
         if (!more)
             break;
-        if ((s = pull_name(&p, "name of a tensor", &name, e)) || (s = pull_skip(&p, 1, e)))
+        if ((s = file_pull_name(&p, "name of a tensor", &name, e)) ||
+            (s = file_pull_skip(&p, 1, e)))
             return s;
         n += !is_metadata(name);
     }
-    if ((s = pull_end(&p, e)))
+    if ((s = file_pull_end(&p, e)))
         return s;
     *out = n;
     return STATUS_OK;
@@ -78,9 +79,9 @@ static status take_dtype(pull *p, file_tensor *t, err *e)
 {
     str dtype;
     char text[16] = "";
-    pull_peek(p);
+    file_pull_peek(p);
     uint64_t at = p->base + p->at;
-    status s = pull_str(p, "dtype", &dtype, e);
+    status s = file_pull_str(p, "dtype", &dtype, e);
     if (s)
         return s;
     if (dtype.length < sizeof text)
@@ -100,11 +101,11 @@ static status take_shape(pull *p, file_tensor *t, err *e)
     uint64_t shape[FILE_MAX_DIMS];
     uint32_t n = 0;
     bool more;
-    status s = pull_take(p, '[', "shape", e);
+    status s = file_pull_take(p, '[', "shape", e);
     if (s)
         return s;
     for (bool first = true;; first = false) {
-        if ((s = pull_more(p, ']', first, &more, e)))
+        if ((s = file_pull_more(p, ']', first, &more, e)))
             return s;
         if (!more)
             break;
@@ -114,7 +115,7 @@ static status take_shape(pull *p, file_tensor *t, err *e)
                            ": tensor %.*s: expected at most %d dimensions, got more",
                            p->path, p->base + p->at, (int)BASE_MIN(t->name.length, 100),
                            t->name.data, FILE_MAX_DIMS);
-        if ((s = pull_u64(p, "dimension", &shape[n++], e)))
+        if ((s = file_pull_u64(p, "dimension", &shape[n++], e)))
             return s;
     }
     for (uint32_t i = 0; i < FILE_MAX_DIMS; i++)
@@ -126,12 +127,12 @@ static status take_shape(pull *p, file_tensor *t, err *e)
 static status take_offsets(pull *p, uint64_t out[2], err *e)
 {
     status s;
-    if ((s = pull_take(p, '[', "data_offsets", e)) ||
-        (s = pull_u64(p, "begin of data_offsets", &out[0], e)) ||
-        (s = pull_take(p, ',', "data_offsets", e)) ||
-        (s = pull_u64(p, "end of data_offsets", &out[1], e)))
+    if ((s = file_pull_take(p, '[', "data_offsets", e)) ||
+        (s = file_pull_u64(p, "begin of data_offsets", &out[0], e)) ||
+        (s = file_pull_take(p, ',', "data_offsets", e)) ||
+        (s = file_pull_u64(p, "end of data_offsets", &out[1], e)))
         return s;
-    return pull_take(p, ']', "data_offsets", e);
+    return file_pull_take(p, ']', "data_offsets", e);
 }
 
 /* {"dtype": ..., "shape": ..., "data_offsets": ...} in any order; other members are skipped. */
@@ -142,24 +143,24 @@ static status take_entry(pull *p, const file_part *part, file_tensor *t, err *e)
     uint64_t offsets[2] = {0}, start = p->base + p->at, data_at = p->base + p->bytes;
     int name_length = (int)BASE_MIN(t->name.length, 100);
     char why[128];
-    status s = pull_take(p, '{', "entry of a tensor", e);
+    status s = file_pull_take(p, '{', "entry of a tensor", e);
     for (bool first = true; !s; first = false) {
         str member;
         size_t field = 0;
-        if ((s = pull_more(p, '}', first, &more, e)) || !more)
+        if ((s = file_pull_more(p, '}', first, &more, e)) || !more)
             break;
-        if ((s = pull_name(p, "member of a tensor's entry", &member, e)))
+        if ((s = file_pull_name(p, "member of a tensor's entry", &member, e)))
             break;
         while (field < 3 && !str_is(member, wanted[field]))
             field++;
         if (field < 3 && seen[field])
-            return pull_fail(p, wanted[field], "it once", e);
+            return file_pull_fail(p, wanted[field], "it once", e);
         if (field < 3)
             seen[field] = true;
         s = field == 0   ? take_dtype(p, t, e)
             : field == 1 ? take_shape(p, t, e)
             : field == 2 ? take_offsets(p, offsets, e)
-                         : pull_skip(p, 2, e);
+                         : file_pull_skip(p, 2, e);
     }
     if (s)
         return s;
@@ -195,24 +196,25 @@ static status read_tensors(file_inside *in, uint32_t part, uint32_t room, err *e
     pull p;
     bool more;
     status s = header_of(&in->parts[part], &in->texts, &p, e);
-    if (s || (s = pull_take(&p, '{', "header", e)))
+    if (s || (s = file_pull_take(&p, '{', "header", e)))
         return s;
     for (bool first = true;; first = false) {
         file_tensor t = {.part = part};
-        if ((s = pull_more(&p, '}', first, &more, e)) || !more)
+        if ((s = file_pull_more(&p, '}', first, &more, e)) || !more)
             return s;
-        if ((s = pull_name(&p, "name of a tensor", &t.name, e)))
+        if ((s = file_pull_name(&p, "name of a tensor", &t.name, e)))
             return s;
         if (is_metadata(t.name)) {
-            if ((s = pull_skip(&p, 1, e)))
+            if ((s = file_pull_skip(&p, 1, e)))
                 return s;
             continue;
         }
         if (t.name.length == 0 || memchr(t.name.data, 0, t.name.length))
-            return pull_fail(&p, "name of a tensor", "a name without NUL that is not empty", e);
+            return file_pull_fail(&p, "name of a tensor", "a name without NUL that is not empty",
+                                  e);
         if (room-- == 0) /* only when someone writes to the file between the walks */
-            return pull_fail(&p, "header", "no more tensors", e);
-        pull_peek(&p);
+            return file_pull_fail(&p, "header", "no more tensors", e);
+        file_pull_peek(&p);
         if ((s = take_entry(&p, &in->parts[part], &t, e)))
             return s;
         in->tensors[in->pub.n_tensors++] = t;
@@ -285,10 +287,10 @@ static status open_beside(file_inside *in, err *e)
                            files[i].limit, in->beside[i].bytes);
         *files[i].out = (str){(const char *)in->beside[i].data, (size_t)in->beside[i].bytes};
     }
-    return config_read(in, e);
+    return file_config_read(in, e);
 }
 
-status safetensors_open_file(file_inside *in, const char *path, err *e)
+status file_safetensors_open_file(file_inside *in, const char *path, err *e)
 {
     size_t digits_at;
     uint32_t no, count;
@@ -360,9 +362,10 @@ static status shard_add(shard_set *set, const pull *p, str name, err *e)
         return STATUS_OK;
     if (name.length > 255 || name.data[0] == '.' || memchr(name.data, '/', name.length) ||
         memchr(name.data, 0, name.length) || !str_ends(name, ".safetensors"))
-        return pull_fail(p, "weight_map", "before this the plain name of a .safetensors file", e);
+        return file_pull_fail(p, "weight_map", "before this the plain name of a .safetensors file",
+                              e);
     if (set->n == FILE_MAX_PARTS)
-        return pull_fail(p, "weight_map", "at most 4096 different files", e);
+        return file_pull_fail(p, "weight_map", "at most 4096 different files", e);
     memmove(set->names + at + 1, set->names + at, (set->n - at) * sizeof set->names[0]);
     set->names[at] = name;
     set->n++;
@@ -374,17 +377,17 @@ static status find_weight_map(pull *p, err *e)
 {
     bool more;
     str name;
-    status s = pull_take(p, '{', "index", e);
+    status s = file_pull_take(p, '{', "index", e);
     for (bool first = true; !s; first = false) {
-        if ((s = pull_more(p, '}', first, &more, e)))
+        if ((s = file_pull_more(p, '}', first, &more, e)))
             return s;
         if (!more)
             return err_set(e, STATUS_CORRUPT, "%s: weight_map is missing", p->path);
-        if ((s = pull_name(p, "member of the index", &name, e)))
+        if ((s = file_pull_name(p, "member of the index", &name, e)))
             return s;
         if (str_is(name, "weight_map"))
             return STATUS_OK;
-        s = pull_skip(p, 1, e);
+        s = file_pull_skip(p, 1, e);
     }
     return s;
 }
@@ -396,17 +399,17 @@ static status walk_weight_map(pull p, shard_set *set, const file_inside *in, err
     str tensor, file;
     uint32_t part;
     status s = find_weight_map(&p, e);
-    if (s || (s = pull_take(&p, '{', "weight_map", e)))
+    if (s || (s = file_pull_take(&p, '{', "weight_map", e)))
         return s;
     for (bool first = true;; first = false) {
-        if ((s = pull_more(&p, '}', first, &more, e)) || !more)
+        if ((s = file_pull_more(&p, '}', first, &more, e)) || !more)
             return s;
-        if ((s = pull_name(&p, "name of a tensor", &tensor, e)) ||
-            (s = pull_str(&p, "file of a tensor", &file, e)))
+        if ((s = file_pull_name(&p, "name of a tensor", &tensor, e)) ||
+            (s = file_pull_str(&p, "file of a tensor", &file, e)))
             return s;
         if (!in) {
             if (file.length == 0)
-                return pull_fail(&p, "weight_map", "before this the name of a file", e);
+                return file_pull_fail(&p, "weight_map", "before this the name of a file", e);
             if ((s = shard_add(set, &p, file, e)))
                 return s;
             continue;
@@ -433,7 +436,7 @@ static status open_shards(file_inside *in, const shard_set *set, err *e)
     return s ? s : read_parts(in, e);
 }
 
-status safetensors_open_index(file_inside *in, const char *path, err *e)
+status file_safetensors_open_index(file_inside *in, const char *path, err *e)
 {
     os_mapping map;
     status s = set_folder(in, path, e);
@@ -450,7 +453,7 @@ status safetensors_open_index(file_inside *in, const char *path, err *e)
         goto out;
     }
     pull p = {(const char *)map.data, map.bytes, 0, 0, path, &in->texts};
-    if ((s = pull_skip(&(pull){p.data, p.bytes, 0, 0, path, NULL}, 0, e)) ||
+    if ((s = file_pull_skip(&(pull){p.data, p.bytes, 0, 0, path, NULL}, 0, e)) ||
         (s = walk_weight_map(p, set, NULL, e)))
         goto out;
     if (set->n == 0) {
@@ -505,7 +508,7 @@ static status open_all(file_inside *in, const char *folder, bool *found, err *e)
     return s;
 }
 
-status safetensors_open_folder(file_inside *in, const char *path, bool *found, err *e)
+status file_safetensors_open_folder(file_inside *in, const char *path, bool *found, err *e)
 {
     static const char *const names[] = {"model.safetensors.index.json", "model.safetensors"};
     *found = false;
@@ -517,9 +520,9 @@ status safetensors_open_folder(file_inside *in, const char *path, bool *found, e
             continue;
         *found = true;
         if (i == 0)
-            return safetensors_open_index(in, full, e);
+            return file_safetensors_open_index(in, full, e);
         status s = file_inside_map(in, 0, full, e);
-        return s ? s : safetensors_open_file(in, full, e);
+        return s ? s : file_safetensors_open_file(in, full, e);
     }
     return open_all(in, path, found, e);
 }
