@@ -66,10 +66,8 @@ struct engine {
 
 static uint64_t pool_salt(const model *m)
 {
-    const model_card *card = model_get_card(m);
     const char *numerics = model_numerics(m);
-    uint64_t salt = hash_bytes(card->hash, sizeof card->hash, 1);
-    salt = hash_bytes(numerics, strlen(numerics), salt);
+    uint64_t salt = hash_bytes(numerics, strlen(numerics), model_get_card(m)->hash);
     return hash_u64((uint64_t)model_get_options(m)->kv, salt);
 }
 
@@ -88,7 +86,7 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     g->n_vocab = (int)model_get_card(m)->n_vocab;
     g->max_tokens = mo->max_tokens;
     g->max_outputs = mo->max_outputs;
-    int most = BASE_MIN(g->max_outputs, g->max_tokens);
+    int most = BASE_MIN(BASE_MIN(g->max_outputs, g->max_tokens), mo->n_sequences);
     g->o.max_sequences = BASE_MIN(o->max_sequences ? o->max_sequences : DEFAULT_SEQUENCES, most);
     g->o.max_waiting = o->max_waiting ? o->max_waiting : DEFAULT_WAITING;
     g->o.chunk = BASE_MIN(o->chunk ? o->chunk : DEFAULT_CHUNK, g->max_tokens);

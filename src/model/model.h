@@ -77,6 +77,9 @@ status model_card_read(model_card **out, const file_model *f, err *e);
 status model_card_open(model_card **out, const char *path, err *e); /* the same from a path: opens, reads, closes */
 void model_card_destroy(model_card *c);
 
+/* The model's tokenizer: from GGUF's vocabulary or from tokenizer.json. NOT_FOUND when the file has neither. */
+status model_tokenizer_create(text_tokenizer **out, const model_card *c, err *e);
+
 /* ---- loading ------------------------------------------------------------------------------------------------------- */
 
 /* The part of the model that this rank holds. Only {0, 1}, the whole, is accepted now; everything below takes its shapes from it. */
