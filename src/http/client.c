@@ -275,7 +275,7 @@ status http_client_fetch(http_client *c, http_response *out, const http_call *ca
         long code = 0;
         curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &code);
         response.code = (int)code;
-        sb_reserve(&response.body, 1); /* "" is a string too */
+        sb_puts(&response.body, ""); /* "" is a string too */
         if (response.body.failed || response.headers.failed)
             result = err_set(e, STATUS_NO_MEMORY, "no memory for the answer of %s", call->url);
     }
