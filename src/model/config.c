@@ -101,8 +101,8 @@ static status read_rope(model_config *c, const model_source *s, err *e)
     TRY(source_f64(s, "rope.freq_base", "rope_theta", &r->base, &found, e));
     TRY(source_i64(s, "rope.dimension_count", NULL, &r->width, &found, e));
     char kind[32] = "none";
-    TRY(source_text(s, "rope.scaling.type", "rope_scaling/type", kind, sizeof(kind), &found, e));
-    TRY(source_text(s, NULL, "rope_scaling/rope_type", kind, sizeof(kind), &found, e));
+    TRY(source_text(s, "rope.scaling.type", "rope_scaling.type", kind, sizeof(kind), &found, e));
+    TRY(source_text(s, NULL, "rope_scaling.rope_type", kind, sizeof(kind), &found, e));
     if (strcmp(kind, "linear") == 0)
         r->kind = ROPE_LINEAR;
     else if (strcmp(kind, "llama3") == 0)
@@ -112,21 +112,21 @@ static status read_rope(model_config *c, const model_source *s, err *e)
     else if (strcmp(kind, "none") != 0 && strcmp(kind, "default") != 0)
         return err_set(e, STATUS_UNSUPPORTED, "%s: rope scaling \"%s\" is not known (none, linear, llama3, yarn are)",
                        source_file(s)->path, kind);
-    TRY(source_f64(s, "rope.scaling.factor", "rope_scaling/factor", &r->factor, &found, e));
+    TRY(source_f64(s, "rope.scaling.factor", "rope_scaling.factor", &r->factor, &found, e));
     r->original_context = (double)c->context;
-    TRY(source_f64(s, "rope.scaling.original_context_length", "rope_scaling/original_max_position_embeddings",
+    TRY(source_f64(s, "rope.scaling.original_context_length", "rope_scaling.original_max_position_embeddings",
                    &r->original_context, &found, e));
     r->low_factor = 1.0;
     r->high_factor = 4.0;
-    TRY(source_f64(s, NULL, "rope_scaling/low_freq_factor", &r->low_factor, &found, e));
-    TRY(source_f64(s, NULL, "rope_scaling/high_freq_factor", &r->high_factor, &found, e));
+    TRY(source_f64(s, NULL, "rope_scaling.low_freq_factor", &r->low_factor, &found, e));
+    TRY(source_f64(s, NULL, "rope_scaling.high_freq_factor", &r->high_factor, &found, e));
     r->beta_fast = 32.0;
     r->beta_slow = 1.0;
-    TRY(source_f64(s, "rope.scaling.yarn_beta_fast", "rope_scaling/beta_fast", &r->beta_fast, &found, e));
-    TRY(source_f64(s, "rope.scaling.yarn_beta_slow", "rope_scaling/beta_slow", &r->beta_slow, &found, e));
-    TRY(source_f64(s, "rope.scaling.attn_factor", "rope_scaling/attention_factor", &r->attention_factor, &found, e));
+    TRY(source_f64(s, "rope.scaling.yarn_beta_fast", "rope_scaling.beta_fast", &r->beta_fast, &found, e));
+    TRY(source_f64(s, "rope.scaling.yarn_beta_slow", "rope_scaling.beta_slow", &r->beta_slow, &found, e));
+    TRY(source_f64(s, "rope.scaling.attn_factor", "rope_scaling.attention_factor", &r->attention_factor, &found, e));
     bool truncate = true;
-    TRY(source_bool(s, NULL, "rope_scaling/truncate", &truncate, &found, e));
+    TRY(source_bool(s, NULL, "rope_scaling.truncate", &truncate, &found, e));
     r->keep_bounds = !truncate;
     return STATUS_OK;
 }

@@ -46,7 +46,7 @@ typedef struct model_config {
 /* Where configuration comes from: GGUF metadata under the architecture's prefix, or config.json. */
 typedef struct model_source model_source;
 
-/* gguf: the key without prefix ("block_count"), hf: path in config.json ("rope_scaling/factor"); either may be NULL: missing.
+/* gguf: the key without prefix ("block_count"), hf: path in config.json ("rope_scaling.factor"); either may be NULL: missing.
  * *out is untouched when it is missing; `found` may be NULL, and then a missing key is CORRUPT. */
 status source_i64(const model_source *s, const char *gguf, const char *hf, int64_t *out, bool *found, err *e);
 status source_f64(const model_source *s, const char *gguf, const char *hf, double *out, bool *found, err *e);

@@ -1,17 +1,16 @@
 /*
- * Where configuration comes from: one set of accessors over GGUF metadata (under the architecture's prefix) and config.json.
+ * Where configuration comes from: one set of accessors over GGUF metadata (under the architecture's prefix) and config.json, which src/file
+ * flattens into keys of the same kind.
  *
  * Both name the same things, so a caller gives both names and gets one number. Text models inside multi-modal configs keep their keys
- * under "text_config": that object is looked into as well.
+ * under "text_config": they are looked for there as well.
  */
 #include "model/family.h"
 
-#include <jansson.h>
 #include <string.h>
 
 struct model_source {
     const file_model *file;
-    json_t *config; /* NULL for GGUF */
     char architecture[128];
 };
 
@@ -28,42 +27,35 @@ const file_model *source_file(const model_source *s)
     return s->file;
 }
 
-static bool copy_text(char *out, size_t out_bytes, const char *data, size_t length)
+static bool copy_text(char *out, size_t out_bytes, str text)
 {
-    if (length >= out_bytes || memchr(data, 0, length) != NULL)
+    if (text.length >= out_bytes || memchr(text.data, 0, text.length) != NULL)
         return false;
-    memcpy(out, data, length);
-    out[length] = 0;
+    memcpy(out, text.data, text.length);
+    out[text.length] = 0;
     return true;
 }
 
-static status open_gguf(model_source *s, err *e)
+/* The first string of a value (a scalar counts as an array of one). */
+static bool first_string(const file_key *k, str *out)
 {
-    str name;
-    status st = file_get_str(s->file, "general.architecture", &name, e);
-    if (st != STATUS_OK)
-        return st;
-    if (name.length == 0 || !copy_text(s->architecture, sizeof(s->architecture), name.data, name.length))
-        return err_set(e, STATUS_CORRUPT, "%s: general.architecture is not a name", s->file->path);
-    return STATUS_OK;
+    if (k == NULL)
+        return false;
+    file_strings strings = file_strings_of(&k->value);
+    return file_strings_next(&strings, out);
 }
 
-static status open_json(model_source *s, err *e)
+static status name_architecture(model_source *s, err *e)
 {
-    str text = s->file->config_json;
-    if (text.length == 0)
-        return err_set(e, STATUS_NOT_FOUND, "%s: no config.json beside the safetensors", s->file->path);
-    json_error_t error;
-    s->config = json_loadb(text.data, text.length, 0, &error);
-    if (s->config == NULL)
-        return err_set(e, STATUS_CORRUPT, "%s: config.json, line %d: %s", s->file->path, error.line, error.text);
-    if (!json_is_object(s->config))
-        return err_set(e, STATUS_CORRUPT, "%s: config.json is not an object", s->file->path);
-    const char *name = json_string_value(json_array_get(json_object_get(s->config, "architectures"), 0));
-    if (name == NULL)
-        name = json_string_value(json_object_get(s->config, "model_type"));
-    if (name == NULL || !copy_text(s->architecture, sizeof(s->architecture), name, strlen(name)))
-        return err_set(e, STATUS_CORRUPT, "%s: config.json names no architecture", s->file->path);
+    const file_model *f = s->file;
+    str name;
+    if (f->format != FILE_GGUF && f->config_json.length == 0)
+        return err_set(e, STATUS_NOT_FOUND, "%s: no config.json beside the safetensors", f->path);
+    bool found = f->format == FILE_GGUF ? first_string(file_find_key(f, "general.architecture"), &name)
+                                        : first_string(file_find_key(f, "architectures"), &name) ||
+                                              first_string(file_find_key(f, "model_type"), &name);
+    if (!found || name.length == 0 || !copy_text(s->architecture, sizeof(s->architecture), name))
+        return err_set(e, STATUS_CORRUPT, "%s: no architecture is named", f->path);
     return STATUS_OK;
 }
 
@@ -73,7 +65,7 @@ status model_source_create(model_source **out, const file_model *f, err *e)
     if (s == NULL)
         return err_set(e, STATUS_NO_MEMORY, "%s: no memory for the configuration", f->path);
     s->file = f;
-    status st = f->format == FILE_GGUF ? open_gguf(s, e) : open_json(s, e);
+    status st = name_architecture(s, e);
     if (st != STATUS_OK) {
         model_source_destroy(s);
         return st;
@@ -84,51 +76,38 @@ status model_source_create(model_source **out, const file_model *f, err *e)
 
 void model_source_destroy(model_source *s)
 {
-    if (s == NULL)
-        return;
-    json_decref(s->config);
     base_free(s);
 }
 
 /* ---- finding ------------------------------------------------------------------------------------------------------- */
 
-/* "a/b" from an object. JSON null counts as missing. */
-static const json_t *descend(const json_t *object, const char *path)
+static const file_key *find_joined(const model_source *s, const char *a, const char *b)
 {
-    while (object != NULL) {
-        const char *slash = strchr(path, '/');
-        size_t n = slash == NULL ? strlen(path) : (size_t)(slash - path);
-        char name[128];
-        if (!copy_text(name, sizeof(name), path, n))
-            return NULL;
-        object = json_object_get(object, name);
-        if (slash == NULL)
-            break;
-        path = slash + 1;
+    char full[256];
+    size_t n = strlen(a), k = strlen(b);
+    if (n + k >= sizeof(full))
+        return NULL;
+    memcpy(full, a, n);
+    memcpy(full + n, b, k + 1);
+    return file_find_key(s->file, full);
+}
+
+/* The key in this source's format: in GGUF under the architecture's prefix, unless it names its own ("general.x"). */
+static const file_key *find(const model_source *s, const char *gguf, const char *hf)
+{
+    if (!source_is_gguf(s)) {
+        const file_key *k = hf == NULL ? NULL : file_find_key(s->file, hf);
+        return k != NULL || hf == NULL ? k : find_joined(s, "text_config.", hf);
     }
-    return json_is_null(object) ? NULL : object;
-}
-
-static const json_t *find_json(const model_source *s, const char *path)
-{
-    if (path == NULL)
+    if (gguf == NULL)
         return NULL;
-    const json_t *v = descend(s->config, path);
-    return v != NULL ? v : descend(json_object_get(s->config, "text_config"), path);
-}
-
-/* The GGUF key: under the architecture's prefix, unless it names its own ("general.", "tokenizer."). */
-static const file_key *find_key(const model_source *s, const char *name, char full[256])
-{
-    if (name == NULL)
-        return NULL;
-    bool own = strncmp(name, "general.", 8) == 0 || strncmp(name, "tokenizer.", 10) == 0;
-    sb b;
-    sb_init(&b);
-    sb_printf(&b, "%s%s%s", own ? "" : s->architecture, own ? "" : ".", name);
-    bool fits = !b.failed && copy_text(full, 256, b.data, b.length);
-    sb_fini(&b);
-    return fits ? file_find_key(s->file, full) : NULL;
+    if (strncmp(gguf, "general.", 8) == 0)
+        return file_find_key(s->file, gguf);
+    char prefix[sizeof(s->architecture) + 2];
+    size_t n = strlen(s->architecture);
+    memcpy(prefix, s->architecture, n);
+    memcpy(prefix + n, ".", 2);
+    return find_joined(s, prefix, gguf);
 }
 
 static status missing(const model_source *s, const char *gguf, const char *hf, bool *found, err *e)
@@ -143,9 +122,10 @@ static status missing(const model_source *s, const char *gguf, const char *hf, b
     return err_set(e, STATUS_CORRUPT, "%s: config.json has no \"%s\"", s->file->path, hf == NULL ? "?" : hf);
 }
 
-static status wrong(const model_source *s, const char *gguf, const char *hf, const char *expected, err *e)
+static status wrong(const model_source *s, const file_key *k, const char *expected, err *e)
 {
-    return err_set(e, STATUS_CORRUPT, "%s: %s is not %s", s->file->path, source_is_gguf(s) ? gguf : hf, expected);
+    return err_set(e, STATUS_CORRUPT, "%s: %.*s is of type %s, expected %s", s->file->path, (int)k->name.length,
+                   k->name.data, file_value_type_name(k->type), expected);
 }
 
 static status have(bool *found)
@@ -160,26 +140,20 @@ static status have(bool *found)
 status source_element_i64(const model_source *s, const char *gguf, const char *hf, int64_t i, int64_t *out, bool *found,
                           err *e)
 {
-    if (!source_is_gguf(s)) {
-        const json_t *v = find_json(s, hf);
-        if (json_is_array(v))
-            v = json_array_get(v, (size_t)i);
-        if (v == NULL)
-            return missing(s, gguf, hf, found, e);
-        if (!json_is_integer(v) && !(json_is_real(v) && json_real_value(v) == (double)(int64_t)json_real_value(v)))
-            return wrong(s, gguf, hf, "a whole number", e);
-        *out = json_is_integer(v) ? (int64_t)json_integer_value(v) : (int64_t)json_real_value(v);
-        return have(found);
-    }
-    char full[256];
-    const file_key *k = find_key(s, gguf, full);
+    const file_key *k = find(s, gguf, hf);
     if (k == NULL)
         return missing(s, gguf, hf, found, e);
     uint64_t at = k->type == FILE_VALUE_ARRAY ? (uint64_t)i : 0;
-    int64_t v;
-    if (at >= k->value.n || !file_array_i64(&k->value, at, &v))
-        return wrong(s, full, hf, "a whole number (or has too few of them)", e);
-    *out = v;
+    if (at >= k->value.n)
+        return err_set(e, STATUS_CORRUPT, "%s: %.*s has %llu elements, expected more than %lld", s->file->path,
+                       (int)k->name.length, k->name.data, (unsigned long long)k->value.n, (long long)i);
+    double real;
+    if (file_array_i64(&k->value, at, out))
+        return have(found);
+    if (k->value.type != FILE_VALUE_F64 || !file_array_f64(&k->value, at, &real) || real < -9e15 || real > 9e15 ||
+        real != (double)(int64_t)real)
+        return wrong(s, k, "a whole number", e);
+    *out = (int64_t)real; /* 8.0 in JSON */
     return have(found);
 }
 
@@ -190,44 +164,22 @@ status source_i64(const model_source *s, const char *gguf, const char *hf, int64
 
 status source_f64(const model_source *s, const char *gguf, const char *hf, double *out, bool *found, err *e)
 {
-    if (!source_is_gguf(s)) {
-        const json_t *v = find_json(s, hf);
-        if (v == NULL)
-            return missing(s, gguf, hf, found, e);
-        if (!json_is_number(v))
-            return wrong(s, gguf, hf, "a number", e);
-        *out = json_number_value(v);
-        return have(found);
-    }
-    char full[256];
-    const file_key *k = find_key(s, gguf, full);
+    const file_key *k = find(s, gguf, hf);
     if (k == NULL)
         return missing(s, gguf, hf, found, e);
-    double v;
-    if (k->value.n == 0 || !file_array_f64(&k->value, 0, &v))
-        return wrong(s, full, hf, "a number", e);
-    *out = v;
+    if (k->value.n == 0 || !file_array_f64(&k->value, 0, out))
+        return wrong(s, k, "a number", e);
     return have(found);
 }
 
 status source_bool(const model_source *s, const char *gguf, const char *hf, bool *out, bool *found, err *e)
 {
-    if (!source_is_gguf(s)) {
-        const json_t *v = find_json(s, hf);
-        if (v == NULL)
-            return missing(s, gguf, hf, found, e);
-        if (!json_is_boolean(v))
-            return wrong(s, gguf, hf, "true or false", e);
-        *out = json_is_true(v);
-        return have(found);
-    }
-    char full[256];
-    const file_key *k = find_key(s, gguf, full);
+    const file_key *k = find(s, gguf, hf);
     if (k == NULL)
         return missing(s, gguf, hf, found, e);
     uint64_t v;
     if (k->value.n == 0 || !file_array_u64(&k->value, 0, &v))
-        return wrong(s, full, hf, "true or false", e);
+        return wrong(s, k, "true or false", e);
     *out = v != 0;
     return have(found);
 }
@@ -235,23 +187,11 @@ status source_bool(const model_source *s, const char *gguf, const char *hf, bool
 status source_text(const model_source *s, const char *gguf, const char *hf, char *out, size_t out_bytes, bool *found,
                    err *e)
 {
-    if (!source_is_gguf(s)) {
-        const json_t *v = find_json(s, hf);
-        if (v == NULL)
-            return missing(s, gguf, hf, found, e);
-        const char *text = json_string_value(v);
-        if (text == NULL || !copy_text(out, out_bytes, text, json_string_length(v)))
-            return wrong(s, gguf, hf, "a short text", e);
-        return have(found);
-    }
-    char full[256];
-    if (find_key(s, gguf, full) == NULL)
+    const file_key *k = find(s, gguf, hf);
+    if (k == NULL)
         return missing(s, gguf, hf, found, e);
     str text;
-    status st = file_get_str(s->file, full, &text, e);
-    if (st != STATUS_OK)
-        return st;
-    if (!copy_text(out, out_bytes, text.data, text.length))
-        return wrong(s, full, hf, "a short text", e);
+    if (!first_string(k, &text) || !copy_text(out, out_bytes, text))
+        return wrong(s, k, "a short text", e);
     return have(found);
 }
