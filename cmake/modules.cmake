@@ -70,13 +70,13 @@ foreach(line IN LISTS layer_lines)
     list(APPEND SHOAL_MODULES ${module})
 endforeach()
 
-# The embedded model: src/<module>/*.S name it by .incbin; tell the build so that a new file rebuilds it.
-file(GLOB embedders CONFIGURE_DEPENDS src/*/*.S)
-if(embedders)
-    file(GLOB embedded CONFIGURE_DEPENDS models/*/*.gguf)
-    set_source_files_properties(${embedders} PROPERTIES
-        COMPILE_OPTIONS "-I${CMAKE_SOURCE_DIR}" OBJECT_DEPENDS "${embedded}")
+# The embedded model: src/store/builtin.S takes it in by .incbin; a new file rebuilds it. Until the trained one is there, a random tiny one.
+set(SHOAL_BUILTIN_MODEL ${CMAKE_SOURCE_DIR}/models/minnow/minnow.gguf)
+if(NOT EXISTS ${SHOAL_BUILTIN_MODEL})
+    set(SHOAL_BUILTIN_MODEL ${CMAKE_SOURCE_DIR}/tests/data/models/tiny-q8_0.gguf)
 endif()
+set_source_files_properties(${CMAKE_SOURCE_DIR}/src/store/builtin.S PROPERTIES
+    COMPILE_DEFINITIONS "SHOAL_BUILTIN_MODEL=\"${SHOAL_BUILTIN_MODEL}\"" OBJECT_DEPENDS "${SHOAL_BUILTIN_MODEL}")
 
 function(shoal_binary)
     if(NOT TARGET shoal_cli)

@@ -23,16 +23,17 @@
 #include "text/text.h"
 
 typedef struct node_options {
-    const char *program;    /* path of the shoal binary, for `rank` */
-    const char *isa;        /* NULL = best */
-    const char *device;     /* NULL = cpu */
-    int n_threads;          /* 0 = all */
-    int64_t context;        /* positions a sequence; 0 = the model's, bounded by memory */
+    const char *program; /* path of the shoal binary, for `rank` */
+    const char *isa;     /* NULL = best */
+    const char *device;  /* NULL = cpu */
+    int n_threads;       /* 0 = all */
+    int64_t context;     /* positions a sequence; 0 = the model's, bounded by memory */
     model_kv kv;
     uint64_t memory_limit;  /* bytes for all ranks; 0 = what is available when a model is loaded */
     uint64_t keep_alive_us; /* idle instances are unloaded after; 0 = 30 min; UINT64_MAX = never */
     int max_sequences, max_waiting; /* as engine_options */
-    const char *default_model;      /* for requests that name none; NULL = the only one loaded, else an error */
+    const char
+        *default_model; /* for requests that name none; NULL = the only one loaded, else an error */
 } node_options;
 
 typedef struct node node;
@@ -56,25 +57,28 @@ const char *node_state_name(node_state s); /* "loading" */
 /* ---- leases -------------------------------------------------------------------------------------------------------- */
 
 typedef struct node_listener {
-    void (*ready)(void *context);                  /* once; tokenizer, card and submit may be used from now on */
+    void (*ready)(void *context); /* once; tokenizer, card and submit may be used from now on */
     void (*progress)(void *context, double share); /* loading, 0–1; may never come */
     /* Instead of ready, or later when the rank died: every request in flight on the lease has already ended with an ENGINE_DONE event
      * of reason ENGINE_ERROR. The lease is still to be released. */
     void (*failed)(void *context, const err *why);
-    void (*event)(void *context, const engine_event *event); /* of requests submitted by this lease */
+    void (*event)(void *context,
+                  const engine_event *event); /* of requests submitted by this lease */
     void *context;
 } node_listener;
 
 /* Finds the model by name, starts loading it when it is not loaded, and leases it. NOT_FOUND names what there is. name NULL or "" = the
  * default. The first callback comes from the loop, also when it is ready already. */
-status node_acquire(node_lease **out, node *n, const char *name, const node_listener *listener, err *e);
+status node_acquire(node_lease **out, node *n, const char *name, const node_listener *listener,
+                    err *e);
 /* Cancels what the lease still has in flight. No callback comes after it. */
 void node_release(node_lease *lease);
 
 /* Only between ready and failed. r->id is set by the node; *out_id tells it. The engine's own refusals (too long, busy) come as an
  * ENGINE_DONE event with ENGINE_ERROR and the status. */
 status node_submit(node_lease *lease, const engine_request *r, uint64_t *out_id, err *e);
-void node_cancel(node_lease *lease, uint64_t id, int choice);
+void node_cancel(node_lease *lease, uint64_t id, int choice);        /* choice −1 = all */
+void node_hold(node_lease *lease, uint64_t id, int choice, bool on); /* see engine_hold */
 
 const node_instance *node_lease_instance(const node_lease *lease);
 
@@ -106,15 +110,19 @@ typedef struct node_instance_info {
 } node_instance_info;
 
 int node_n_instances(const node *n);
-void node_instance_describe(const node *n, int i, node_instance_info *out); /* borrowed strings, for this turn of the loop */
+void node_instance_describe(
+    const node *n, int i,
+    node_instance_info *out); /* borrowed strings, for this turn of the loop */
 
 /* Every model that could be named in a request: visit(name, path, bytes, loaded). Rereads folders at most once a second. */
 typedef struct node_model_info {
-    const char *name, *source, *origin; /* origin: "builtin", "shoal", "huggingface", "ollama", "lmstudio", "path" */
+    const char *name, *source,
+        *origin; /* origin: "builtin", "shoal", "huggingface", "ollama", "lmstudio", "path" */
     uint64_t bytes;
     int64_t modified_unix;
 } node_model_info;
-status node_list_models(node *n, void (*visit)(void *context, const node_model_info *m), void *context, err *e);
+status node_list_models(node *n, void (*visit)(void *context, const node_model_info *m),
+                        void *context, err *e);
 
 /* Asks an idle instance to leave now. CONFLICT when it is in use. */
 status node_unload(node *n, const char *name, err *e);

@@ -1,0 +1,95 @@
+/* Inside of node: instances, leases, requests. See node.h. */
+#ifndef SHOAL_NODE_INTERNAL_H
+#define SHOAL_NODE_INTERNAL_H
+
+#include "engine/wire.h"
+#include "node/node.h"
+#include "os/os.h"
+
+/* One request in flight at a rank. */
+typedef struct node_flight {
+    uint64_t id;
+    node_lease *lease; /* NULL: released, its events are dropped */
+    int choices_left;
+    uint32_t choices_done; /* bit i: choice i has ended */
+    int n_choices;
+    struct node_flight *next;
+} node_flight;
+
+struct node_lease {
+    node_instance *instance;
+    node_listener listener;
+    bool told_ready, told_failed;
+    node_lease *next;
+};
+
+/* What the worker thread reads for an instance. Owned by the thread until it posts itself to the loop. */
+typedef struct node_reading node_reading;
+
+struct node_instance {
+    node *of;
+    char *name, *source;
+    node_state state;
+    /* from the file's metadata */
+    model_card *card;
+    text_tokenizer *tokenizer;
+    chat_template
+        *templates[2]; /* without and with tools; the same pointer when there is one for both */
+    chat_format format;
+    node_reading *reading;
+    /* the rank */
+    os_child child;
+    bool has_child;
+    http_watch *watch;
+    sb incoming, outgoing;
+    size_t sent; /* bytes of outgoing already gone */
+    bool watching_write;
+    wire_ready ready;
+    char isa[32], numerics[32];
+    double loaded_share;
+    uint64_t resident_bytes, loaded_unix_us, last_used_us, retry_at_us, failed_at_us;
+    engine_stats stats;
+    int restarts, quick_deaths; /* deaths in a row that came soon after the start */
+    uint64_t started_us;
+    bool unload_asked;
+    err why;
+    node_lease *leases;
+    node_flight *flights;
+    int n_flights;
+    node_instance *next;
+};
+
+struct node {
+    http_loop *loop;
+    node_options o;
+    char *program, *isa, *device, *default_model;
+    node_instance *instances; /* newest first */
+    http_timer *tick, *flush;
+    uint64_t next_id;
+    bool closing;
+};
+
+/* instance.c */
+status instance_create(node_instance **out, node *n, const char *name, const char *source, err *e);
+void instance_destroy(
+    node_instance *i); /* out of the list, rank killed, memory freed; no leases may be left */
+void instance_tick(node_instance *i, uint64_t now_us);
+void instance_failed(node_instance *i,
+                     const err *why);        /* tells leases and flights; stays as FAILED */
+void instance_wake_leases(node_instance *i); /* ready and failed callbacks that are due */
+bool instance_is_idle(const node_instance *i);
+
+/* rank_link.c: the process and its socket */
+status rank_start(node_instance *i, err *e);
+void rank_stop(node_instance *i); /* asks it to quit */
+void rank_kill(node_instance *i); /* ends it now and forgets it */
+void rank_send(node_instance *i); /* what is in outgoing, as far as the socket takes it */
+void rank_fail_flights(node_instance *i, const err *why);
+node_flight *rank_flight(node_instance *i, uint64_t id);
+void rank_died(node_instance *i, const char *how);
+
+/* reading.c */
+status reading_start(node_instance *i, err *e);
+void reading_abandon(node_instance *i); /* waits for the thread */
+
+#endif

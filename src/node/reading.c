@@ -1,0 +1,96 @@
+/*
+ * The part of an instance that the API side needs: card, tokenizer, template. Read on a thread of its own, because a vocabulary of 128k
+ * tokens takes a while and the loop must not stand still; handed over by a post to the loop.
+ */
+#include "node/node_internal.h"
+#include "store/store.h"
+
+#include <string.h>
+
+struct node_reading {
+    node_instance *instance;
+    http_loop *loop;
+    char *source;
+    os_thread *thread;
+    model_card *card;
+    text_tokenizer *tokenizer;
+    status result;
+    err why;
+    bool abandoned; /* by the loop's thread, looked at there */
+};
+
+static void free_reading(node_reading *r)
+{
+    model_card_destroy(r->card);
+    text_tokenizer_destroy(r->tokenizer);
+    base_free(r->source);
+    base_free(r);
+}
+
+/* On the loop. */
+static void take_over(void *context)
+{
+    node_reading *r = context;
+    node_instance *i = r->instance;
+    os_thread_join(r->thread);
+    i->reading = NULL;
+    if (r->result != STATUS_OK) {
+        instance_failed(i, &r->why);
+    } else {
+        i->card = r->card;
+        i->tokenizer = r->tokenizer;
+        r->card = NULL;
+        r->tokenizer = NULL;
+        str source =
+            i->card->n_templates ? str_from(i->card->templates[0].source) : chat_template_chatml();
+        i->format = chat_syntax_detect(source);
+        err e;
+        if (rank_start(i, &e) != STATUS_OK)
+            instance_failed(i, &e);
+    }
+    free_reading(r);
+}
+
+static void read_card(void *context)
+{
+    node_reading *r = context;
+    file_model *file = NULL;
+    r->result = store_open(&file, r->source, &r->why);
+    if (r->result == STATUS_OK)
+        r->result = model_card_read(&r->card, file, &r->why);
+    file_close(file);
+    if (r->result == STATUS_OK)
+        r->result = model_tokenizer_create(&r->tokenizer, r->card, &r->why);
+    http_loop_post(r->loop, take_over, r);
+}
+
+status reading_start(node_instance *i, err *e)
+{
+    node_reading *r = base_zalloc(1, sizeof *r);
+    if (r)
+        r->source = base_strdup(i->source);
+    if (!r || !r->source) {
+        base_free(r);
+        return err_set(e, STATUS_NO_MEMORY, "node: no memory to read %s", i->name);
+    }
+    r->instance = i;
+    r->loop = i->of->loop;
+    i->reading = r;
+    status s = os_thread_create(&r->thread, read_card, r, "reading", e);
+    if (s != STATUS_OK) {
+        i->reading = NULL;
+        free_reading(r);
+    }
+    return s;
+}
+
+/* Only at the end of the node: its post will not run any more. */
+void reading_abandon(node_instance *i)
+{
+    node_reading *r = i->reading;
+    if (!r)
+        return;
+    os_thread_join(r->thread);
+    i->reading = NULL;
+    free_reading(r);
+}

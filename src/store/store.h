@@ -1,0 +1,41 @@
+/*
+ * store: the local model library. Names people use → where the weights are; opening them.
+ *
+ * A *source* is what a rank is told to open: an absolute path, or "builtin:minnow" for the model inside the binary. A *name* is what a
+ * person or client says: a path, "minnow", a file or folder in shoal's data folder (models/), a repository in the Hugging Face hub
+ * cache ("org/name", "org/name:file-part"), a model of Ollama's store ("llama3.2", "llama3.2:1b"), a model in LM Studio's folder.
+ *
+ * Threads: any; nothing is cached between calls. Names and files are not trusted: symbolic links are followed only to regular files and folders.
+ * Not here: downloads (they come later), what is inside a file (src/file), loading (src/model).
+ */
+#ifndef SHOAL_STORE_H
+#define SHOAL_STORE_H
+
+#include "base/base.h"
+#include "file/file.h"
+
+enum { STORE_PATH = 4096 };
+
+typedef struct store_model {
+    const char *name, *source,
+        *origin; /* origin: "builtin", "shoal", "huggingface", "ollama", "lmstudio" */
+    uint64_t bytes;
+    int64_t modified_unix; /* 0 for builtin */
+} store_model;
+
+/* Every model there is, builtin first, then by name; a name that comes twice is given once, in the order of origins above. Folders that do
+ * not exist are not an error. visit may stop with its own status. Strings live during the call. */
+status store_list(status (*visit)(void *context, const store_model *m), void *context, err *e);
+
+/* Source of a name, into source[STORE_PATH]; *origin (may be NULL) as above or "path". Names compare without regard to case; ":latest" may be
+ * left out. NOT_FOUND names the nearest, else what there is. */
+status store_find(char *source, const char **origin, const char *name, err *e);
+
+/* file_open for sources. */
+status store_open(file_model **out, const char *source, err *e);
+
+/* The folders that are looked into, for `shoal paths` and `doctor`: visit(what, path, exists). */
+void store_folders(void (*visit)(void *context, const char *what, const char *path, bool exists),
+                   void *context);
+
+#endif
