@@ -47,7 +47,7 @@ typedef enum text_type {
 /* The metadata of a GGUF file as plain arrays; text_vocab_init sets what a file may leave out. Everything is borrowed for
  * the call and copied. */
 typedef struct text_vocab {
-    str model; /* tokenizer.ggml.model: "gpt2", "llama", "bert", "t5" */
+    str model; /* tokenizer.ggml.model: "gpt2", "llama", "bert", "t5", "gemma4" */
     str pre; /* tokenizer.ggml.pre: the splitter's name; empty = default (logged as a warning, as is an
                                unknown one) */
     size_t n_tokens;                                 /* at most 2^24 */
@@ -62,7 +62,9 @@ typedef struct text_vocab {
     int add_space_prefix;         /* 0, 1 or -1 */
     int remove_extra_whitespaces; /* 0, 1 or -1; Unigram: squeeze runs of spaces */
     int ignore_merges;            /* 0, 1 or -1: what `pre` implies */
-    str precompiled_charsmap;     /* tokenizer.ggml.precompiled_charsmap, may be empty */
+    int lowercase,
+        strip_accents;        /* 0, 1 or -1, bert; tokenizer.ggml.normalizer.lowercase; -1: yes */
+    str precompiled_charsmap; /* tokenizer.ggml.precompiled_charsmap, may be empty */
 } text_vocab;
 
 void text_vocab_init(text_vocab *v);
