@@ -457,6 +457,20 @@ static void test_own_models(void **state)
     err e = {0};
     assert_int_equal(os_list_dir(TEST_DATA "/models", open_model, &n, &e), STATUS_OK);
     assert_true(n >= 9);
+
+    /* one of them in both forms: the same weights but for the order of rows in q and k */
+    file_model *gguf = NULL, *folder = NULL;
+    assert_int_equal(open_in(&gguf, TEST_DATA "/models", "h24-8-f16.gguf", &e), STATUS_OK);
+    assert_int_equal(open_in(&folder, TEST_DATA "/models", "h24-8-f16-hf", &e), STATUS_OK);
+    const file_tensor *a = file_find_tensor(gguf, "blk.0.ffn_down.weight");
+    const file_tensor *b = file_find_tensor(folder, "model.layers.0.mlp.down_proj.weight");
+    assert_non_null(a);
+    assert_non_null(b);
+    assert_int_equal(a->bytes, b->bytes);
+    assert_memory_equal(a->data, b->data, a->bytes);
+    assert_memory_equal(a->dims, b->dims, sizeof a->dims);
+    file_close(gguf);
+    file_close(folder);
 }
 
 int main(void)

@@ -17,6 +17,7 @@ import sys
 import numpy as np
 
 import gguf_read
+import hf_write
 import reference_llama
 import tiny_tokenizer
 from gguf_write import GGUF
@@ -34,6 +35,7 @@ MODELS = {
     "h14-2-bf16": dict(h=14, g=2, dh=16, d=64, f=96, layers=2, v=331, type="BF16", tied=False, rope="yarn", seed=8),
     "h24-8-f16": dict(h=24, g=8, dh=16, d=64, f=104, layers=1, v=331, type="F16", tied=True, rope="llama3", seed=226),
 }
+HF_TWINS = ("h24-8-f16",)  # also written as a folder NAME-hf of safetensors: the same weights, the same expected values
 
 
 def fit(kind, columns):
@@ -137,6 +139,8 @@ def main():
     for name in sys.argv[2:] or MODELS:
         path = os.path.join(folder, name + ".gguf")
         build(name, MODELS[name]).write(path)
+        if name in HF_TWINS:
+            hf_write.write(os.path.join(folder, name + "-hf"), *gguf_read.read(path), MODELS[name])
         values = expected(path, MODELS[name])
         with open(os.path.join(folder, name + ".json"), "w") as f:
             json.dump(values, f, separators=(",", ":"))
