@@ -219,6 +219,7 @@ static int add_class(reader *r, class_set *s)
             (!k->n_ranges || !memcmp(o->ranges, k->ranges, k->n_ranges * 2 * sizeof *k->ranges))) {
             base_free(k->ranges);
             base_free(k);
+            p->classes[p->n_classes] = NULL;
             return i;
         }
     }
