@@ -385,6 +385,9 @@ static void test_split_wrong(void **state)
     expect_text(&e, "expected split.no 1");
     write_file(folder, "m-00002-of-00003.gguf", "GGUX", 4);
     assert_int_equal(open_in(&m, folder, "m-00001-of-00003.gguf", &e), STATUS_CORRUPT);
+    write_file(folder, "m-00002-of-00003.gguf", "GGUF\3\0\0\0", 8);
+    assert_int_equal(open_in(&m, folder, "m-00001-of-00003.gguf", &e), STATUS_CORRUPT);
+    expect_text(&e, "m-00002-of-00003.gguf: byte 0");
     build_part(&b, 1, 1, 3, 3);
     write_file(folder, "m-00002-of-00003.gguf", b.data, b.length);
     assert_int_equal(open_in(&m, folder, "m-00001-of-00003.gguf", &e), STATUS_OK);

@@ -154,6 +154,23 @@ static void test_malformed(void **state)
     }
 }
 
+/* Every escape of RFC 8259, in a name. */
+static void test_escapes(void **state)
+{
+    (void)state;
+    sb b;
+    file_model *m = NULL;
+    sb_init(&b);
+    build_safetensors(&b,
+                      "{\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0041\\u20aC\\ud83d\\ude00x\":"
+                      "{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+                      1);
+    assert_int_equal(file_open_memory(&m, b.data, b.length, "region", NULL), STATUS_OK);
+    assert_non_null(file_find_tensor(m, "\"\\/\b\f\n\r\tA\xE2\x82\xAC\xF0\x9F\x98\x80x"));
+    file_close(m);
+    sb_fini(&b);
+}
+
 static void test_nesting(void **state)
 {
     (void)state;
@@ -406,6 +423,65 @@ static void test_long_names(void **state)
     remove_folder(folder);
 }
 
+/* Limits on config.json: levels, and the number of values. */
+static void test_config_limits(void **state)
+{
+    (void)state;
+    char folder[64];
+    sb json;
+    err e = {0};
+    file_model *m;
+    build_folder(folder);
+    sb_init(&json);
+    for (int i = 0; i < 17; i++)
+        sb_puts(&json, "{\"a\":");
+    write_file(folder, "config.json", json.data, json.length);
+    assert_int_equal(open_in(&m, folder, "", &e), STATUS_CORRUPT);
+    expect_text(&e, "16 levels");
+    sb_clear(&json);
+    for (int i = 0; i < 70000; i++)
+        sb_printf(&json, "%c\"k%d\":1", i ? ',' : '{', i);
+    sb_putc(&json, '}');
+    write_file(folder, "config.json", json.data, json.length);
+    assert_int_equal(open_in(&m, folder, "", &e), STATUS_UNSUPPORTED);
+    expect_text(&e, "at most 65536 values, got 7000");
+    sb_clear(&json);
+    sb_puts(&json, "{\"a\": 0.");
+    for (int i = 0; i < 70; i++)
+        sb_putc(&json, '1');
+    write_file(folder, "config.json", json.data, json.length);
+    assert_int_equal(open_in(&m, folder, "", &e), STATUS_CORRUPT);
+    expect_text(&e, "63 characters");
+    sb_fini(&json);
+    remove_folder(folder);
+}
+
+/* Shards alone: no index, no JSON, names that say nothing. */
+static void test_bare_folder(void **state)
+{
+    (void)state;
+    char folder[64];
+    sb b;
+    make_folder(folder);
+    sb_init(&b);
+    build_safetensors(&b, TINY_SAFETENSORS, 29);
+    write_file(folder, "x.safetensors", b.data, b.length);
+    write_file(folder, ".hidden.safetensors", "?", 1);
+    file_model *m = must_open(folder, "");
+    assert_int_equal(m->n_tensors, 3);
+    assert_int_equal(m->n_keys, 0);
+    assert_int_equal(m->tokenizer_json.length, 0);
+    file_close(m);
+    write_file(folder, "y.safetensors", b.data, b.length);
+    err e = {0};
+    assert_int_equal(open_in(&m, folder, "", &e), STATUS_CORRUPT);
+    expect_text(&e, "comes twice");
+    m = must_open(folder, "y.safetensors");
+    file_close(m);
+    remove_folder(folder);
+    sb_fini(&b);
+}
+
 static void test_allocations(void **state)
 {
     (void)state;
@@ -456,17 +532,13 @@ static void test_fixtures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_valid),
-        cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_nesting),
-        cmocka_unit_test(test_lengths),
-        cmocka_unit_test(test_truncated_and_bits),
-        cmocka_unit_test(test_folder),
-        cmocka_unit_test(test_config_keys),
-        cmocka_unit_test(test_wrong_json),
-        cmocka_unit_test(test_long_names),
-        cmocka_unit_test(test_allocations),
-        cmocka_unit_test(test_fixtures),
+        cmocka_unit_test(test_valid),         cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_escapes),       cmocka_unit_test(test_nesting),
+        cmocka_unit_test(test_lengths),       cmocka_unit_test(test_truncated_and_bits),
+        cmocka_unit_test(test_folder),        cmocka_unit_test(test_config_keys),
+        cmocka_unit_test(test_wrong_json),    cmocka_unit_test(test_long_names),
+        cmocka_unit_test(test_config_limits), cmocka_unit_test(test_bare_folder),
+        cmocka_unit_test(test_allocations),   cmocka_unit_test(test_fixtures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
