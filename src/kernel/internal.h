@@ -117,6 +117,12 @@ static inline float float_of(uint32_t u)
 kernel_product_fn kernel_product_portable;
 #define KERNEL_ALL_TYPES(f) f, f, f, f, f, f, f, f, f, f, f, f, f, f, f, f
 
+/* Inputs of the known-answer tests, of the unit tests and of the benchmark; blocks hold finite, ordinary scales. */
+void kernel_example_floats(float *dst, int64_t n, uint64_t seed);
+void kernel_example_blocks(const kernel_type *type, void *dst, int64_t n_blocks, uint64_t seed);
+/* Runs test i; *name NULL after the last. */
+uint64_t kernel_known_answer(const kernel_table *k, int i, const char **name);
+
 /* The tables, one per ISA file; NULL-terminated list in kernel.c. */
 extern const kernel_table kernel_portable;
 #if defined(__x86_64__)

@@ -8,6 +8,10 @@
 /* Portable first, best last. */
 static const kernel_table *const tables[] = {
     &kernel_portable,
+#if defined(__x86_64__)
+    &kernel_avx512,
+    &kernel_avx512vnni,
+#endif
     NULL,
 };
 
