@@ -80,7 +80,8 @@ static inline int dial(int port)
 static inline bool put(int fd, const void *bytes, size_t n)
 {
     for (size_t at = 0; at < n;) {
-        ssize_t k = send(fd, (const char *)bytes + at, n - at, 0) /* SIGPIPE is ignored: http_loop_create */;
+        ssize_t k = send(fd, (const char *)bytes + at, n - at,
+                         0); /* SIGPIPE is ignored: http_loop_create */
         if (k <= 0)
             return false;
         at += (size_t)k;
