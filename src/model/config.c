@@ -131,6 +131,29 @@ static status read_rope(model_config *c, const model_source *s, err *e)
     return STATUS_OK;
 }
 
+status config_read_window(model_config *c, const model_source *s, err *e)
+{
+    int64_t window = 0;
+    bool found;
+    TRY(source_i64(s, "attention.sliding_window", "sliding_window", &window, &found, e));
+    if (window < 0 || window > 1 << 30)
+        return err_set(e, STATUS_CORRUPT, "%s: a window of %lld", source_file(s)->path, (long long)window);
+    c->window = (int)window;
+    return STATUS_OK;
+}
+
+status config_read_layer_types(model_config *c, const model_source *s, int64_t period, err *e)
+{
+    if (period < 1)
+        return err_set(e, STATUS_CORRUPT, "%s: a pattern of %lld layers", source_file(s)->path, (long long)period);
+    for (int64_t l = 0; l < c->L && c->window > 0; l++) {
+        str type;
+        bool named = source_element_text(s, "layer_types", l, &type);
+        c->windowed[l] = named ? str_is(type, "sliding_attention") : period == 1 || (l + 1) % period != 0;
+    }
+    return STATUS_OK;
+}
+
 /* ---- what must hold ------------------------------------------------------------------------------------------------ */
 
 static status check_rope(const model_config *c, const rope_spec *r, const char *path, err *e)

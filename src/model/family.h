@@ -56,6 +56,8 @@ status source_text(const model_source *s, const char *gguf, const char *hf, char
 /* Element i of an array (a scalar counts as its own every element). */
 status source_element_i64(const model_source *s, const char *gguf, const char *hf, int64_t i, int64_t *out, bool *found,
                           err *e);
+/* Element i of an array of strings; the name is borrowed from the file. */
+bool source_element_text(const model_source *s, const char *hf, int64_t i, str *out);
 const char *source_architecture(const model_source *s);
 bool source_is_gguf(const model_source *s);
 const file_model *source_file(const model_source *s);
@@ -150,17 +152,30 @@ typedef struct weight_row {
         WEIGHT(W_OUTPUT, "output.weight", "lm_head.weight", DIM_V, DIM_D, CUT_ROWS_VOCABULARY, WEIGHT_OPTIONAL),       \
         WEIGHT(W_ROPE_DIVISORS, "rope_freqs.weight", NULL, DIM_1, DIM_HALF_ROTARY, CUT_NONE,                           \
                WEIGHT_VECTOR | WEIGHT_OPTIONAL)
-#define WEIGHTS_ATTENTION                                                                                              \
-    WEIGHT(W_ATTENTION_NORM, "blk.%d.attn_norm.weight", "model.layers.%d.input_layernorm.weight", DIM_1, DIM_D,        \
-           CUT_NONE, WEIGHT_VECTOR),                                                                                   \
-        WEIGHT(W_Q, "blk.%d.attn_q.weight", "model.layers.%d.self_attn.q_proj.weight", DIM_HEADS, DIM_D,               \
-               CUT_ROWS_HEADS, 0),                                                                                     \
+#define WEIGHTS_QKVO                                                                                                   \
+    WEIGHT(W_Q, "blk.%d.attn_q.weight", "model.layers.%d.self_attn.q_proj.weight", DIM_HEADS, DIM_D, CUT_ROWS_HEADS, 0),\
         WEIGHT(W_K, "blk.%d.attn_k.weight", "model.layers.%d.self_attn.k_proj.weight", DIM_KV_HEADS, DIM_D,            \
                CUT_ROWS_KV_HEADS, 0),                                                                                  \
         WEIGHT(W_V, "blk.%d.attn_v.weight", "model.layers.%d.self_attn.v_proj.weight", DIM_KV_HEADS, DIM_D,            \
                CUT_ROWS_KV_HEADS, 0),                                                                                  \
         WEIGHT(W_O, "blk.%d.attn_output.weight", "model.layers.%d.self_attn.o_proj.weight", DIM_D, DIM_HEADS,          \
                CUT_COLUMNS_HEADS, 0)
+#define WEIGHTS_ATTENTION                                                                                              \
+    WEIGHT(W_ATTENTION_NORM, "blk.%d.attn_norm.weight", "model.layers.%d.input_layernorm.weight", DIM_1, DIM_D,        \
+           CUT_NONE, WEIGHT_VECTOR),                                                                                   \
+        WEIGHTS_QKVO
+#define WEIGHTS_QKV_BIAS(flags)                                                                                        \
+    WEIGHT(W_Q_BIAS, "blk.%d.attn_q.bias", "model.layers.%d.self_attn.q_proj.bias", DIM_1, DIM_HEADS, CUT_ROWS_HEADS,  \
+           WEIGHT_VECTOR | (flags)),                                                                                   \
+        WEIGHT(W_K_BIAS, "blk.%d.attn_k.bias", "model.layers.%d.self_attn.k_proj.bias", DIM_1, DIM_KV_HEADS,           \
+               CUT_ROWS_KV_HEADS, WEIGHT_VECTOR | (flags)),                                                            \
+        WEIGHT(W_V_BIAS, "blk.%d.attn_v.bias", "model.layers.%d.self_attn.v_proj.bias", DIM_1, DIM_KV_HEADS,           \
+               CUT_ROWS_KV_HEADS, WEIGHT_VECTOR | (flags))
+#define WEIGHTS_HEAD_NORMS(flags)                                                                                      \
+    WEIGHT(W_Q_NORM, "blk.%d.attn_q_norm.weight", "model.layers.%d.self_attn.q_norm.weight", DIM_1, DIM_HEAD, CUT_NONE,\
+           WEIGHT_VECTOR | (flags)),                                                                                   \
+        WEIGHT(W_K_NORM, "blk.%d.attn_k_norm.weight", "model.layers.%d.self_attn.k_norm.weight", DIM_1, DIM_HEAD,      \
+               CUT_NONE, WEIGHT_VECTOR | (flags))
 #define WEIGHTS_FFN_NORM                                                                                               \
     WEIGHT(W_FFN_NORM, "blk.%d.ffn_norm.weight", "model.layers.%d.post_attention_layernorm.weight", DIM_1, DIM_D,      \
            CUT_NONE, WEIGHT_VECTOR)
@@ -212,6 +227,10 @@ status model_find_family(const model_family **out, const model_source *s, err *e
 
 /* Common keys, then the family's, then what must hold between them. */
 status model_read_config(model_config *c, const model_family *family, const model_source *s, err *e);
+/* For configure: the window's width, where the file has one; and which layers it covers: those that layer_types calls
+ * "sliding_attention", else all but every period-th (period 1: all). Without a window no layer is windowed. */
+status config_read_window(model_config *c, const model_source *s, err *e);
+status config_read_layer_types(model_config *c, const model_source *s, int64_t period, err *e);
 /* Radians a position of every pair, [width / 2], and the factor on cosines and sines. divisors: rope_freqs.weight, or NULL. */
 void model_rope_frequencies(const rope_spec *r, const float *divisors, double *out, double *out_factor);
 

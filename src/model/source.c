@@ -195,3 +195,15 @@ status source_text(const model_source *s, const char *gguf, const char *hf, char
         return wrong(s, k, "a short text", e);
     return have(found);
 }
+
+bool source_element_text(const model_source *s, const char *hf, int64_t i, str *out)
+{
+    const file_key *k = source_is_gguf(s) ? NULL : find(s, NULL, hf);
+    if (k == NULL)
+        return false;
+    file_strings strings = file_strings_of(&k->value);
+    for (int64_t at = 0; at <= i; at++)
+        if (!file_strings_next(&strings, out))
+            return false;
+    return true;
+}

@@ -104,6 +104,43 @@ static status find_one(model_weight *w, const weight_row *row, int64_t layer, co
     return check_shape(w, c, f->path, name, e);
 }
 
+/* The layer of "blk.7.x" or "model.layers.7.x"; −1 when the tensor belongs to no layer. */
+static int64_t layer_of(const file_model *f, str name)
+{
+    const char *prefix = f->format == FILE_GGUF ? "blk." : "model.layers.";
+    int64_t layer = 0;
+    size_t at = strlen(prefix);
+    if (!str_starts(name, prefix) || at >= name.length || name.data[at] < '0' || name.data[at] > '9')
+        return -1;
+    for (; at < name.length && name.data[at] >= '0' && name.data[at] <= '9' && layer < MODEL_MAX_LAYERS; at++)
+        layer = layer * 10 + (name.data[at] - '0');
+    return layer;
+}
+
+/* A tensor of a layer that nobody reads (a bias, one more norm) means that the model is not what we take it for. Layers behind the last
+ * (draft heads) and tables of rotary angles are rightly left alone. */
+static status check_unused(const model_weights *w, const file_model *f, err *e)
+{
+    bool *used = base_zalloc(f->n_tensors, sizeof(*used));
+    if (used == NULL)
+        return err_set(e, STATUS_NO_MEMORY, "%s: no memory for %u tensors", f->path, f->n_tensors);
+    for (int64_t l = 0; l < w->n_layers; l++)
+        for (int id = 0; id < W_IDS - W_LAYER; id++)
+            if (w->layer[l][id].row != NULL)
+                used[w->layer[l][id].tensor - f->tensors] = true;
+    status s = STATUS_OK;
+    for (uint32_t i = 0; i < f->n_tensors && s == STATUS_OK; i++) {
+        str name = f->tensors[i].name;
+        int64_t layer = layer_of(f, name);
+        bool angles = name.length > 9 && memcmp(name.data + name.length - 9, ".inv_freq", 9) == 0;
+        if (!used[i] && !angles && layer >= 0 && layer < w->n_layers)
+            s = err_set(e, STATUS_UNSUPPORTED, "%s: the family has no use for the tensor %.*s: the model is of another kind",
+                        f->path, (int)BASE_MIN(name.length, 100), name.data);
+    }
+    base_free(used);
+    return s;
+}
+
 status weights_find(model_weights *w, const model_family *family, const model_config *c, const file_model *f, err *e)
 {
     memset(w, 0, sizeof(*w));
@@ -125,6 +162,8 @@ status weights_find(model_weights *w, const model_family *family, const model_co
             if (row->id != W_DECAY || c->decay[l])
                 s = find_one(&w->layer[l][row->id - W_LAYER], row, l, c, f, e);
     }
+    if (s == STATUS_OK)
+        s = check_unused(w, f, e);
     if (s != STATUS_OK)
         weights_fini(w);
     return s;

@@ -161,6 +161,17 @@ static void fixtures(void **state)
         {"llama/llama-Q4_0.gguf", "llama-Q4_0"},         {"llama-k/llama-k-Q4_K_M.gguf", "llama-k-Q4_K_M"},
         {"llama-k/llama-k-Q6_K.gguf", "llama-k-Q6_K"},   {"llama-k/llama-k-Q5_K.gguf", "llama-k-Q5_K"},
         {"llama", "llama-hf"},
+        {"qwen2/qwen2-F32.gguf", "qwen2-F32"},
+        {"qwen2/qwen2-Q8_0.gguf", "qwen2-Q8_0"},
+        {"qwen2", "qwen2-hf"},
+        {"qwen3/qwen3-F32.gguf", "qwen3-F32"},
+        {"qwen3/qwen3-Q8_0.gguf", "qwen3-Q8_0"},
+        {"qwen3/qwen3-Q4_0.gguf", "qwen3-Q4_0"},
+        {"qwen3", "qwen3-hf"},
+        {"gemma3/gemma3-F32.gguf", "gemma3-F32"},
+        {"gemma3/gemma3-Q8_0.gguf", "gemma3-Q8_0"},
+        {"gemma3/gemma3-Q4_0.gguf", "gemma3-Q4_0"},
+        {"gemma3", "gemma3-hf"},
     };
     for (size_t i = 0; i < BASE_COUNT(files); i++)
         check_model(root, files[i][0], files[i][1]);
