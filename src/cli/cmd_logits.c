@@ -23,7 +23,7 @@ typedef struct session {
     int64_t n_ids, n_prompt, capacity;
     int32_t *pages;
     int64_t position;
-    float *logits; /* [STEP_TOKENS, V] */
+    float *logits;  /* [STEP_TOKENS, V] */
     int32_t *order; /* [K] best tokens */
     sb line;
 } session;
@@ -47,11 +47,13 @@ static status read_tokens(session *s, const char *path, int64_t n_greedy, err *e
     if (s->n_prompt == 0)
         st = err_set(e, STATUS_CORRUPT, "%s: expected a JSON array of at least one token id", path);
     else if (s->ids == NULL)
-        st = err_set(e, STATUS_NO_MEMORY, "%s: no memory for %lld ids", path, (long long)s->capacity);
+        st = err_set(e, STATUS_NO_MEMORY, "%s: no memory for %lld ids", path,
+                     (long long)s->capacity);
     for (int64_t i = 0; i < s->n_prompt && st == STATUS_OK; i++) {
         const json_t *v = json_array_get(array, (size_t)i);
         if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
-            st = err_set(e, STATUS_CORRUPT, "%s: element %lld is not a token id", path, (long long)i);
+            st = err_set(e, STATUS_CORRUPT, "%s: element %lld is not a token id", path,
+                         (long long)i);
         else
             s->ids[i] = (int32_t)json_integer_value(v);
     }
@@ -70,7 +72,8 @@ static status open_model(session *s, const char *path, err *e)
     uint64_t threads = 0;
     if (cli_text(c, OPT_threads) != NULL && cli_text(c, OPT_threads)[0] != 0 &&
         (!base_parse_u64(cli_text(c, OPT_threads), &threads) || threads > 1024))
-        st = err_set(e, STATUS_INVALID, "--threads %s: expected a number up to 1024", cli_text(c, OPT_threads));
+        st = err_set(e, STATUS_INVALID, "--threads %s: expected a number up to 1024",
+                     cli_text(c, OPT_threads));
     uint64_t chunk = cli_whole(c, OPT_chunk);
     model_options o = {
         .device = cli_text(c, OPT_device),
@@ -155,7 +158,8 @@ static bool print_row(session *s, const float *row, int64_t position)
     int64_t V = model_get_card(s->m)->n_vocab, k = BASE_MIN((int64_t)cli_whole(s->c, OPT_top), V);
     bool full = cli_flag(s->c, OPT_full);
     sb_clear(&s->line);
-    sb_printf(&s->line, "{\"position\": %lld, \"%s\": [", (long long)position, full ? "logits" : "top");
+    sb_printf(&s->line, "{\"position\": %lld, \"%s\": [", (long long)position,
+              full ? "logits" : "top");
     if (full) {
         for (int64_t i = 0; i < V; i++)
             sb_printf(&s->line, "%s%.9g", i > 0 ? ", " : "", (double)row[i]);
@@ -163,7 +167,8 @@ static bool print_row(session *s, const float *row, int64_t position)
         select_best(s, row, V, k);
         double sum = log_sum(row, V);
         for (int64_t i = 0; i < k; i++)
-            sb_printf(&s->line, "%s[%d, %.6f]", i > 0 ? ", " : "", (int)s->order[i], (double)row[s->order[i]] - sum);
+            sb_printf(&s->line, "%s[%d, %.6f]", i > 0 ? ", " : "", (int)s->order[i],
+                      (double)row[s->order[i]] - sum);
     }
     sb_puts(&s->line, "]}\n");
     return !s->line.failed && fwrite(s->line.data, 1, s->line.length, stdout) == s->line.length;

@@ -136,7 +136,7 @@ void os_pool_run(os_pool *p, os_pool_task task, void *context, int64_t n, int64_
 
 typedef struct os_child {
     int pid;
-    int fd; /* our end of a SOCK_STREAM pair; the child finds its own in fd 3 */
+    int fd;     /* our end of a SOCK_STREAM pair; the child finds its own in fd 3 */
     bool ended; /* and reaped */
     int wait_status;
 } os_child;
@@ -165,6 +165,7 @@ void os_close(int fd);
 status os_random(void *bytes, size_t n, err *e);
 const char *os_host_name(char out[256]);
 bool os_is_terminal(int fd);
+bool os_is_socket(int fd);
 int os_terminal_columns(int fd); /* 80 when unknown */
 
 #endif

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/random.h>
@@ -143,6 +144,12 @@ const char *os_host_name(char out[256])
     if (!out[0])
         memcpy(out, "localhost", sizeof "localhost");
     return out;
+}
+
+bool os_is_socket(int fd)
+{
+    struct stat info;
+    return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
 }
 
 bool os_is_terminal(int fd)

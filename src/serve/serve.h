@@ -29,8 +29,7 @@ typedef struct serve_request {
 
     /* A chat: the JSON object of template variables {messages, tools?, add_generation_prompt, …}; NULL for a completion. */
     str chat_variables;
-    bool has_tools;    /* tools are in the variables: tool calls are looked for */
-    bool continue_final; /* the last message is the assistant's own beginning: no generation prompt, its end is left open */
+    bool has_tools; /* tools are in the variables: tool calls are looked for */
 
     /* A completion: text, or ids taken as they are. */
     str prompt;
@@ -38,8 +37,9 @@ typedef struct serve_request {
     int n_prompt_ids;
     bool echo; /* the prompt's text comes first, as SERVE_TEXT */
 
-    int n_choices, best_of; /* 0 = 1; best_of ≥ n: the best by mean logprob are kept (no streaming then) */
-    int max_tokens;         /* 0 = until the context is full */
+    int n_choices;
+    int best_of; /* 0 = n_choices; best_of ≥ n: the best by mean logprob are kept (no streaming then) */
+    int max_tokens; /* 0 = until the context is full */
     int n_stop;
     const str *stop; /* text that ends a choice, not emitted */
     bool include_stop;
@@ -47,21 +47,21 @@ typedef struct serve_request {
     sample_options sample; /* seed 0 and !has_seed: a random one */
     bool has_seed;
     int top_logprobs; /* −1 none */
-    bool raw_text;    /* no splitting: reasoning and tool calls stay in the text, special tokens hidden */
+    bool raw_text;    /* reasoning and tool calls stay in the text */
 } serve_request;
 
 typedef enum serve_event_kind {
-    SERVE_LOADING,  /* share: the model is being loaded; repeated about once a second */
-    SERVE_STARTED,  /* n_prompt, n_cached */
-    SERVE_TEXT,     /* choice, text */
-    SERVE_REASONING, /* choice, text */
-    SERVE_TOOL_BEGIN, /* choice, tool_index, tool_id, tool_name */
+    SERVE_LOADING,        /* share: the model is being loaded; repeated about once a second */
+    SERVE_STARTED,        /* n_prompt, n_cached */
+    SERVE_TEXT,           /* choice, text */
+    SERVE_REASONING,      /* choice, text */
+    SERVE_TOOL_BEGIN,     /* choice, tool_index, tool_id, tool_name */
     SERVE_TOOL_ARGUMENTS, /* choice, tool_index, text */
     SERVE_TOOL_END,
     SERVE_LOGPROBS, /* choice, one token: token_text, logprob, top; comes before the text it belongs to */
-    SERVE_FINISH,   /* choice, reason: this choice has ended */
-    SERVE_DONE,     /* all choices have: usage */
-    SERVE_FAILED    /* error */
+    SERVE_FINISH, /* choice, reason: this choice has ended */
+    SERVE_DONE,   /* all choices have: usage */
+    SERVE_FAILED  /* error */
 } serve_event_kind;
 
 typedef enum serve_reason { SERVE_STOP, SERVE_LENGTH, SERVE_TOOL_CALLS } serve_reason;
@@ -85,7 +85,6 @@ typedef struct serve_event {
     str stop; /* FINISH: the stop string that ended it, empty = none */
     double share;
     int n_prompt, n_cached, n_generated; /* STARTED, DONE; n_generated over all choices */
-    int n_reasoning;                     /* DONE: tokens of reasoning among n_generated */
     const err *error;                    /* FAILED */
     uint64_t retry_after_s;              /* FAILED with BUSY or LOADING; 0 = not said */
 } serve_event;
@@ -94,14 +93,17 @@ typedef void (*serve_sink)(void *context, const serve_event *event);
 
 /* id: of the request, for logs and cancelling ("chatcmpl-…"), copied. Refusals that are known at once (unknown model, bad template
  * variables) are returned; the others come as SERVE_FAILED. */
-status serve_start(serve_call **out, serve *s, const char *id, const serve_request *r, serve_sink sink, void *context, err *e);
+status serve_start(serve_call **out, serve *s, const char *id, const serve_request *r,
+                   serve_sink sink, void *context, err *e);
 void serve_cancel(serve_call *c); /* frees c; no event follows */
 /* By id from another connection: it ends with SERVE_FAILED, CANCELLED. NOT_FOUND. */
 status serve_cancel_id(serve *s, const char *id, err *e);
 /* What SERVE_STARTED told, for dialects that need it late. */
-const char *serve_call_model(const serve_call *c); /* the instance's name; what the client said while it is not known */
-void serve_call_fingerprint(const serve_call *c, char out[64]); /* numerics and model hash: "exact/1-3fa94c…" */
-/* A slow client: true holds tokens back by not reading further (the engine parks when its queue is full); see http_stream_pending. */
+const char *serve_call_model(
+    const serve_call *c); /* the instance's name; what the client said while it is not known */
+void serve_call_fingerprint(const serve_call *c,
+                            char out[64]); /* numerics and model hash: "exact/1-3fa94c…" */
+/* A slow client: true keeps its choices out of further steps until false; see http_stream_pending. */
 void serve_pause(serve_call *c, bool on);
 
 /* Tokenizing for /tokenize and friends, on a leased instance that is ready. Calls done once, from the loop. */
@@ -111,9 +113,9 @@ typedef struct serve_tokens {
     size_t n;
     str text;
 } serve_tokens;
-status serve_tokenize(serve *s, const char *model, str text, bool add_special, bool parse_special,
+status serve_tokenize(serve *s, const char *name, str text, bool add_special, bool parse_special,
                       void (*done)(void *context, const serve_tokens *t), void *context, err *e);
-status serve_detokenize(serve *s, const char *model, const int32_t *ids, size_t n,
+status serve_detokenize(serve *s, const char *name, const int32_t *ids, size_t n,
                         void (*done)(void *context, const serve_tokens *t), void *context, err *e);
 
 /* ---- counters ------------------------------------------------------------------------------------------------------ */

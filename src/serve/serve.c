@@ -1,0 +1,206 @@
+/*
+ * serve as a whole: creation, the once-a-second word to those who wait for a model, counters, and tokenizing for the API.
+ */
+#include "serve/serve_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { TICK_US = 1000000 };
+
+const double serve_bucket_limits_s[SERVE_BUCKETS] = {
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, INFINITY};
+
+void counters_add(serve_histogram *h, uint64_t us)
+{
+    double s = (double)us / 1e6;
+    int i = 0;
+    while (s > serve_bucket_limits_s[i])
+        i++;
+    h->counts[i]++;
+    h->n++;
+    h->sum_s += s;
+}
+
+const serve_counters *serve_get_counters(const serve *s)
+{
+    return &s->counters;
+}
+
+/* Calls only leave the list, and only from its middle by their own doing, while their sink runs. */
+static void on_tick(void *context)
+{
+    serve *s = context;
+    serve_call *waiting[256];
+    size_t n = 0;
+    for (serve_call *c = s->calls; c && n < BASE_COUNT(waiting); c = c->next)
+        if (c->phase == PHASE_WAITING && !call_is_over(c)) {
+            call_enter(c);
+            waiting[n++] = c;
+        }
+    for (size_t i = 0; i < n; i++) {
+        serve_event event = {.kind = SERVE_LOADING, .share = waiting[i]->share};
+        if (!call_is_over(waiting[i]))
+            call_emit(waiting[i], &event);
+    }
+    for (size_t i = 0; i < n; i++)
+        call_leave(waiting[i]);
+}
+
+status serve_create(serve **out, http_loop *loop, node *n, const serve_options *o, err *e)
+{
+    serve *s = base_zalloc(1, sizeof *s);
+    if (!s)
+        return err_set(e, STATUS_NO_MEMORY, "serve: no memory");
+    s->loop = loop;
+    s->n = n;
+    s->o = *o;
+    status result = text_scratch_create(&s->scratch, e);
+    if (result == STATUS_OK)
+        result = http_timer_create(&s->tick, loop, on_tick, s, e);
+    if (result != STATUS_OK) {
+        serve_destroy(s);
+        return result;
+    }
+    http_timer_repeat(s->tick, TICK_US);
+    *out = s;
+    return STATUS_OK;
+}
+
+/* ---- tokenizing ---------------------------------------------------------------------------------------------------- */
+
+typedef struct tokens_job {
+    serve *of;
+    node_lease *lease;
+    bool decode, over;
+    int flags;
+    char *text;
+    size_t n_text;
+    text_ids ids;
+    void (*done)(void *context, const serve_tokens *t);
+    void *context;
+    struct tokens_job *next;
+} tokens_job;
+
+static void free_job(tokens_job *j)
+{
+    tokens_job **at = &j->of->jobs;
+    while (*at && *at != j)
+        at = &(*at)->next;
+    if (*at)
+        *at = j->next;
+    if (j->lease)
+        node_release(j->lease);
+    base_free(j->text);
+    text_ids_fini(&j->ids);
+    base_free(j);
+}
+
+static void job_ready(void *context)
+{
+    tokens_job *j = context;
+    const text_tokenizer *t = node_instance_tokenizer(node_lease_instance(j->lease));
+    serve_tokens result = {0};
+    err e;
+    sb text;
+    sb_init(&text);
+    status s = j->decode
+                   ? text_decode(t, j->ids.ids, j->ids.n, 0, &text, &e)
+                   : text_encode(t, j->of->scratch, j->text, j->n_text, j->flags, &j->ids, &e);
+    if (s != STATUS_OK)
+        result.error = &e;
+    result.ids = j->ids.ids;
+    result.n = j->ids.n;
+    result.text = (str){text.data ? text.data : "", text.length};
+    j->done(j->context, &result);
+    sb_fini(&text);
+    free_job(j);
+}
+
+static void job_failed(void *context, const err *why)
+{
+    tokens_job *j = context;
+    serve_tokens result = {.error = why};
+    j->done(j->context, &result);
+    free_job(j);
+}
+
+static void job_event(void *context, const engine_event *event)
+{
+    (void)context;
+    (void)event;
+}
+
+static status start_job(tokens_job *j, const char *name, err *e)
+{
+    node_listener listener = {
+        .ready = job_ready, .failed = job_failed, .event = job_event, .context = j};
+    status s = node_acquire(&j->lease, j->of->n, name, &listener, e);
+    if (s != STATUS_OK) {
+        free_job(j);
+        return s;
+    }
+    j->next = j->of->jobs;
+    j->of->jobs = j;
+    return STATUS_OK;
+}
+
+static status new_job(tokens_job **out, serve *s,
+                      void (*done)(void *context, const serve_tokens *t), void *context, err *e)
+{
+    tokens_job *j = base_zalloc(1, sizeof *j);
+    if (!j)
+        return err_set(e, STATUS_NO_MEMORY, "serve: no memory");
+    j->of = s;
+    j->done = done;
+    j->context = context;
+    *out = j;
+    return STATUS_OK;
+}
+
+status serve_tokenize(serve *s, const char *name, str text, bool add_special, bool parse_special,
+                      void (*done)(void *context, const serve_tokens *t), void *context, err *e)
+{
+    tokens_job *j = NULL;
+    status result = new_job(&j, s, done, context, e);
+    if (result != STATUS_OK)
+        return result;
+    j->flags = (add_special ? TEXT_ADD_SPECIAL : 0) | (parse_special ? TEXT_PARSE_SPECIAL : 0);
+    j->text = base_strndup(text.data, text.length);
+    j->n_text = text.length;
+    if (!j->text) {
+        free_job(j);
+        return err_set(e, STATUS_NO_MEMORY, "serve: no memory for %zu bytes of text", text.length);
+    }
+    return start_job(j, name, e);
+}
+
+status serve_detokenize(serve *s, const char *name, const int32_t *ids, size_t n,
+                        void (*done)(void *context, const serve_tokens *t), void *context, err *e)
+{
+    tokens_job *j = NULL;
+    status result = new_job(&j, s, done, context, e);
+    if (result != STATUS_OK)
+        return result;
+    j->decode = true;
+    for (size_t i = 0; i < n && result == STATUS_OK; i++)
+        result = text_ids_add(&j->ids, ids[i], e);
+    if (result != STATUS_OK) {
+        free_job(j);
+        return result;
+    }
+    return start_job(j, name, e);
+}
+
+void serve_destroy(serve *s)
+{
+    if (!s)
+        return;
+    while (s->calls)
+        serve_cancel(s->calls);
+    while (s->jobs)
+        free_job(s->jobs);
+    http_timer_destroy(s->tick);
+    text_scratch_destroy(s->scratch);
+    base_free(s);
+}
