@@ -21,7 +21,7 @@
 
 typedef __m512 lanes;
 
-#define AS_INT(a) _mm512_castps_si512(a)
+#define AS_INT(a)   _mm512_castps_si512(a)
 #define AS_FLOAT(a) _mm512_castsi512_ps(a)
 
 ALWAYS __mmask16 lanes_mask(int n)
@@ -176,14 +176,16 @@ ALWAYS void open_nibbles(unit *u, const unsigned char *p)
 /* bit j of every byte of `singles`, moved to `to` */
 ALWAYS __m512i single_bit(__m512i singles, int j, int to)
 {
-    __m512i s = j < to ? _mm512_slli_epi32(singles, (unsigned)(to - j)) : _mm512_srli_epi32(singles, (unsigned)(j - to));
+    __m512i s = j < to ? _mm512_slli_epi32(singles, (unsigned)(to - j))
+                       : _mm512_srli_epi32(singles, (unsigned)(j - to));
     return _mm512_and_si512(s, bytes(1 << to));
 }
 
 /* bits 2j, 2j + 1 of every byte, moved to `to` */
 ALWAYS __m512i bit_pair(__m512i pairs, int j, int to)
 {
-    __m512i s = 2 * j < to ? _mm512_slli_epi32(pairs, (unsigned)(to - 2 * j)) : _mm512_srli_epi32(pairs, (unsigned)(2 * j - to));
+    __m512i s = 2 * j < to ? _mm512_slli_epi32(pairs, (unsigned)(to - 2 * j))
+                           : _mm512_srli_epi32(pairs, (unsigned)(2 * j - to));
     return _mm512_and_si512(s, bytes(3 << to));
 }
 
@@ -191,8 +193,7 @@ ALWAYS void open_q8_0(unit *u, const unsigned char *header, const unsigned char 
 {
     (void)header, (void)i;
     u->d = load_halves(p);
-    UNROLL for (int j = 0; j < 8; j++)
-        u->q[j] = load(p + 32 + 64 * j);
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] = load(p + 32 + 64 * j);
 }
 
 ALWAYS void open_q4_0(unit *u, const unsigned char *header, const unsigned char *p, int i)
@@ -214,8 +215,8 @@ ALWAYS void open_fifth_bits(unit *u, const unsigned char *p)
 {
     __m512i singles = load(p);
     open_nibbles(u, p + 64);
-    UNROLL for (int j = 0; j < 8; j++)
-        u->q[j] = _mm512_or_si512(u->q[j], single_bit(singles, j, 4));
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] =
+        _mm512_or_si512(u->q[j], single_bit(singles, j, 4));
 }
 
 ALWAYS void open_q5_0(unit *u, const unsigned char *header, const unsigned char *p, int i)
@@ -236,15 +237,14 @@ ALWAYS void open_q5_1(unit *u, const unsigned char *header, const unsigned char 
 ALWAYS void look_up(unit *u, __m128i table)
 {
     __m512i t = _mm512_broadcast_i32x4(table);
-    UNROLL for (int j = 0; j < 8; j++)
-        u->q[j] = _mm512_shuffle_epi8(t, u->q[j]);
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] = _mm512_shuffle_epi8(t, u->q[j]);
 }
 
 /* the values of IQ4_NL and IQ4_XS plus 128 */
 ALWAYS void look_up_iq4(unit *u)
 {
-    look_up(u, _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char)129, (char)141, (char)153, (char)166, (char)181, (char)197,
-                             (char)217, (char)241));
+    look_up(u, _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char)129, (char)141, (char)153,
+                             (char)166, (char)181, (char)197, (char)217, (char)241));
 }
 
 ALWAYS void open_iq4_nl(unit *u, const unsigned char *header, const unsigned char *p, int i)
@@ -259,9 +259,11 @@ ALWAYS void open_mxfp4(unit *u, const unsigned char *header, const unsigned char
     __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
     __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
     __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
-    u->d = AS_FLOAT(_mm512_mask_blend_epi32(_mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2)), normal, tiny));
+    u->d = AS_FLOAT(
+        _mm512_mask_blend_epi32(_mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2)), normal, tiny));
     open_nibbles(u, p + 16);
-    look_up(u, _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)); /* doubled, plus 12 */
+    look_up(u, _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4,
+                             0)); /* doubled, plus 12 */
 }
 
 /* Scales and minima of Q4_K and Q5_K: three words of a row's header, see q4_k_scales in types.c. */
@@ -274,7 +276,8 @@ ALWAYS void open_k_scales(unit *u, const unsigned char *header, int i)
     } else {
         __m512i c = shift_right(load(header + 192), 8 * (i - 4));
         scale = _mm512_or_si512(low_bits(c, 15), low_bits(shift_right(a, 8 * (i - 4) + 2), 48));
-        minimum = _mm512_or_si512(low_bits(_mm512_srli_epi32(c, 4), 15), low_bits(shift_right(b, 8 * (i - 4) + 2), 48));
+        minimum = _mm512_or_si512(low_bits(_mm512_srli_epi32(c, 4), 15),
+                                  low_bits(shift_right(b, 8 * (i - 4) + 2), 48));
     }
     u->d = _mm512_mul_ps(load_halves(header), _mm512_cvtepi32_ps(scale));
     u->m = lanes_negate(_mm512_mul_ps(load_halves(header + 32), _mm512_cvtepi32_ps(minimum)));
@@ -300,8 +303,8 @@ ALWAYS void open_q6_k(unit *u, const unsigned char *header, const unsigned char 
     u->s[0] = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(scales, 24), 24));
     u->s[1] = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(scales, 16), 24));
     open_nibbles(u, p + 128);
-    UNROLL for (int j = 0; j < 8; j++)
-        u->q[j] = _mm512_or_si512(u->q[j], bit_pair(pairs[j / 4], j % 4, 4));
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] =
+        _mm512_or_si512(u->q[j], bit_pair(pairs[j / 4], j % 4, 4));
 }
 
 ALWAYS void open_q3_k(unit *u, const unsigned char *header, const unsigned char *p, int i)
@@ -311,13 +314,14 @@ ALWAYS void open_q3_k(unit *u, const unsigned char *header, const unsigned char 
     UNROLL for (int h = 0; h < 2; h++)
     {
         int s = 2 * i + h, low = s & 7;
-        __m512i a = shift_right(load(header + 32 + 64 * (low / 4)), 8 * (low % 4) + (s < 8 ? 0 : 4));
+        __m512i a =
+            shift_right(load(header + 32 + 64 * (low / 4)), 8 * (low % 4) + (s < 8 ? 0 : 4));
         __m512i b = shift_right(load(header + 160), 8 * (s % 4) + 2 * (s / 4));
         a = _mm512_or_si512(low_bits(a, 15), _mm512_slli_epi32(low_bits(b, 3), 4));
         u->s[h] = _mm512_cvtepi32_ps(_mm512_sub_epi32(a, _mm512_set1_epi32(32)));
     }
-    UNROLL for (int j = 0; j < 8; j++)
-        u->q[j] = _mm512_or_si512(bit_pair(pairs[j / 4], j % 4, 0), single_bit(singles, j, 2));
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] =
+        _mm512_or_si512(bit_pair(pairs[j / 4], j % 4, 0), single_bit(singles, j, 2));
 }
 
 ALWAYS void open_q2_k(unit *u, const unsigned char *header, const unsigned char *p, int i)
@@ -330,13 +334,13 @@ ALWAYS void open_q2_k(unit *u, const unsigned char *header, const unsigned char 
     u->s[1] = _mm512_cvtepi32_ps(low_bits(_mm512_srli_epi32(scales, 8), 15));
     u->j[0] = _mm512_cvtepi32_ps(low_bits(_mm512_srli_epi32(scales, 4), 15));
     u->j[1] = _mm512_cvtepi32_ps(low_bits(_mm512_srli_epi32(scales, 12), 15));
-    UNROLL for (int j = 0; j < 8; j++)
-        u->q[j] = bit_pair(pairs[j / 4], j % 4, 0);
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] = bit_pair(pairs[j / 4], j % 4, 0);
 }
 
 ALWAYS void open_iq4_xs(unit *u, const unsigned char *header, const unsigned char *p, int i)
 {
-    __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(header + 32)));
+    __m512i high =
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(header + 32)));
     __m512i low = low_bits(shift_right(load(header + 64), 4 * i), 15);
     high = _mm512_slli_epi32(low_bits(shift_right(high, 2 * i), 3), 4);
     __m512i scale = _mm512_sub_epi32(_mm512_or_si512(low, high), _mm512_set1_epi32(32));
@@ -375,11 +379,13 @@ ALWAYS __m512i dot(shape s, __m512i acc, __m512i u, __m512i x)
 
 ALWAYS __m512i bias_pair(int first, int second)
 {
-    return _mm512_set1_epi32((int)((uint32_t)(-first & 0xFFFF) | (uint32_t)(-second & 0xFFFF) << 16));
+    return _mm512_set1_epi32(
+        (int)((uint32_t)(-first & 0xFFFF) | (uint32_t)(-second & 0xFFFF) << 16));
 }
 
 /* acc after one block, given the exact integers of its halves (or of the whole in i0) */
-ALWAYS __m512 block_end(shape s, const unit *u, __m512i i0, __m512i i1, const kernel_act *x, __m512i sums, __m512 acc)
+ALWAYS __m512 block_end(shape s, const unit *u, __m512i i0, __m512i i1, const kernel_act *x,
+                        __m512i sums, __m512 acc)
 {
     __m512 scale = _mm512_set1_ps(x->scale), whole = _mm512_cvtepi32_ps(i0);
     if (s.kind >= HALVES) /* integers under 2^24: exact */
@@ -407,15 +413,18 @@ typedef struct wide_sums {
 ALWAYS void add_leaf(wide_sums *sums, __m512 v)
 {
     __m512d m = _mm512_set1_pd(LEAF_ROUND);
-    __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(v)), b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+    __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(v)),
+            b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
     sums->low = _mm512_add_pd(sums->low, _mm512_sub_pd(_mm512_add_pd(a, m), m));
     sums->high = _mm512_add_pd(sums->high, _mm512_sub_pd(_mm512_add_pd(b, m), m));
 }
 
 /* Writes 16 rows of token t; rows beyond the matrix are left alone. */
-ALWAYS bool write_rows(const kernel_product *p, int64_t strip, int64_t t, __m512 acc, const wide_sums *sums)
+ALWAYS bool write_rows(const kernel_product *p, int64_t strip, int64_t t, __m512 acc,
+                       const wide_sums *sums)
 {
-    int64_t row = strip * KERNEL_TILE_ROWS, n = BASE_MIN(KERNEL_TILE_ROWS, p->w->rows - row), at = t * p->dst_stride + row;
+    int64_t row = strip * KERNEL_TILE_ROWS, n = BASE_MIN(KERNEL_TILE_ROWS, p->w->rows - row),
+            at = t * p->dst_stride + row;
     __mmask16 mask = lanes_mask((int)n);
     if (p->output == KERNEL_F32) {
         _mm512_mask_storeu_ps((float *)p->dst + at, mask, acc);
@@ -453,7 +462,8 @@ ALWAYS void vec_step(const kernel_type *type, int run_units, vec_place *at)
     }
 }
 
-ALWAYS __m512 vec_block(shape s, const unit *u, const __m512i *x4, const kernel_act *x, __m512i sums, __m512 acc)
+ALWAYS __m512 vec_block(shape s, const unit *u, const __m512i *x4, const kernel_act *x,
+                        __m512i sums, __m512 acc)
 {
     __m512i i0, i1;
     if (s.kind >= HALVES) {
@@ -474,17 +484,19 @@ ALWAYS __m512 vec_block(shape s, const unit *u, const __m512i *x4, const kernel_
 }
 
 /* n_streams strips, `step` strips apart, against one token. */
-ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int run_units, int unit_lines, int n_streams, int64_t strip,
-                       int64_t step)
+ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int run_units,
+                       int unit_lines, int n_streams, int64_t strip, int64_t step)
 {
     const kernel_matrix *w = p->w;
     const kernel_type *type = w->type;
     const unsigned char *base[VEC_STREAMS];
     __m512 acc[VEC_STREAMS];
     wide_sums sums[VEC_STREAMS];
-    vec_place at = {0, (uint64_t)type->header_bytes, (int)(w->column_begin / KERNEL_UNIT % run_units)};
+    vec_place at = {0, (uint64_t)type->header_bytes,
+                    (int)(w->column_begin / KERNEL_UNIT % run_units)};
     const kernel_act *x = p->x;
-    int64_t left = (w->column_end - w->column_begin) / KERNEL_UNIT, leaf = p->output == KERNEL_F32 ? left : p->leaf / KERNEL_UNIT;
+    int64_t left = (w->column_end - w->column_begin) / KERNEL_UNIT,
+            leaf = p->output == KERNEL_F32 ? left : p->leaf / KERNEL_UNIT;
     UNROLL for (int i = 0; i < n_streams; i++)
     {
         base[i] = (const unsigned char *)w->tiles + (uint64_t)(strip + i * step) * w->strip_bytes;
@@ -494,34 +506,33 @@ ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int ru
     while (left > 0) {
         int64_t n = BASE_MIN(leaf, left);
         left -= n;
-        UNROLL for (int i = 0; i < n_streams; i++)
-            acc[i] = _mm512_setzero_ps();
+        UNROLL for (int i = 0; i < n_streams; i++) acc[i] = _mm512_setzero_ps();
         for (; n > 0; n--, x++) {
             __m512i x4[8], halves = half_sums(x);
-            UNROLL for (int j = 0; j < 8; j++)
-                x4[j] = four_columns(x, j);
+            UNROLL for (int j = 0; j < 8; j++) x4[j] = four_columns(x, j);
             UNROLL for (int i = 0; i < n_streams; i++)
             {
                 unit u;
                 for (int line = 0; line < unit_lines; line++)
-                    _mm_prefetch((const char *)base[i] + at.unit + VEC_AHEAD + 64 * line, _MM_HINT_T0);
+                    _mm_prefetch((const char *)base[i] + at.unit + VEC_AHEAD + 64 * line,
+                                 _MM_HINT_T0);
                 open(&u, base[i] + at.header, base[i] + at.unit, at.in_run);
                 acc[i] = vec_block(s, &u, x4, x, halves, acc[i]);
             }
             vec_step(type, run_units, &at);
         }
         if (p->output != KERNEL_F32)
-            UNROLL for (int i = 0; i < n_streams; i++)
-                add_leaf(&sums[i], acc[i]);
+            UNROLL for (int i = 0; i < n_streams; i++) add_leaf(&sums[i], acc[i]);
     }
     bool good = true;
-    UNROLL for (int i = 0; i < n_streams; i++)
-        good &= write_rows(p, strip + i * step, 0, acc[i], &sums[i]);
+    UNROLL for (int i = 0; i < n_streams; i++) good &=
+        write_rows(p, strip + i * step, 0, acc[i], &sums[i]);
     return good;
 }
 
 /* The streams run through equal shares of the strips, each from start to end, so that prefetching runs on into the next strip. */
-ALWAYS bool vec_product(const kernel_product *p, open_unit *open, shape s, int run_units, int unit_lines, int64_t begin, int64_t end)
+ALWAYS bool vec_product(const kernel_product *p, open_unit *open, shape s, int run_units,
+                        int unit_lines, int64_t begin, int64_t end)
 {
     bool good = true;
     int64_t n = end - begin, share = n / VEC_STREAMS, strip = begin + share * VEC_STREAMS;
@@ -549,8 +560,8 @@ typedef struct mat_scratch {
 } mat_scratch;
 
 /* n_tokens (constant) tokens against n_units units of n_strips (constant) strips. x: the first token's block of the first unit. */
-ALWAYS void mat_chunk(shape s, mat_scratch *m, int n_units, int n_strips, int n_tokens, __m512 (*acc)[MAT_STRIPS],
-                      const char *x, uint64_t x_bytes)
+ALWAYS void mat_chunk(shape s, mat_scratch *m, int n_units, int n_strips, int n_tokens,
+                      __m512 (*acc)[MAT_STRIPS], const char *x, uint64_t x_bytes)
 {
     for (int k = 0; k < n_units; k++, x += sizeof(kernel_act)) {
         const unit *units = m->units[k];
@@ -561,14 +572,16 @@ ALWAYS void mat_chunk(shape s, mat_scratch *m, int n_units, int n_strips, int n_
             UNROLL for (int r = 0; r < n_strips; r++)
             {
                 i0[t][r] = _mm512_madd_epi16(sums, m->bias[0]);
-                i1[t][r] = s.kind >= HALVES ? _mm512_madd_epi16(sums, m->bias[1]) : _mm512_setzero_si512();
+                i1[t][r] =
+                    s.kind >= HALVES ? _mm512_madd_epi16(sums, m->bias[1]) : _mm512_setzero_si512();
             }
         }
         UNROLL for (int j = 0; j < 8; j++)
         {
             UNROLL for (int t = 0; t < n_tokens; t++)
             {
-                __m512i x4 = four_columns((const kernel_act *)(const void *)(x + (uint64_t)t * x_bytes), j);
+                __m512i x4 =
+                    four_columns((const kernel_act *)(const void *)(x + (uint64_t)t * x_bytes), j);
                 UNROLL for (int r = 0; r < n_strips; r++)
                 {
                     if (s.kind >= HALVES && j >= 4)
@@ -582,8 +595,8 @@ ALWAYS void mat_chunk(shape s, mat_scratch *m, int n_units, int n_strips, int n_
         {
             const kernel_act *a = (const kernel_act *)(const void *)(x + (uint64_t)t * x_bytes);
             __m512i sums = half_sums(a);
-            UNROLL for (int r = 0; r < n_strips; r++)
-                acc[t][r] = block_end(s, &units[r], i0[t][r], i1[t][r], a, sums, acc[t][r]);
+            UNROLL for (int r = 0; r < n_strips; r++) acc[t][r] =
+                block_end(s, &units[r], i0[t][r], i1[t][r], a, sums, acc[t][r]);
         }
     }
 }
@@ -591,10 +604,11 @@ ALWAYS void mat_chunk(shape s, mat_scratch *m, int n_units, int n_strips, int n_
 /* All tokens of a block (up to 64) against the opened units; one function per kind and number of strips. */
 typedef void mat_tokens(mat_scratch *m, int n_units, int n, const char *x, uint64_t x_bytes);
 
-#define MAT_TOKENS_OF(name, kind_of, wide, n_strips)                                                  \
-    static void mat_##name##_##n_strips(mat_scratch *m, int n_units, int n, const char *x, uint64_t x_bytes) \
+#define MAT_TOKENS_OF(name, kind_of, wide, n_strips)                                               \
+    static void mat_##name##_##n_strips(mat_scratch *m, int n_units, int n, const char *x,         \
+                                        uint64_t x_bytes)                                          \
     {                                                                                              \
-        const shape s = {kind_of, 0, wide};                                                           \
+        const shape s = {kind_of, 0, wide};                                                        \
         int t = 0;                                                                                 \
         for (; t + 8 <= n && s.kind < HALVES; t += 8) /* 16 integer sums in registers */           \
             mat_chunk(s, m, n_units, n_strips, 8, m->acc + t, x + (uint64_t)t * x_bytes, x_bytes); \
@@ -618,7 +632,9 @@ ALWAYS mat_tokens *mat_tokens_of(shape s, int n_strips)
 {
     switch (s.kind) {
     case PLAIN:
-        return s.wide ? n_strips == 1 ? mat_wide_1 : mat_wide_2 : n_strips == 1 ? mat_plain_1 : mat_plain_2;
+        return s.wide          ? n_strips == 1 ? mat_wide_1 : mat_wide_2
+               : n_strips == 1 ? mat_plain_1
+                               : mat_plain_2;
     case MINIMUM:
         return n_strips == 1 ? mat_minimum_1 : mat_minimum_2;
     case HALVES:
@@ -637,14 +653,15 @@ static void mat_end_leaf(mat_scratch *m, int n, int n_strips)
         }
 }
 
-ALWAYS bool mat_strips(const kernel_product *p, open_unit *open, shape s, int run_units, int n_strips, int64_t strip, int64_t t0,
-                       int n, mat_scratch *m)
+ALWAYS bool mat_strips(const kernel_product *p, open_unit *open, shape s, int run_units,
+                       int n_strips, int64_t strip, int64_t t0, int n, mat_scratch *m)
 {
     const kernel_matrix *w = p->w;
     const kernel_type *type = w->type;
     const unsigned char *base = (const unsigned char *)w->tiles + (uint64_t)strip * w->strip_bytes;
     const char *x = (const char *)p->x + (uint64_t)t0 * p->x_bytes;
-    vec_place at = {0, (uint64_t)type->header_bytes, (int)(w->column_begin / KERNEL_UNIT % run_units)};
+    vec_place at = {0, (uint64_t)type->header_bytes,
+                    (int)(w->column_begin / KERNEL_UNIT % run_units)};
     int64_t left = (w->column_end - w->column_begin) / KERNEL_UNIT;
     int chunk = p->output == KERNEL_F32 ? MAT_UNITS : p->leaf / KERNEL_UNIT;
     for (int t = 0; t < n; t++)
@@ -674,7 +691,8 @@ ALWAYS bool mat_strips(const kernel_product *p, open_unit *open, shape s, int ru
     return good;
 }
 
-ALWAYS bool mat_product(const kernel_product *p, open_unit *open, shape s, int run_units, int64_t begin, int64_t end)
+ALWAYS bool mat_product(const kernel_product *p, open_unit *open, shape s, int run_units,
+                        int64_t begin, int64_t end)
 {
     mat_scratch m;
     bool good = true;
@@ -724,7 +742,9 @@ ALWAYS void fill_unit(__m512 *dst, const unit *u, shape s)
     {
         int h = j / 4;
         __m512 d = s.kind >= HALVES ? _mm512_mul_ps(u->d, u->s[h]) : u->d;
-        __m512 m = s.kind == HALVES_MINIMUM ? _mm512_mul_ps(u->m, u->j[h]) : s.kind == MINIMUM ? u->m : _mm512_setzero_ps();
+        __m512 m = s.kind == HALVES_MINIMUM ? _mm512_mul_ps(u->m, u->j[h])
+                   : s.kind == MINIMUM      ? u->m
+                                            : _mm512_setzero_ps();
         UNROLL for (int b = 0; b < 4; b++)
         {
             __m512i q = low_bits(_mm512_srli_epi32(u->q[j], (unsigned)(8 * b)), 255);
@@ -740,47 +760,47 @@ ALWAYS __m512 float_value(const __m512 *acc)
 }
 
 /* One token, float types: n_streams strips at once, weights straight from memory. */
-ALWAYS bool float_vec_strips(const kernel_product *p, int type, int n_streams, int64_t strip, int64_t step)
+ALWAYS bool float_vec_strips(const kernel_product *p, int type, int n_streams, int64_t strip,
+                             int64_t step)
 {
     const kernel_matrix *w = p->w;
     const unsigned char *base[VEC_STREAMS];
     __m512 acc[VEC_STREAMS][4];
     wide_sums sums[VEC_STREAMS];
     const float *x = p->x;
-    int64_t columns = w->column_end - w->column_begin, leaf = p->output == KERNEL_F32 ? columns : p->leaf;
+    int64_t columns = w->column_end - w->column_begin,
+            leaf = p->output == KERNEL_F32 ? columns : p->leaf;
     int column_bytes = type == TYPE_F32 ? 64 : 32;
     UNROLL for (int i = 0; i < n_streams; i++)
     {
         base[i] = (const unsigned char *)w->tiles + (uint64_t)(strip + i * step) * w->strip_bytes;
         sums[i].low = sums[i].high = _mm512_setzero_pd();
-        UNROLL for (int a = 0; a < 4; a++)
-            acc[i][a] = _mm512_setzero_ps();
+        UNROLL for (int a = 0; a < 4; a++) acc[i][a] = _mm512_setzero_ps();
     }
     for (int64_t c = 0; c < columns;) {
         int64_t end = BASE_MIN(c + leaf, columns);
-        UNROLL for (int i = 0; i < n_streams; i++)
-            UNROLL for (int a = 0; a < 4; a++)
-                acc[i][a] = _mm512_setzero_ps();
+        UNROLL for (int i = 0; i < n_streams; i++) UNROLL for (int a = 0; a < 4; a++) acc[i][a] =
+            _mm512_setzero_ps();
         for (; c + 4 <= end; c += 4) {
             UNROLL for (int i = 0; i < n_streams; i++)
             {
                 const unsigned char *from = base[i] + c * column_bytes;
                 for (int line = 0; line < column_bytes * 4 / 64; line++)
                     _mm_prefetch((const char *)from + VEC_AHEAD + 64 * line, _MM_HINT_T0);
-                UNROLL for (int a = 0; a < 4; a++)
-                    acc[i][a] = _mm512_fmadd_ps(float_load(from, type, a), _mm512_set1_ps(x[c + a]), acc[i][a]);
+                UNROLL for (int a = 0; a < 4; a++) acc[i][a] =
+                    _mm512_fmadd_ps(float_load(from, type, a), _mm512_set1_ps(x[c + a]), acc[i][a]);
             }
         }
         for (; c < end; c++)
-            UNROLL for (int i = 0; i < n_streams; i++)
-                acc[i][c & 3] = _mm512_fmadd_ps(float_load(base[i] + c * column_bytes, type, 0), _mm512_set1_ps(x[c]), acc[i][c & 3]);
+            UNROLL for (int i = 0; i < n_streams; i++) acc[i][c & 3] =
+                _mm512_fmadd_ps(float_load(base[i] + c * column_bytes, type, 0),
+                                _mm512_set1_ps(x[c]), acc[i][c & 3]);
         if (p->output != KERNEL_F32)
-            UNROLL for (int i = 0; i < n_streams; i++)
-                add_leaf(&sums[i], float_value(acc[i]));
+            UNROLL for (int i = 0; i < n_streams; i++) add_leaf(&sums[i], float_value(acc[i]));
     }
     bool good = true;
-    UNROLL for (int i = 0; i < n_streams; i++)
-        good &= write_rows(p, strip + i * step, 0, float_value(acc[i]), &sums[i]);
+    UNROLL for (int i = 0; i < n_streams; i++) good &=
+        write_rows(p, strip + i * step, 0, float_value(acc[i]), &sums[i]);
     return good;
 }
 
@@ -804,13 +824,13 @@ typedef struct float_scratch {
 } float_scratch;
 
 /* n_tokens (constant) tokens against `columns` columns of the strip in scratch. */
-ALWAYS void float_chunk(const __m512 *w, int columns, int n_tokens, __m512 (*acc)[4], const char *x, uint64_t x_bytes)
+ALWAYS void float_chunk(const __m512 *w, int columns, int n_tokens, __m512 (*acc)[4], const char *x,
+                        uint64_t x_bytes)
 {
     __m512 sum[FLOAT_GROUP][4];
     int c = 0;
-    UNROLL for (int t = 0; t < n_tokens; t++)
-        UNROLL for (int a = 0; a < 4; a++)
-            sum[t][a] = acc[t][a];
+    UNROLL for (int t = 0; t < n_tokens; t++) UNROLL for (int a = 0; a < 4; a++) sum[t][a] =
+        acc[t][a];
     for (; c + 4 <= columns; c += 4)
         UNROLL for (int a = 0; a < 4; a++)
         {
@@ -821,9 +841,8 @@ ALWAYS void float_chunk(const __m512 *w, int columns, int n_tokens, __m512 (*acc
                 sum[t][a] = _mm512_fmadd_ps(weights, _mm512_set1_ps(row[c + a]), sum[t][a]);
             }
         }
-    UNROLL for (int t = 0; t < n_tokens; t++)
-        UNROLL for (int a = 0; a < 4; a++)
-            acc[t][a] = sum[t][a];
+    UNROLL for (int t = 0; t < n_tokens; t++) UNROLL for (int a = 0; a < 4; a++) acc[t][a] =
+        sum[t][a];
     for (; c < columns; c++)
         for (int t = 0; t < n_tokens; t++) {
             const float *row = (const float *)(const void *)(x + (uint64_t)t * x_bytes);
@@ -831,7 +850,8 @@ ALWAYS void float_chunk(const __m512 *w, int columns, int n_tokens, __m512 (*acc
         }
 }
 
-static void float_tokens(const __m512 *w, int columns, int n, __m512 (*acc)[4], const char *x, uint64_t x_bytes)
+static void float_tokens(const __m512 *w, int columns, int n, __m512 (*acc)[4], const char *x,
+                         uint64_t x_bytes)
 {
     int t = 0;
     for (; t + FLOAT_GROUP <= n; t += FLOAT_GROUP)
@@ -842,13 +862,15 @@ static void float_tokens(const __m512 *w, int columns, int n, __m512 (*acc)[4], 
         float_chunk(w, columns, 1, acc + t, x + (uint64_t)t * x_bytes, x_bytes);
 }
 
-ALWAYS bool float_strip(const kernel_product *p, fill_floats *fill, int64_t strip, int64_t t0, int n, float_scratch *m)
+ALWAYS bool float_strip(const kernel_product *p, fill_floats *fill, int64_t strip, int64_t t0,
+                        int n, float_scratch *m)
 {
     const kernel_matrix *w = p->w;
     const kernel_type *type = w->type;
     const unsigned char *base = (const unsigned char *)w->tiles + (uint64_t)strip * w->strip_bytes;
     const char *x = (const char *)p->x + (uint64_t)t0 * p->x_bytes;
-    vec_place at = {0, (uint64_t)type->header_bytes, (int)(w->column_begin / KERNEL_UNIT % type->run_units)};
+    vec_place at = {0, (uint64_t)type->header_bytes,
+                    (int)(w->column_begin / KERNEL_UNIT % type->run_units)};
     int64_t left = w->column_end - w->column_begin, until_leaf = p->leaf;
     memset(m->acc, 0, (size_t)n * sizeof m->acc[0]);
     memset(m->sums, 0, (size_t)n * sizeof m->sums[0]);
@@ -883,7 +905,8 @@ ALWAYS bool float_mat(const kernel_product *p, fill_floats *fill, int64_t begin,
     bool good = true;
     for (int64_t t = 0; t < p->n_tokens; t += FLOAT_TOKENS)
         for (int64_t strip = begin; strip < end; strip++)
-            good &= float_strip(p, fill, strip, t, (int)BASE_MIN(FLOAT_TOKENS, p->n_tokens - t), &m);
+            good &=
+                float_strip(p, fill, strip, t, (int)BASE_MIN(FLOAT_TOKENS, p->n_tokens - t), &m);
     return good;
 }
 
@@ -902,10 +925,12 @@ ALWAYS bool float_mat(const kernel_product *p, fill_floats *fill, int64_t begin,
     {                                                                                              \
         const shape s = {kind, bias, wide};                                                        \
         if (p->n_tokens == 1)                                                                      \
-            return vec_product(p, open_##name, s, run_units, ((unit_bytes) + 63) / 64, begin, end); \
+            return vec_product(p, open_##name, s, run_units, ((unit_bytes) + 63) / 64, begin,      \
+                               end);                                                               \
         return mat_product(p, open_##name, s, run_units, begin, end);                              \
     }                                                                                              \
-    ALWAYS void fill_##name(__m512 *dst, const unsigned char *header, const unsigned char *p, int i) \
+    ALWAYS void fill_##name(__m512 *dst, const unsigned char *header, const unsigned char *p,      \
+                            int i)                                                                 \
     {                                                                                              \
         unit u;                                                                                    \
         open_##name(&u, header, p, i);                                                             \
@@ -934,35 +959,18 @@ QUANTISED_PRODUCT(iq4_xs, PLAIN, 128, true, 8, 272)
 QUANTISED_PRODUCT(mxfp4, PLAIN, 12, false, 1, 272)
 
 #define PRODUCT_ROWS                                                                               \
-    .product = {[TYPE_F32] = product_f32,                                                          \
-                [TYPE_F16] = product_f16,                                                          \
-                [TYPE_BF16] = product_bf16,                                                        \
-                [TYPE_Q8_0] = product_q8_0,                                                        \
-                [TYPE_Q4_0] = product_q4_0,                                                        \
-                [TYPE_Q4_K] = product_q4_k,                                                        \
-                [TYPE_Q6_K] = product_q6_k,                                                        \
-                [TYPE_Q4_1] = product_q4_1,                                                        \
-                [TYPE_Q5_0] = product_q5_0,                                                        \
-                [TYPE_Q5_1] = product_q5_1,                                                        \
-                [TYPE_Q2_K] = product_q2_k,                                                        \
-                [TYPE_Q3_K] = product_q3_k,                                                        \
-                [TYPE_Q5_K] = product_q5_k,                                                        \
-                [TYPE_IQ4_NL] = product_iq4_nl,                                                    \
-                [TYPE_IQ4_XS] = product_iq4_xs,                                                    \
-                [TYPE_MXFP4] = product_mxfp4},                                                     \
-    .product_exact = {[TYPE_F32] = product_f32,                                                    \
-                      [TYPE_F16] = product_f16,                                                    \
-                      [TYPE_BF16] = product_bf16,                                                  \
-                      [TYPE_Q8_0] = exact_q8_0,                                                    \
-                      [TYPE_Q4_0] = exact_q4_0,                                                    \
-                      [TYPE_Q4_K] = exact_q4_k,                                                    \
-                      [TYPE_Q6_K] = exact_q6_k,                                                    \
-                      [TYPE_Q4_1] = exact_q4_1,                                                    \
-                      [TYPE_Q5_0] = exact_q5_0,                                                    \
-                      [TYPE_Q5_1] = exact_q5_1,                                                    \
-                      [TYPE_Q2_K] = exact_q2_k,                                                    \
-                      [TYPE_Q3_K] = exact_q3_k,                                                    \
-                      [TYPE_Q5_K] = exact_q5_k,                                                    \
-                      [TYPE_IQ4_NL] = exact_iq4_nl,                                                \
-                      [TYPE_IQ4_XS] = exact_iq4_xs,                                                \
-                      [TYPE_MXFP4] = exact_mxfp4}
+    .product = {[TYPE_F32] = product_f32,       [TYPE_F16] = product_f16,                          \
+                [TYPE_BF16] = product_bf16,     [TYPE_Q8_0] = product_q8_0,                        \
+                [TYPE_Q4_0] = product_q4_0,     [TYPE_Q4_K] = product_q4_k,                        \
+                [TYPE_Q6_K] = product_q6_k,     [TYPE_Q4_1] = product_q4_1,                        \
+                [TYPE_Q5_0] = product_q5_0,     [TYPE_Q5_1] = product_q5_1,                        \
+                [TYPE_Q2_K] = product_q2_k,     [TYPE_Q3_K] = product_q3_k,                        \
+                [TYPE_Q5_K] = product_q5_k,     [TYPE_IQ4_NL] = product_iq4_nl,                    \
+                [TYPE_IQ4_XS] = product_iq4_xs, [TYPE_MXFP4] = product_mxfp4},                     \
+    .product_exact = {                                                                             \
+        [TYPE_F32] = product_f32,  [TYPE_F16] = product_f16,     [TYPE_BF16] = product_bf16,       \
+        [TYPE_Q8_0] = exact_q8_0,  [TYPE_Q4_0] = exact_q4_0,     [TYPE_Q4_K] = exact_q4_k,         \
+        [TYPE_Q6_K] = exact_q6_k,  [TYPE_Q4_1] = exact_q4_1,     [TYPE_Q5_0] = exact_q5_0,         \
+        [TYPE_Q5_1] = exact_q5_1,  [TYPE_Q2_K] = exact_q2_k,     [TYPE_Q3_K] = exact_q3_k,         \
+        [TYPE_Q5_K] = exact_q5_k,  [TYPE_IQ4_NL] = exact_iq4_nl, [TYPE_IQ4_XS] = exact_iq4_xs,     \
+        [TYPE_MXFP4] = exact_mxfp4}

@@ -55,7 +55,8 @@ static void check_type(const kernel_type *type, const char *folder)
     kernel_dequantise(type, got, blocks, n);
     for (int64_t i = 0; i < n; i++)
         if (!close_enough(got[i], expected[i]))
-            fail_msg("%s[%lld]: expected %.9g, got %.9g", type->name, (long long)i, (double)expected[i], (double)got[i]);
+            fail_msg("%s[%lld]: expected %.9g, got %.9g", type->name, (long long)i,
+                     (double)expected[i], (double)got[i]);
     free(blocks);
     free(expected);
     free(got);
@@ -94,26 +95,31 @@ static void test_table(void **state)
         assert_int_equal(t->run_units * KERNEL_UNIT % t->block_elements, 0);
         /* tiles have the bytes of the file */
         assert_int_equal(t->header_bytes + t->run_units * t->unit_bytes,
-                         KERNEL_TILE_ROWS * t->run_units * KERNEL_UNIT / t->block_elements * t->block_bytes);
-        assert_true(t->unit_bytes <= KERNEL_TILE_ROWS * ROW_UNIT_MAX && t->header_bytes <= KERNEL_TILE_ROWS * ROW_HEADER_MAX);
+                         KERNEL_TILE_ROWS * t->run_units * KERNEL_UNIT / t->block_elements *
+                             t->block_bytes);
+        assert_true(t->unit_bytes <= KERNEL_TILE_ROWS * ROW_UNIT_MAX &&
+                    t->header_bytes <= KERNEL_TILE_ROWS * ROW_HEADER_MAX);
     }
     assert_null(kernel_type_find(4));
     assert_null(kernel_type_find(-1));
 }
 
 /* Rows packed with a cut come back as the dequantised rows, and the strip is exactly as long as promised. */
-static void check_cut(const kernel_type *type, const unsigned char *file, int64_t whole, int64_t begin, int64_t end, int rows)
+static void check_cut(const kernel_type *type, const unsigned char *file, int64_t whole,
+                      int64_t begin, int64_t end, int rows)
 {
     uint64_t strip = kernel_strip_bytes(type, begin, end);
     int64_t strips = kernel_strips(rows);
     unsigned char *tiles = malloc((size_t)strips * strip + 1);
-    float *row = malloc((size_t)whole * sizeof(float)), *got = malloc((size_t)whole * sizeof(float));
+    float *row = malloc((size_t)whole * sizeof(float)),
+          *got = malloc((size_t)whole * sizeof(float));
     assert_true(tiles && row && got);
     uint64_t row_bytes = kernel_row_bytes(type, whole);
     memset(tiles, 0xA5, (size_t)strips * strip + 1);
     for (int64_t s = 0; s < strips; s++) {
         int n = (int)BASE_MIN(KERNEL_TILE_ROWS, rows - s * KERNEL_TILE_ROWS);
-        kernel_pack(type, tiles + (uint64_t)s * strip, file + (uint64_t)s * KERNEL_TILE_ROWS * row_bytes, row_bytes, n, begin, end);
+        kernel_pack(type, tiles + (uint64_t)s * strip,
+                    file + (uint64_t)s * KERNEL_TILE_ROWS * row_bytes, row_bytes, n, begin, end);
     }
     assert_int_equal(tiles[(size_t)strips * strip], 0xA5);
     const kernel_matrix m = {type, tiles, rows, begin, end, strip};
@@ -141,7 +147,8 @@ static void test_packing(void **state)
     for (int i = 0; i < KERNEL_TYPES; i++) {
         const kernel_type *t = kernel_type_at(i);
         kernel_example_blocks(t, file, ROWS * WHOLE / t->block_elements, (uint64_t)i);
-        const int64_t cuts[][2] = {{0, 768}, {0, 32}, {32, 64}, {224, 288}, {256, 512}, {96, 736}, {736, 768}, {64, 64}};
+        const int64_t cuts[][2] = {{0, 768},   {0, 32},   {32, 64},   {224, 288},
+                                   {256, 512}, {96, 736}, {736, 768}, {64, 64}};
         for (size_t c = 0; c < BASE_COUNT(cuts); c++)
             check_cut(t, file, WHOLE, cuts[c][0], cuts[c][1], ROWS);
         for (int rows = 1; rows <= 17; rows += 5)
@@ -167,8 +174,9 @@ static void test_leaf(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_own_numbers), cmocka_unit_test(test_fixtures), cmocka_unit_test(test_table),
-        cmocka_unit_test(test_packing),     cmocka_unit_test(test_leaf),
+        cmocka_unit_test(test_own_numbers), cmocka_unit_test(test_fixtures),
+        cmocka_unit_test(test_table),       cmocka_unit_test(test_packing),
+        cmocka_unit_test(test_leaf),
     };
     return cmocka_run_group_tests_name("kernel types", tests, NULL, NULL);
 }
