@@ -62,7 +62,7 @@ status sample_scratch_create(sample_scratch **out, int vocabulary, err *e);
 void sample_scratch_destroy(sample_scratch *w);
 
 /* The sampler of one choice: its options and the tokens it has seen. Options are copied, the table is borrowed (static). Takes
- * 8 bytes × vocabulary when a penalty is on, else little. */
+ * 12 bytes × vocabulary when a penalty is on, else little. */
 typedef struct sample sample;
 status sample_create(sample **out, const kernel_table *k, int vocabulary, const sample_options *o,
                      int choice, err *e);
@@ -85,14 +85,14 @@ typedef struct sample_result {
 } sample_result;
 
 typedef struct sample_call {
-    float *logits; /* [V] finite; changed and put back */
+    const float *logits; /* [V], all finite */
     int64_t
         position; /* of the new token in its sequence: prompt tokens + tokens generated so far */
     const uint64_t *allowed; /* [⌈V/64⌉] bits, 1 = may be sampled; NULL = all. From a grammar. */
     int top_logprobs;        /* −1 = no logprobs; else 0..SAMPLE_TOP_MAX alternatives */
 } sample_call;
 
-/* Chooses a token; does not count it (sample_accept does). CORRUPT: a logit is NaN or infinite; INVALID: nothing is allowed. */
+/* Chooses a token; does not count it (sample_accept does). CORRUPT: a logit is NaN or infinite (says which); INVALID: nothing is allowed. */
 status sample_next(sample *s, sample_scratch *w, const sample_call *c, sample_result *out, err *e);
 
 /* The noise itself: standard Gumbel, within −3.2..22.9. */

@@ -1,0 +1,63 @@
+/* What the files of src/sample share: the noise, the row with its block maxima, and candidates. Private. */
+#ifndef SHOAL_SAMPLE_INSIDE_H
+#define SHOAL_SAMPLE_INSIDE_H
+
+#include "sample/sample.h"
+
+enum { BLOCK = 128 }; /* logits under one maximum */
+
+#define EXCLUDED                                                                                   \
+    -1e30f /* the logit of a token that may not be sampled: finite, and exp of it is 0 */
+#define EXCLUDED_MAX -1e29f /* whatever is not above this is excluded */
+#define WEIGHT_ONE                                                                                 \
+    4294967296.0 /* 2^32: weights are exp(s − maximum) in integers, so that their sums are exact in any order */
+
+/* A token that may win. */
+typedef struct candidate {
+    float s; /* logit / temperature */
+    int32_t id;
+    uint64_t weight;
+} candidate;
+
+typedef struct noise_key {
+    uint32_t first, second;
+} noise_key;
+
+/* A row of scores and the greatest of every block of it: passes that look for large values skip blocks. */
+typedef struct scored_row {
+    float *s;         /* [n] */
+    float *block_max; /* [⌈n/BLOCK⌉] */
+    int n, n_blocks;
+    float max; /* of all */
+} scored_row;
+
+struct sample_scratch {
+    int vocabulary;
+    scored_row row, raw;   /* raw.s is not used: it is the caller's */
+    candidate *candidates; /* [vocabulary] */
+    candidate *blocks;     /* [n_blocks] */
+};
+
+/* ---- noise.c ---- */
+noise_key noise_key_of(uint64_t seed, int choice, int64_t position);
+double noise_of(noise_key key, int32_t token);
+/* argmax of s + noise over the whole row, or over candidates; the lower id among equals. Excluded tokens never win over others. */
+int32_t noise_choose_row(const scored_row *row, noise_key key);
+int32_t noise_choose(const candidate *c, int n, noise_key key);
+
+/* ---- select.c ---- */
+/* Fills block_max and max of row from s[n] (may be row->s). */
+void select_blocks(scored_row *row, const float *s, const kernel_table *k);
+int32_t select_first_best(const scored_row *row,
+                          const float *s); /* the lowest id of the greatest value */
+/* The k best, best first among nothing: unordered. Returns how many (fewer than k only when there are fewer that are not excluded). */
+int select_top_k(candidate *out, candidate *blocks, const scored_row *row, const float *s, int k);
+/* Falling, lower id first. */
+void select_sort(candidate *c, int n);
+/* Every token with s ≥ threshold that is not excluded, by rising id. */
+int select_at_least(candidate *out, const scored_row *row, const float *s, float threshold);
+/* Moves the shortest prefix (falling s, rising id) whose weight reaches target to the front; returns its length, n when it never does. */
+int select_mass(candidate *c, int n, double target);
+void select_weigh(candidate *c, int n, float max); /* weight = exp(s − max) */
+
+#endif

@@ -1,0 +1,119 @@
+/*
+ * The noise of contract (d) and the search for the winner.
+ *
+ * (seed, choice, position) are hashed once to a key of 64 bits; a token's 32 random bits are a short mix of its id and the key, the
+ * same 32-bit operations in every lane of a vector. u = (bits + ½)/2^32, noise = −log(−log u) with the kernel's own double log.
+ *
+ * Over a whole vocabulary the logarithms would cost far more than the rest, so bounds come first: −log(−log u) ≤ −log(1 − u), hence a
+ * token can beat the best score so far only if its 1 − u is under e^−(best − s). That is one integer comparison a token, and blocks
+ * whose maximum is too far below are not even hashed. The result is exactly that of scoring every token.
+ */
+#include "sample/inside.h"
+
+#define NOISE_MAX 22.9 /* −log(−log(1 − 2^−33)) is 22.87 */
+#define LIMITS    24
+
+noise_key noise_key_of(uint64_t seed, int choice, int64_t position)
+{
+    uint64_t h = hash_u64((uint64_t)position, hash_u64((uint64_t)choice, seed));
+    return (noise_key){(uint32_t)h, (uint32_t)(h >> 32)};
+}
+
+/* One-to-one in the id for any key, so no two tokens of a step have the same noise. */
+static inline uint32_t random_bits(noise_key key, uint32_t id)
+{
+    uint32_t x = (id ^ key.first) * 0x9E3779B1u;
+    x = (x ^ x >> 16) + key.second;
+    x = (x ^ x >> 15) * 0x7FEB352Du;
+    x = (x ^ x >> 15) * 0x846CA68Bu;
+    return x ^ x >> 16;
+}
+
+static double gumbel(uint32_t bits)
+{
+    double u = ((double)bits + 0.5) * 0x1p-32;
+    return -kernel_log64(-kernel_log64(u));
+}
+
+double noise_of(noise_key key, int32_t token)
+{
+    return gumbel(random_bits(key, (uint32_t)token));
+}
+
+double sample_noise(uint64_t seed, int choice, int64_t position, int32_t token)
+{
+    return noise_of(noise_key_of(seed, choice, position), token);
+}
+
+int32_t noise_choose(const candidate *c, int n, noise_key key)
+{
+    int32_t best_id = c[0].id;
+    double best = (double)c[0].s + noise_of(key, best_id);
+    for (int i = 1; i < n; i++) {
+        double score = (double)c[i].s + noise_of(key, c[i].id);
+        if (score > best || (score == best && c[i].id < best_id)) {
+            best = score;
+            best_id = c[i].id;
+        }
+    }
+    return best_id;
+}
+
+typedef struct best_token {
+    double score;
+    int32_t id;
+} best_token;
+
+static void consider(best_token *best, float s, int32_t id, uint32_t bits)
+{
+    double score = (double)s + gumbel(bits);
+    if (score > best->score || (score == best->score && id < best->id))
+        *best = (best_token){score, id};
+}
+
+/* ~bits below the limit can have a noise above `distance`: 1 − u = (~bits + ½)/2^32 < e^−distance. Rounded up to be safe. */
+static void make_limits(uint32_t limits[LIMITS])
+{
+    for (int d = 0; d < LIMITS; d++) {
+        double limit = kernel_exp64(-(double)d) * 4294967296.0 + 2;
+        limits[d] = limit < 4294967295.0 ? (uint32_t)limit : UINT32_MAX;
+    }
+}
+
+/* One block of up to BLOCK tokens, whose first has the id `first`. limit: see make_limits. */
+static void search_block(best_token *best, const float *s, int n, int32_t first, noise_key key,
+                         uint32_t limit)
+{
+    uint32_t bits[BLOCK];
+    for (uint32_t i = 0; i < BLOCK; i++)
+        bits[i] = random_bits(key, (uint32_t)first + i);
+    for (int at = 0; at < n; at += 16) {
+        uint32_t any = 0;
+        for (int i = 0; i < 16; i++)
+            any |= ~bits[at + i] <= limit;
+        if (!any)
+            continue;
+        int end = BASE_MIN(at + 16, n);
+        for (int i = at; i < end; i++)
+            if (~bits[i] <= limit)
+                consider(best, s[i], first + i, bits[i]);
+    }
+}
+
+int32_t noise_choose_row(const scored_row *row, noise_key key)
+{
+    uint32_t limits[LIMITS];
+    make_limits(limits);
+    int32_t greatest = select_first_best(row, row->s);
+    best_token best = {(double)row->max + noise_of(key, greatest), greatest};
+    for (int b = 0; b < row->n_blocks; b++) {
+        double distance = best.score - (double)row->block_max[b];
+        if (distance > NOISE_MAX || row->block_max[b] <= EXCLUDED_MAX)
+            continue;
+        uint32_t limit = distance < 0 ? UINT32_MAX : limits[(int)distance];
+        int first = b * BLOCK;
+        search_block(&best, row->s + first, BASE_MIN((int)BLOCK, row->n - first), first, key,
+                     limit);
+    }
+    return best.id;
+}

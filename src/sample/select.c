@@ -1,0 +1,154 @@
+/*
+ * Finding the few large values of a long row without sorting it.
+ *
+ * One pass takes the maximum of every block of 128; after it, whoever looks for values above a threshold visits only blocks that have
+ * one. The k-th largest block maximum is a lower bound of the k-th largest value, which makes the threshold for top-k. What passes
+ * is cut by quickselect, by count or by weight. The order is total (falling value, rising id), so results do not depend on the pivots.
+ */
+#include "sample/inside.h"
+
+#include <stdlib.h>
+
+/* ---- blocks ---------------------------------------------------------------------------------------------------- */
+
+void select_blocks(scored_row *row, const float *s, const kernel_table *k)
+{
+    for (int b = 0; b < row->n_blocks; b++) {
+        int first = b * BLOCK;
+        row->block_max[b] = k->max(s + first, BASE_MIN((int)BLOCK, row->n - first));
+    }
+    row->max = k->max(row->block_max, row->n_blocks);
+}
+
+int32_t select_first_best(const scored_row *row, const float *s)
+{
+    int b = 0;
+    while (row->block_max[b] != row->max)
+        b++;
+    int32_t i = b * BLOCK;
+    while (s[i] != row->max)
+        i++;
+    return i;
+}
+
+int select_at_least(candidate *out, const scored_row *row, const float *s, float threshold)
+{
+    int n = 0;
+    for (int b = 0; b < row->n_blocks; b++) {
+        if (row->block_max[b] < threshold || row->block_max[b] <= EXCLUDED_MAX)
+            continue;
+        int end = BASE_MIN((b + 1) * BLOCK, row->n);
+        for (int i = b * BLOCK; i < end; i++)
+            if (s[i] >= threshold && s[i] > EXCLUDED_MAX)
+                out[n++] = (candidate){s[i], i, 0};
+    }
+    return n;
+}
+
+/* ---- quickselect ----------------------------------------------------------------------------------------------- */
+
+static inline bool before(const candidate *a, const candidate *b)
+{
+    return a->s > b->s || (a->s == b->s && a->id < b->id);
+}
+
+static void swap(candidate *a, candidate *b)
+{
+    candidate t = *a;
+    *a = *b;
+    *b = t;
+}
+
+/* Partitions c[n], n ≥ 1, around the median of three; returns the pivot's place. */
+static int partition(candidate *c, int n)
+{
+    int middle = n / 2, last = n - 1;
+    if (before(&c[middle], &c[0]))
+        swap(&c[middle], &c[0]);
+    if (before(&c[last], &c[0]))
+        swap(&c[last], &c[0]);
+    if (before(&c[last], &c[middle]))
+        swap(&c[last], &c[middle]);
+    swap(&c[middle], &c[last]); /* the pivot waits at the end */
+    int at = 0;
+    for (int i = 0; i < last; i++)
+        if (before(&c[i], &c[last]))
+            swap(&c[i], &c[at++]);
+    swap(&c[at], &c[last]);
+    return at;
+}
+
+/* Brings the k best of c[n] to the front, the k-th to place k − 1. 1 ≤ k ≤ n. */
+static void select_first(candidate *c, int n, int k)
+{
+    while (n > 1) {
+        int at = partition(c, n);
+        if (at == k - 1)
+            return;
+        if (at >= k) {
+            n = at;
+        } else {
+            c += at + 1;
+            n -= at + 1;
+            k -= at + 1;
+        }
+    }
+}
+
+int select_top_k(candidate *out, candidate *blocks, const scored_row *row, const float *s, int k)
+{
+    float threshold = EXCLUDED;
+    if (k <= row->n_blocks) {
+        for (int b = 0; b < row->n_blocks; b++)
+            blocks[b] = (candidate){row->block_max[b], b, 0};
+        select_first(blocks, row->n_blocks, k);
+        threshold = blocks[k - 1].s;
+    }
+    int n = select_at_least(out, row, s, threshold);
+    if (n <= k)
+        return n;
+    select_first(out, n, k);
+    return k;
+}
+
+static int compare(const void *a, const void *b)
+{
+    return before(a, b) ? -1 : before(b, a);
+}
+
+void select_sort(candidate *c, int n)
+{
+    if (n > 1)
+        qsort(c, (size_t)n, sizeof *c, compare);
+}
+
+/* ---- mass ------------------------------------------------------------------------------------------------------ */
+
+void select_weigh(candidate *c, int n, float max)
+{
+    for (int i = 0; i < n; i++)
+        c[i].weight = (uint64_t)((double)kernel_expf(c[i].s - max) * WEIGHT_ONE);
+}
+
+int select_mass(candidate *c, int n, double target)
+{
+    int kept = 0;
+    uint64_t mass =
+        0; /* of c[0..kept), which belong to the prefix; n counts what is open behind them */
+    while (n > 0) {
+        int at = partition(c + kept, n);
+        uint64_t left = 0;
+        for (int i = 0; i < at; i++)
+            left += c[kept + i].weight;
+        if ((double)(mass + left) >= target && at > 0) { /* reached before the pivot */
+            n = at;
+            continue;
+        }
+        mass += left + c[kept + at].weight;
+        kept += at + 1;
+        n -= at + 1;
+        if ((double)mass >= target)
+            return kept;
+    }
+    return kept;
+}
