@@ -9,6 +9,13 @@
 
 #include <string.h>
 
+/* A loop of constant count whose arrays are to live in registers. */
+#if defined(__clang__)
+#define KERNEL_UNROLL _Pragma("unroll")
+#else
+#define KERNEL_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* Types by index: the order of the rows in types.c. */
 enum {
     TYPE_F32,

@@ -314,154 +314,175 @@ static void v_kv_store(void *page, int slot, const float *k, const float *v, int
     }
 }
 
-enum { V_QUERIES = 4 }; /* queries that walk a page together */
+/* A range is met by 1, 2, 4 or 8 queries together (the number is padded, the spare ones are dropped), so that a key is converted once and
+ * there are eight independent sums: groups of keys, or blocks of values, make up for fewer queries. */
+enum { V_QUERIES = 8, V_GROUPS = KERNEL_RANGE / V_LANES };
 
 /* One query on its way over the ranges. */
 typedef struct v_query {
-    const float *q;
     float *dst;
-    int64_t first, last; /* visible positions, both included */
+    int64_t first, last; /* visible positions, both included; last < first: a spare one */
     float max, sum;
     bool started;
 } v_query;
 
-/* s[16 keys] of one group of keys for n queries; keys [key_width][16] f16. */
-#define V_SCORES(N)                                                                                \
-    static inline void v_scores_##N(lanes *s, const v_query *queries, const uint16_t *keys,        \
-                                    int key_width)                                                 \
-    {                                                                                              \
-        lanes sum[N];                                                                              \
-        for (int j = 0; j < (N); j++)                                                              \
-            sum[j] = lanes_set(0.0f);                                                              \
-        for (int d = 0; d < key_width; d++) {                                                      \
-            lanes key = lanes_load_half(keys + 16 * d);                                            \
-            for (int j = 0; j < (N); j++)                                                          \
-                sum[j] = lanes_fma(key, lanes_set(queries[j].q[d]), sum[j]);                       \
-        }                                                                                          \
-        for (int j = 0; j < (N); j++)                                                              \
-            s[j] = sum[j];                                                                         \
-    }
-V_SCORES(1)
-V_SCORES(2)
-V_SCORES(3)
-V_SCORES(4)
+typedef struct v_block {
+    const kernel_attention *t;
+    v_query queries[V_QUERIES];
+    int n;                                 /* 1, 2, 4 or 8 */
+    int count;                             /* of them real */
+    float q[KERNEL_HEAD_MAX][V_QUERIES];   /* [key_width][n] */
+    float scores[V_QUERIES][KERNEL_RANGE]; /* of the current range: s, then p */
+    float a[V_QUERIES], b[V_QUERIES];      /* of its merge */
+} v_block;
 
-static inline void v_scores(lanes *s, const v_query *queries, int n, const uint16_t *keys,
-                            int key_width)
+/* Scores of n (constant) queries with `groups` (constant) groups of 16 keys, each [key_width][16] f16. */
+static inline __attribute__((always_inline)) void
+v_scores(v_block *w, int n, int groups, int first_group, const uint16_t *keys, const uint16_t *next)
 {
-    switch (n) {
-    case 1:
-        v_scores_1(s, queries, keys, key_width);
-        break;
-    case 2:
-        v_scores_2(s, queries, keys, key_width);
-        break;
-    case 3:
-        v_scores_3(s, queries, keys, key_width);
-        break;
-    default:
-        v_scores_4(s, queries, keys, key_width);
+    int width = w->t->key_width;
+    const float *q = w->q[0];
+    lanes sum[V_QUERIES];
+    KERNEL_UNROLL for (int i = 0; i < n * groups; i++) sum[i] = lanes_set(0.0f);
+    for (int d = 0; d < width; d++, keys += V_LANES, next += V_LANES, q += V_QUERIES) {
+        KERNEL_UNROLL for (int g = 0; g < groups; g++)
+        {
+            lanes key = lanes_load_half(keys + g * V_LANES * width);
+            if (!(d & 1))
+                __builtin_prefetch(next + g * V_LANES * width);
+            KERNEL_UNROLL for (int j = 0; j < n; j++) sum[g * n + j] =
+                lanes_fma(key, lanes_set(q[j]), sum[g * n + j]);
+        }
+    }
+    KERNEL_UNROLL for (int g = 0; g < groups; g++) KERNEL_UNROLL for (int j = 0; j < n; j++)
+        lanes_store(w->scores[j] + (first_group + g) * V_LANES,
+                    lanes_mul(sum[g * n + j], lanes_set(w->t->scale)));
+}
+
+/* o = fma(o_r, b, o·a) for n (constant) queries and `blocks` (constant) blocks of 16 values from column d on. */
+static inline __attribute__((always_inline)) void v_values(v_block *w, int n, int blocks,
+                                                           const uint16_t *values,
+                                                           const uint16_t *next, int d, int begin,
+                                                           int end)
+{
+    int width = w->t->value_width;
+    lanes o[V_QUERIES];
+    KERNEL_UNROLL for (int i = 0; i < n * blocks; i++) o[i] = lanes_set(0.0f);
+    for (int k = begin; k < end; k++) {
+        KERNEL_UNROLL for (int g = 0; g < blocks; g++)
+        {
+            lanes v = lanes_load_half(values + k * width + d + g * V_LANES);
+            if (!(g & 1))
+                __builtin_prefetch(next + k * width + d + g * V_LANES);
+            KERNEL_UNROLL for (int j = 0; j < n; j++) o[g * n + j] =
+                lanes_fma(lanes_set(w->scores[j][k]), v, o[g * n + j]);
+        }
+    }
+    for (int j = 0; j < w->count; j++) {
+        float *dst = w->queries[j].dst + d;
+        lanes a = lanes_set(w->a[j]), b = lanes_set(w->b[j]);
+        for (int g = 0; g < blocks; g++)
+            lanes_store(dst + g * V_LANES,
+                        lanes_fma(o[g * n + j], b, lanes_mul(lanes_load(dst + g * V_LANES), a)));
     }
 }
 
-/* Turns scores into weights in place and merges (m, l): returns a, b of the merge. begin..end: visible slots. */
-static inline void v_weigh(v_query *query, float *scores, int begin, int end, float scale, float *a,
-                           float *b)
+/* The last values of a width that is not a multiple of 16. */
+static void v_values_tail(v_block *w, const uint16_t *values, int d, int begin, int end)
 {
-    float max = -3.4028235e38f, sum;
-    lanes total = lanes_set(0.0f), m;
-    for (int j = begin; j < end; j++) {
-        scores[j] = scores[j] * scale;
-        max = scores[j] > max ? scores[j] : max;
-    }
-    m = lanes_set(max);
-    for (int j = 0; j < KERNEL_RANGE; j++) /* the invisible ones must weigh nothing */
-        if (j < begin || j >= end)
-            scores[j] = -3.4028235e38f;
-    for (int g = 0; g < KERNEL_RANGE; g += 16) {
-        lanes p = v_exp(lanes_sub(lanes_load(scores + g), m));
-        lanes_store(scores + g, p);
-        total = lanes_add(total, p);
-    }
-    sum = lanes_fold(total);
-    if (!query->started) {
-        query->started = true;
-        query->max = max;
-        query->sum = sum;
-        *a = 0.0f;
-        *b = 1.0f;
+    int width = w->t->value_width;
+    for (int j = 0; j < w->count; j++)
+        for (int i = d; i < width; i++) {
+            float o = 0, *dst = w->queries[j].dst + i;
+            for (int k = begin; k < end; k++)
+                o = __builtin_fmaf(w->scores[j][k], half_to_float(values[k * width + i]), o);
+            *dst = __builtin_fmaf(o, w->b[j], *dst * w->a[j]);
+        }
+}
+
+/* Turns the scores of query j into weights in place and merges (m, l). begin..end: its visible slots. */
+static void v_weigh(v_block *w, int j, int begin, int end)
+{
+    static const float numbers[V_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    v_query *query = &w->queries[j];
+    lanes least = lanes_set(-3.4028235e38f), top = least, total = lanes_set(0.0f), s[V_GROUPS];
+    if (begin >= end) { /* sees nothing here: o stays */
+        w->a[j] = 1.0f;
+        w->b[j] = 0.0f;
+        memset(w->scores[j], 0, sizeof w->scores[j]);
         return;
     }
-    float top = query->max > max ? query->max : max;
-    *a = math_exp(query->max - top);
-    *b = math_exp(max - top);
-    query->sum = __builtin_fmaf(sum, *b, query->sum * *a);
-    query->max = top;
-}
-
-/* o = fma(o_r, b, o·a) over value_width, for n queries and the slots begin..end that any of them sees. */
-static void v_values(v_query *queries, int n, float scores[V_QUERIES][KERNEL_RANGE], const float *a,
-                     const float *b, const uint16_t *values, int value_width, int begin, int end)
-{
-    for (int d = 0; d < value_width; d += V_LANES) {
-        int width = BASE_MIN(V_LANES, value_width - d);
-        lanes o[V_QUERIES];
-        for (int j = 0; j < V_QUERIES; j++)
-            o[j] = lanes_set(0.0f);
-        for (int k = begin; k < end; k++) {
-            uint16_t part[V_LANES] = {0};
-            const uint16_t *row = values + k * value_width + d;
-            if (width < V_LANES) {
-                memcpy(part, row, (size_t)width * 2);
-                row = part;
-            }
-            lanes v = lanes_load_half(row);
-            for (int j = 0; j < V_QUERIES; j++)
-                o[j] = lanes_fma(lanes_set(scores[j][k]), v, o[j]);
+    for (int g = 0; g < V_GROUPS; g++) {
+        s[g] = lanes_load(w->scores[j] + g * V_LANES);
+        if (begin > 0 ||
+            end < KERNEL_RANGE) { /* what is not visible, written or not, weighs nothing */
+            lanes slot = lanes_add(lanes_load(numbers), lanes_set((float)(g * V_LANES)));
+            s[g] = lanes_less(slot, lanes_set((float)begin), least, s[g]);
+            s[g] = lanes_less(slot, lanes_set((float)end), s[g], least);
         }
-        for (int j = 0; j < n; j++) {
-            float *dst = queries[j].dst + d;
-            lanes old = width == V_LANES ? lanes_load(dst) : lanes_load_n(dst, width, 0.0f);
-            lanes merged = lanes_fma(o[j], lanes_set(b[j]), lanes_mul(old, lanes_set(a[j])));
-            lanes_store_n(dst, merged, width);
-        }
+        top = lanes_max(top, s[g]);
     }
+    float max = lanes_fold_max(top);
+    top = lanes_set(max);
+    for (int g = 0; g < V_GROUPS; g++) {
+        lanes p = v_exp(lanes_sub(s[g], top));
+        lanes_store(w->scores[j] + g * V_LANES, p);
+        total = lanes_add(total, p);
+    }
+    float sum = lanes_fold(total), higher = query->started && query->max > max ? query->max : max;
+    w->a[j] = query->started ? math_exp(query->max - higher) : 0.0f;
+    w->b[j] = query->started ? math_exp(max - higher) : 1.0f;
+    query->sum = query->started ? __builtin_fmaf(sum, w->b[j], query->sum * w->a[j]) : sum;
+    query->max = higher;
+    query->started = true;
 }
 
-/* All ranges for up to V_QUERIES queries that share a K/V head. */
-static void v_attend(const kernel_attention *t, v_query *queries, int n)
+/* One range: keys and values of this K/V head, and where the next range's are, to fetch them ahead. */
+static inline __attribute__((always_inline)) void v_range(v_block *w, int n, int64_t start,
+                                                          int begin, int end, const uint16_t *keys,
+                                                          const uint16_t *next)
 {
-    int64_t first = queries[0].first, last = queries[0].last;
-    for (int j = 1; j < n; j++) {
-        first = BASE_MIN(first, queries[j].first);
-        last = BASE_MAX(last, queries[j].last);
+    const int groups = n <= 2 ? 4 : V_QUERIES / n;
+    int width = w->t->key_width, value_width = w->t->value_width, d = 0;
+    for (int g = begin / V_LANES / groups * groups; g * V_LANES < end; g += groups)
+        v_scores(w, n, groups, g, keys + g * V_LANES * width, next + g * V_LANES * width);
+    for (int j = 0; j < w->count; j++)
+        v_weigh(w, j, (int)BASE_MAX(0, w->queries[j].first - start),
+                (int)BASE_MIN(KERNEL_RANGE, w->queries[j].last - start + 1));
+    keys += KERNEL_RANGE * width;
+    next += KERNEL_RANGE * width;
+    for (; d + groups * V_LANES <= value_width; d += groups * V_LANES)
+        v_values(w, n, groups, keys, next, d, begin, end);
+    for (; d + V_LANES <= value_width; d += V_LANES)
+        v_values(w, n, 1, keys, next, d, begin, end);
+    if (d < value_width)
+        v_values_tail(w, keys, d, begin, end);
+}
+
+static void v_ranges(v_block *w)
+{
+    const kernel_attention *t = w->t;
+    int64_t first = w->queries[0].first, last = w->queries[0].last;
+    int64_t head = (int64_t)t->kv_head * KERNEL_RANGE * (t->key_width + t->value_width);
+    for (int j = 1; j < w->count; j++) {
+        first = BASE_MIN(first, w->queries[j].first);
+        last = BASE_MAX(last, w->queries[j].last);
     }
     for (int64_t page = first / KERNEL_RANGE; page <= last / KERNEL_RANGE; page++) {
-        const uint16_t *keys = (const uint16_t *)t->pages[page] +
-                               (int64_t)t->kv_head * KERNEL_RANGE * (t->key_width + t->value_width);
-        float scores[V_QUERIES][KERNEL_RANGE] = {{0}}, a[V_QUERIES], b[V_QUERIES];
         int64_t start = page * KERNEL_RANGE;
+        const uint16_t *keys = (const uint16_t *)t->pages[page] + head;
+        const uint16_t *next =
+            (const uint16_t *)t->pages[page + (start + KERNEL_RANGE <= last)] + head;
         int begin = (int)BASE_MAX(0, first - start),
             end = (int)BASE_MIN(KERNEL_RANGE, last - start + 1);
-        for (int g = begin / 16; g < (end + 15) / 16; g++) {
-            lanes s[V_QUERIES];
-            v_scores(s, queries, n, keys + g * 16 * t->key_width, t->key_width);
-            for (int j = 0; j < n; j++)
-                lanes_store(scores[j] + 16 * g, s[j]);
-        }
-        for (int j = 0; j < n; j++) {
-            int from = (int)BASE_MAX(0, queries[j].first - start);
-            int to = (int)BASE_MIN(KERNEL_RANGE, queries[j].last - start + 1);
-            if (from < to) {
-                v_weigh(&queries[j], scores[j], from, to, t->scale, &a[j], &b[j]);
-                continue;
-            }
-            a[j] = 1.0f; /* this query sees nothing here: o stays, since its weights are all zero */
-            b[j] = 0.0f;
-            memset(scores[j], 0, sizeof scores[j]);
-        }
-        v_values(queries, n, scores, a, b, keys + KERNEL_RANGE * t->key_width, t->value_width,
-                 begin, end);
+        if (w->n == 8)
+            v_range(w, 8, start, begin, end, keys, next);
+        else if (w->n == 4)
+            v_range(w, 4, start, begin, end, keys, next);
+        else if (w->n == 2)
+            v_range(w, 2, start, begin, end, keys, next);
+        else
+            v_range(w, 1, start, begin, end, keys, next);
     }
 }
 
@@ -478,26 +499,32 @@ static void v_finish_query(const kernel_attention *t, v_query *query, int head)
 
 static void v_attention(const kernel_attention *t)
 {
+    v_block w;
     int64_t n = t->n_tokens * t->n_heads;
+    w.t = t;
     for (int64_t i = 0; i < n; i += V_QUERIES) {
-        v_query queries[V_QUERIES] = {{0}};
-        int count = (int)BASE_MIN(V_QUERIES, n - i);
-        for (int j = 0; j < count; j++) {
+        w.count = (int)BASE_MIN(V_QUERIES, n - i);
+        w.n = w.count > 4 ? 8 : w.count > 2 ? 4 : w.count;
+        memset(w.q, 0, (size_t)t->key_width * sizeof w.q[0]);
+        memset(w.scores, 0, sizeof w.scores);
+        for (int j = 0; j < w.count; j++) {
             int64_t token = (i + j) / t->n_heads, head = (i + j) % t->n_heads,
                     position = t->position + token;
+            const float *q = t->q + token * t->q_stride + head * t->key_width;
             int64_t first = t->window > position ? 0 : position - t->window + 1;
-            queries[j] = (v_query){t->q + token * t->q_stride + head * t->key_width,
-                                   t->dst + token * t->dst_stride + head * t->value_width,
-                                   first,
-                                   position,
-                                   0,
-                                   0,
-                                   false};
-            memset(queries[j].dst, 0, (size_t)t->value_width * sizeof(float));
+            w.queries[j] = (v_query){t->dst + token * t->dst_stride + head * t->value_width,
+                                     first,
+                                     position,
+                                     0,
+                                     0,
+                                     false};
+            memset(w.queries[j].dst, 0, (size_t)t->value_width * sizeof(float));
+            for (int d = 0; d < t->key_width; d++)
+                w.q[d][j] = q[d];
         }
-        v_attend(t, queries, count);
-        for (int j = 0; j < count; j++)
-            v_finish_query(t, &queries[j], (int)((i + j) % t->n_heads));
+        v_ranges(&w);
+        for (int j = 0; j < w.count; j++)
+            v_finish_query(t, &w.queries[j], (int)((i + j) % t->n_heads));
     }
 }
 

@@ -15,7 +15,7 @@
 #include "kernel/internal.h"
 
 #define ALWAYS static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL KERNEL_UNROLL
 
 /* ---- lanes ---------------------------------------------------------------------------------------------------------- */
 

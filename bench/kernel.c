@@ -1,0 +1,315 @@
+/*
+ * How fast the kernels are against what the machine allows: read bandwidth for one token, the peak of the dot product instruction for many.
+ *
+ *   bench_kernel [--threads 1,2] [--types Q4_0,Q8_0,…] [--isa NAME] [--mib 800] [--reps 5] [--tokens 256] [--csv]
+ *
+ * Per type: the products of one token over a matrix of many rows of 2048 columns (GB/s of weights and share of the bandwidth probed just
+ * before), the same with exact sums, and T tokens over 2,048 × 2,048 (operations/s; a multiply-add is two). Then attention over 4,096 keys.
+ * Medians; probes and products alternate. Not here: the probe of record (bench/membw.c), whole models (shoal bench).
+ */
+#include "kernel/internal.h"
+#include "os/os.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { COLUMNS = 2048, REPS_MAX = 101, CHUNK = 16 };
+
+typedef struct bench {
+    const kernel_table *k;
+    os_pool *pool;
+    unsigned char *slab;
+    uint64_t bytes;
+    int reps, tokens;
+    bool csv;
+} bench;
+
+/* Of one thread its own CPU time, so that neighbours disturb less; of several the wall's. */
+static uint64_t bench_us(const bench *b)
+{
+    return b->pool && os_pool_threads(b->pool) > 1 ? os_now_us() : os_thread_cpu_us();
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, compare_doubles);
+    return v[n / 2];
+}
+
+/* ---- reading as fast as plain C can: four streams of 64-bit sums ------------------------------------------------------ */
+
+static volatile uint64_t sink;
+
+static void probe_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    const bench *b = context;
+    int64_t share = (end - begin) / 4;
+    const uint64_t *p[4];
+    uint64_t sum[4][8] = {{0}};
+    (void)worker;
+    for (int s = 0; s < 4; s++)
+        p[s] = (const uint64_t *)(const void *)(b->slab + (begin + s * share) * 4096);
+    for (int64_t i = 0; i < share * 512; i += 8)
+        for (int s = 0; s < 4; s++) {
+            __builtin_prefetch(p[s] + i + 512);
+            for (int j = 0; j < 8; j++)
+                sum[s][j] += p[s][i + j];
+        }
+    for (int s = 0; s < 4; s++)
+        for (int j = 0; j < 8; j++)
+            sink += sum[s][j];
+}
+
+static double probe(const bench *b)
+{
+    int64_t pages = (int64_t)(b->bytes / 4096);
+    uint64_t start = bench_us(b);
+    os_pool_run(b->pool, probe_task, (void *)(uintptr_t)b, pages, 4096);
+    return (double)pages * 4096 / (double)(bench_us(b) - start) / 1e3;
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct run {
+    const bench *b;
+    kernel_product p;
+    int64_t chunk;
+} run;
+
+static void product_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    const run *r = context;
+    (void)worker;
+    kernel_multiply(r->b->k, &r->p, begin, end);
+}
+
+static double product_us(run *r)
+{
+    int64_t strips = kernel_strips(r->p.w->rows);
+    uint64_t start = bench_us(r->b);
+    os_pool_run(r->b->pool, product_task, r, strips, r->chunk);
+    return (double)(bench_us(r->b) - start);
+}
+
+/* Fills the slab with strips that all hold the same 16 rows. */
+static int64_t fill(const bench *b, const kernel_type *type)
+{
+    uint64_t strip = kernel_strip_bytes(type, 0, COLUMNS),
+             row_bytes = kernel_row_bytes(type, COLUMNS);
+    unsigned char *file = malloc(row_bytes * 16);
+    int64_t n = (int64_t)(b->bytes / strip) / CHUNK * CHUNK;
+    if (!file)
+        return 0;
+    kernel_example_blocks(type, file, 16 * COLUMNS / type->block_elements, 1);
+    kernel_pack(type, b->slab, file, row_bytes, 16, 0, COLUMNS);
+    for (int64_t s = 1; s < n; s++)
+        memcpy(b->slab + (uint64_t)s * strip, b->slab, strip);
+    free(file);
+    return n;
+}
+
+static void bench_type(const bench *b, const kernel_type *type, int threads)
+{
+    static float x[512 * COLUMNS];
+    static kernel_act act[512 * COLUMNS / 32];
+    int64_t strips = fill(b, type), rows = strips * 16;
+    float *y = malloc((size_t)BASE_MAX(rows, 512 * COLUMNS) * sizeof(float));
+    if (!y || !strips)
+        return;
+    kernel_example_floats(x, 512 * COLUMNS, 1);
+    for (int t = 0; t < 512; t++)
+        b->k->quantise(act + t * COLUMNS / 32, x + t * COLUMNS, COLUMNS);
+    kernel_matrix m = {type, b->slab, rows, 0, COLUMNS, kernel_strip_bytes(type, 0, COLUMNS)};
+    run r = {
+        b,
+        {.w = &m, .output = KERNEL_F32, .leaf = kernel_leaf(COLUMNS, 0), .n_tokens = 1, .dst = y},
+        CHUNK};
+    r.p.x = type->quantised ? (const void *)act : (const void *)x;
+    r.p.x_bytes = type->quantised ? kernel_act_bytes(COLUMNS) : COLUMNS * sizeof(float);
+    r.p.dst_stride = rows;
+    double plain[REPS_MAX], sums[REPS_MAX], peak[REPS_MAX], mat[REPS_MAX], mat_sums[REPS_MAX];
+    double bytes = (double)(m.strip_bytes * (uint64_t)strips);
+    for (int i = 0; i < b->reps; i++) {
+        peak[i] = probe(b);
+        r.p.output = KERNEL_F32;
+        plain[i] = bytes / product_us(&r) / 1e3;
+        r.p.output = KERNEL_SUMS_F32;
+        sums[i] = bytes / product_us(&r) / 1e3;
+    }
+    m.rows = COLUMNS;
+    r.p.n_tokens = b->tokens;
+    r.p.dst_stride = COLUMNS;
+    double operations = 2.0 * COLUMNS * COLUMNS * b->tokens;
+    for (int i = 0; i < b->reps; i++) {
+        r.p.output = KERNEL_F32;
+        mat[i] = operations / product_us(&r) / 1e3;
+        r.p.output = KERNEL_SUMS_F32;
+        mat_sums[i] = operations / product_us(&r) / 1e3;
+    }
+    double top = median(peak, b->reps), vec = median(plain, b->reps),
+           vec_sums = median(sums, b->reps);
+    printf(b->csv ? "%s,%s,%d,%.2f,%.2f,%.2f,%.3f,%.3f,%.1f,%.1f\n"
+                  : "%-10s %-7s %dT  probe %6.2f GB/s  vec %6.2f  sums %6.2f  (%.2f %.2f)  mat "
+                    "%7.1f GOP/s  sums %7.1f\n",
+           b->k->name, type->name, threads, top, vec, vec_sums, vec / top, vec_sums / top,
+           median(mat, b->reps), median(mat_sums, b->reps));
+    fflush(stdout);
+    free(y);
+}
+
+/* ---- attention: one token, 8 K/V heads of 64, 4 query heads each, 4,096 keys; every layer its own pages -------------------- */
+
+typedef struct attention_run {
+    const bench *b;
+    kernel_attention a[8];
+    const void *pages[64];
+} attention_run;
+
+static void attention_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    const attention_run *r = context;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++)
+        r->b->k->attention(&r->a[i]);
+}
+
+static void bench_attention(const bench *b, int threads, int n_tokens)
+{
+    static float q[64 * 2048], y[64 * 2048];
+    static attention_run r;
+    uint64_t page = kernel_page_bytes(8, 64, 64);
+    int layers = (int)(b->bytes / (page * 64));
+    layers = BASE_MIN(layers, 1 + 64 / n_tokens);
+    double times[REPS_MAX], peak[REPS_MAX];
+    uint16_t half = half_from_float(0.25f);
+    kernel_example_floats(q, 64 * 2048, 3);
+    for (uint64_t i = 0; i < (uint64_t)layers * 64 * page; i += 2)
+        memcpy(b->slab + i, &half, 2);
+    r.b = b;
+    for (int i = 0; i < b->reps; i++) {
+        peak[i] = probe(b);
+        uint64_t start = bench_us(b);
+        for (int layer = 0; layer < layers; layer++) {
+            for (int p = 0; p < 64; p++)
+                r.pages[p] = b->slab + ((uint64_t)layer * 64 + (uint64_t)p) * page;
+            for (int g = 0; g < 8; g++)
+                r.a[g] = (kernel_attention){
+                    y + 256 * g, q + 256 * g, 2048,      2048,   n_tokens, 4096 - n_tokens, 4, 8, g,
+                    64,          64,          INT64_MAX, 0.125f, NULL,     r.pages};
+            os_pool_run(b->pool, attention_task, &r, 8, 1);
+        }
+        times[i] = (double)(bench_us(b) - start);
+    }
+    double us = median(times, b->reps), bytes = (double)layers * 64 * (double)page,
+           top = median(peak, b->reps);
+    double operations = 4.0 * 64 * 4096 * 32 * n_tokens * layers;
+    printf(b->csv ? "%s,attention_%d,%d,%.2f,%.2f,,%.3f,,%.1f,\n"
+                  : "%-10s attention of %d tokens %dT  probe %6.2f GB/s  K/V %6.2f GB/s (%.2f)  "
+                    "%7.1f GFLOP/s\n",
+           b->k->name, n_tokens, threads, top, bytes / us / 1e3, bytes / us / 1e3 / top,
+           operations / us / 1e3);
+    fflush(stdout);
+}
+
+/* ---- rows: norm + quantise, gate ------------------------------------------------------------------------------------------- */
+
+static void bench_rows(const bench *b)
+{
+    enum { N = 8192, REPEAT = 200 };
+    static float x[N], w[N];
+    static kernel_act act[N / 32];
+    double us[3];
+    kernel_example_floats(x, N, 1);
+    kernel_example_floats(w, N, 2);
+    for (int what = 0; what < 3; what++) {
+        uint64_t start = bench_us(b);
+        for (int i = 0; i < REPEAT; i++)
+            if (what == 0)
+                b->k->quantise(act, x, N);
+            else if (what == 1)
+                b->k->rms_norm_quantise(act, x, w, N, 1e-5f);
+            else
+                b->k->silu_multiply_quantise(act, x, w, N);
+        us[what] = (double)(bench_us(b) - start) / REPEAT;
+    }
+    printf(b->csv ? "%s,rows_8192_us,1,,%.2f,%.2f,,,%.2f,\n"
+                  : "%-10s 8,192 numbers, us: quantise %.2f  norm + quantise %.2f  silu + quantise "
+                    "%.2f\n",
+           b->k->name, us[0], us[1], us[2]);
+}
+
+static bool listed(const char *list, const char *name)
+{
+    size_t n = strlen(name);
+    for (const char *p = list; p && *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
+        if (!strncmp(p, name, n) && (p[n] == ',' || !p[n]))
+            return true;
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    const char *threads = "1,2", *types = "Q4_0,Q8_0,Q4_K,Q6_K,F16,BF16,F32", *isa = NULL;
+    uint64_t mib = 800, reps = 5, tokens = 256;
+    bench b = {0};
+    err e;
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (!strcmp(argv[i], "--csv")) {
+            b.csv = true;
+            continue;
+        }
+        if (!strcmp(argv[i], "--threads"))
+            threads = value;
+        else if (!strcmp(argv[i], "--types"))
+            types = value;
+        else if (!strcmp(argv[i], "--isa"))
+            isa = value;
+        else if (!(!strcmp(argv[i], "--mib") ? base_parse_u64(value, &mib)
+                   : !strcmp(argv[i], "--reps")
+                       ? base_parse_u64(value, &reps)
+                       : !strcmp(argv[i], "--tokens") && base_parse_u64(value, &tokens))) {
+            fprintf(stderr, "bench_kernel: what is '%s %s'?\n", argv[i], value);
+            return 2;
+        }
+        i++;
+    }
+    b.bytes = mib << 20;
+    b.reps = (int)BASE_MIN(BASE_MAX(reps, 1), REPS_MAX);
+    b.tokens = (int)BASE_MIN(BASE_MAX(tokens, 1), 512);
+    void *slab;
+    if (kernel_select(&b.k, os_cpu_features(), isa, &e) != STATUS_OK ||
+        os_slab_create(&slab, b.bytes, &e) != STATUS_OK) {
+        fprintf(stderr, "bench_kernel: %s\n", e.text);
+        return 1;
+    }
+    b.slab = slab;
+    memset(slab, 1, b.bytes);
+    if (b.csv)
+        printf("isa,type,threads,probe_gb_s,vec_gb_s,vec_sums_gb_s,vec_share,vec_sums_share,mat_"
+               "gop_s,mat_sums_gop_s\n");
+    for (int n = 1; n <= 64; n++) {
+        char number[8];
+        snprintf(number, sizeof number, "%d", n);
+        if (!listed(threads, number) || os_pool_create(&b.pool, n, &e) != STATUS_OK)
+            continue;
+        for (int i = 0; i < KERNEL_TYPES; i++)
+            if (listed(types, kernel_type_at(i)->name))
+                bench_type(&b, kernel_type_at(i), n);
+        if (listed(types, "attention") || !strchr(types, '0'))
+            bench_attention(&b, n, 1);
+        if (listed(types, "attention"))
+            bench_attention(&b, n, 64);
+        os_pool_destroy(b.pool);
+        b.pool = NULL;
+    }
+    bench_rows(&b);
+    os_slab_destroy(slab, b.bytes);
+    return 0;
+}
