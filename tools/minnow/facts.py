@@ -29,6 +29,9 @@ COMMANDS = {
                                                                "get raw logits"]),
     "paths": ("shoal paths", "prints the folders that shoal uses", ["see which folders shoal uses",
                                                                   "find the folders of shoal", "print the folders"]),
+    "help": ("shoal help", "says what a command does", ["get help on a command", "see the help", "read about a command"]),
+    "completions": ("shoal completions", "prints the completion script of a shell",
+                    ["get shell completions", "complete commands in my shell", "set up tab completion"]),
     "plan": ("shoal plan", "shows how a model would be split over machines", ["see how a model is split",
                                                                            "plan a split over machines",
                                                                            "plan a cluster"]),
@@ -40,6 +43,8 @@ OPTIONS = {
     "--api-key": ("the key that clients must send", None, ["API key", "client key"]),
     "--ctx": ("the length of the context in tokens", None, ["context length", "context size"]),
     "--keep-alive": ("how long an idle model stays loaded", "30 minutes", ["keep-alive time", "idle time"]),
+    "--threads": ("the number of threads that compute", "all cores", ["number of threads", "thread count"]),
+    "--log": ("how much is logged", "info", ["log level", "logging level"]),
     "--kv": ("the type of the key/value cache", None, ["key/value cache type", "KV cache type"]),
 }
 

@@ -32,20 +32,43 @@ class RmsNorm(torch.autograd.Function):
         return h.addcmul_(n, dot, value=-1.0 / x.shape[-1]).mul_(r), gw, None
 
 
-def rope_tables(n, cfg):
+def rope_table(n, cfg):
+    """[n, dh/2] complex: exp(i * position * frequency)."""
     half = cfg["head_width"] // 2
     f = cfg["rope_base"] ** (-torch.arange(half, dtype=torch.float64) * 2 / cfg["head_width"])
     a = torch.arange(n, dtype=torch.float64)[:, None] * f
-    return a.cos().float(), a.sin().float()
+    return torch.complex(a.cos(), a.sin()).to(torch.complex64)
 
 
-def rotate(x, cos, sin):
-    """x [B, T, heads, dh]; cos, sin [T, dh/2] or [B, T, dh/2]."""
-    if cos.dim() == 2:
-        cos, sin = cos[None], sin[None]
-    cos, sin = cos[:, :, None], sin[:, :, None]
-    a, b = x[..., 0::2], x[..., 1::2]
-    return torch.stack((a * cos - b * sin, a * sin + b * cos), -1).flatten(-2)
+def rotate(x, turn):
+    """x [B, T, heads, dh]; turn [T, dh/2] or [B, T, dh/2]: neighbouring pairs are complex numbers."""
+    if turn.dim() == 2:
+        turn = turn[None]
+    z = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(z * turn[:, :, None]).flatten(-2)
+
+
+class SwiGlu(torch.autograd.Function):
+    """silu(gate) * up for x = [gate | up] on the last axis."""
+
+    @staticmethod
+    def forward(ctx, x):
+        g, u = x.chunk(2, -1)
+        s = torch.sigmoid(g)
+        ctx.save_for_backward(x, s)
+        return (g * s).mul_(u)
+
+    @staticmethod
+    def backward(ctx, d):
+        x, s = ctx.saved_tensors
+        g, u = x.chunk(2, -1)
+        out = torch.empty_like(x)
+        dg, du = out.chunk(2, -1)
+        gs = g * s
+        torch.mul(d, gs, out=du)
+        torch.sub(1, s, out=dg)
+        dg.mul_(gs).add_(s).mul_(u).mul_(d)      # silu' = s + g s (1 - s)
+        return out
 
 
 class Block(nn.Module):
@@ -62,15 +85,15 @@ class Block(nn.Module):
         self.wo.data *= 0.3
         self.down.data *= 0.3
 
-    def forward(self, x, cos, sin, mask, cache=None, act=None):
+    def forward(self, x, turn, mask, cache=None, act=None):
         act = act or (lambda t: t)
         c = self.c
         B, T, _ = x.shape
         G, dh, rep = c["kv_heads"], c["head_width"], c["heads"] // c["kv_heads"]
         h = act(RmsNorm.apply(x, self.n1, c["eps"]))
-        q = rotate(F.linear(h, self.wq).view(B, T, G * rep, dh), cos, sin)
-        k = rotate(F.linear(h, self.wk).view(B, T, G, dh), cos, sin)
-        v = F.linear(h, self.wv).view(B, T, G, dh)
+        qkv = F.linear(h, torch.cat((self.wq, self.wk, self.wv))).view(B, T, G * (rep + 2), dh)
+        qk, v = qkv.split((G * (rep + 1), G), 2)
+        q, k = rotate(qk, turn).split((G * rep, G), 2)
         if cache is not None:
             if cache:
                 k, v = torch.cat((cache[0], k), 1), torch.cat((cache[1], v), 1)
@@ -86,7 +109,7 @@ class Block(nn.Module):
         o = o.view(B, G, rep, T, dh).permute(0, 3, 1, 2, 4).reshape(B, T, G * rep * dh)
         x = x + F.linear(act(o), self.wo)
         h = act(RmsNorm.apply(x, self.n2, c["eps"]))
-        return x + F.linear(act(F.silu(F.linear(h, self.gate)) * F.linear(h, self.up)), self.down)
+        return x + F.linear(act(SwiGlu.apply(F.linear(h, torch.cat((self.gate, self.up))))), self.down)
 
 
 class Minnow(nn.Module):
@@ -96,15 +119,15 @@ class Minnow(nn.Module):
         self.embed = nn.Parameter(torch.randn(c["vocab"], c["width"]) * 0.05)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c["layers"]))
         self.norm = nn.Parameter(torch.ones(c["width"]))
-        self.cos, self.sin = rope_tables(c["context"], c)
+        self.turn = rope_table(c["context"], c)
 
     def hidden(self, ids, mask, pos=None, caches=None, act=None):
         """ids [B, T] -> [B, T, D]; mask [B, T, S] is added to the scores."""
         T = ids.shape[1]
-        cos, sin = (self.cos[:T], self.sin[:T]) if pos is None else (self.cos[pos], self.sin[pos])
+        turn = self.turn[:T] if pos is None else self.turn[pos]
         x = F.embedding(ids, self.embed)
         for i, b in enumerate(self.blocks):
-            x = b(x, cos, sin, mask, None if caches is None else caches[i], act)
+            x = b(x, turn, mask, None if caches is None else caches[i], act)
         return RmsNorm.apply(x, self.norm, self.c["eps"])
 
     def loss(self, ids, doc, train):

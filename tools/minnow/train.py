@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import time
 
 import blas  # noqa: F401  before torch
@@ -25,23 +26,28 @@ import corpus
 from common import Gen
 from model import Minnow
 
-SHORT, LONG = 128, 512
-ROWS = {SHORT: 16, LONG: 4}          # rows of a micro-batch: small enough for the caches
-MICRO = [LONG, LONG, SHORT, SHORT]   # micro-batches of a step
+SIZES = (128, 256, 512)               # row lengths; a document goes into the shortest row that suits it
+FITS = {128: 96, 256: 256, 512: 512}  # the longest document of each
+ROWS = {128: 8, 256: 4, 512: 2}       # rows of a micro-batch: small enough for the caches
+
+
+def micro_batches(step):
+    """The micro-batches of a step, longest first."""
+    return [512 if step % 4 == 0 else 256, 256, 128, 128]
 
 
 class Packer:
-    """Fills rows with whole documents; a document longer than LONG is left out."""
+    """Fills rows with whole documents; one longer than the longest row is left out."""
 
     def __init__(self, tok, seed):
         self.tok, self.g = tok, Gen(seed)
-        self.open = {SHORT: [], LONG: []}
-        self.full = {SHORT: [], LONG: []}
+        self.open = {size: [] for size in SIZES}
+        self.full = {size: [] for size in SIZES}
 
     def add(self):
         ids, mask = corpus.encode(self.tok, *corpus.document(self.g))
-        size = SHORT if len(ids) <= 96 else LONG
-        if len(ids) > LONG:
+        size = next((x for x in SIZES if len(ids) <= FITS[x]), None)
+        if size is None:
             return
         rows = self.open[size]
         for row in rows:                 # first fit among a few open rows
@@ -103,7 +109,7 @@ class Optimiser:
                 m.mul_(0.9).add_(p.grad, alpha=0.1)
                 v.mul_(0.98).addcmul_(p.grad, p.grad, value=0.02)
                 c1, c2 = 1 - 0.9 ** t, 1 - 0.98 ** t
-                p.addcdiv_(m, (v / c2).sqrt_().add_(1e-10), value=-3e-3 * lr / c1)
+                p.addcdiv_(m, (v / c2).sqrt_().add_(1e-10), value=-2e-3 * lr / c1)
 
     def state(self):
         return [self.momentum, [x[1] for x in self.rest], [x[2] for x in self.rest]]
@@ -140,15 +146,16 @@ def work(rank, workers, model, opt, shared, packer, step):
     for p, g in zip(model.parameters(), shared.grads[rank]):
         p.grad = g.zero_()
     shared.sums[rank].zero_()
+    todo = micro_batches(step)
     while True:
         with shared.next.get_lock():
             n = shared.next.value
             shared.next.value += 1
-        if n >= len(MICRO):
+        if n >= len(todo):
             break
-        loss, count = model.loss(*packer.batch(MICRO[n]))
+        loss, count = model.loss(*packer.batch(todo[n]))
         loss.backward()
-        k = 0 if MICRO[n] == SHORT else 2
+        k = 0 if todo[n] == SIZES[0] else 2
         shared.sums[rank, k] += loss.item()
         shared.sums[rank, k + 1] += count
     shared.barrier.wait()
@@ -204,11 +211,13 @@ def main():
                for r in range(1, a.workers)]
     for h in helpers:
         h.start()
+    asked = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))     # save and stop
     before, start, saved = state["seconds"], time.time(), time.time()
     seen = torch.zeros(4, dtype=torch.float64)
     while True:
         state["seconds"] = before + time.time() - start
-        done = state["step"] / a.steps if a.steps else state["seconds"] / 60 / a.minutes
+        done = 1.0 if asked else state["step"] / a.steps if a.steps else state["seconds"] / 60 / a.minutes
         shared.stop.value = int(done >= 1 or bool(a.time and state["step"] >= a.time))
         shared.next.value = 0
         shared.rate.value = schedule(done, state["step"], a.decay)
@@ -218,7 +227,7 @@ def main():
         seen += work(0, a.workers, model, opt, shared, packers[0], state["step"])
         shared.barrier.wait()
         state["step"] += 1
-        if state["step"] % 25 == 0 or a.time:
+        if state["step"] % 50 == 0 or a.time:
             print("step %d  %.1f min  loss short %.4f long %.4f  done %.3f" % (
                 state["step"], (before + time.time() - start) / 60, seen[0] / seen[1], seen[2] / seen[3], done), flush=True)
             seen.zero_()

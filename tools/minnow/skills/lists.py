@@ -28,7 +28,7 @@ def equals(a):
 
 def make(g):
     r = g.r
-    kind = r.choices(range(10), (3, 2, 2, 1, 4, 2, 3, 4, 4, 4))[0]
+    kind = r.choices(range(10), (3, 2, 2, 1, 4, 2, 3, 5, 4, 14))[0]
     if kind < 2:
         while True:
             a, n = r.randint(0, r.choice((10, 30, 90))), r.randint(3, 10)
@@ -75,6 +75,9 @@ def make(g):
             return item("spelling", g.ask("spell", SPELL, w=w), ans, equals(ans))
         ans = "%s: %s." % ("-".join(w), "-".join(reversed(w)))
         return item("spelling", g.ask("letters", LETTERS, w=w), ans, equals(ans))
-    xs = [g.made_up() if r.random() < 0.6 else r.choice(WORDS) for _ in range(r.choice((1, 2, 2, 3, 4, 6)))]
+    xs = []          # longer ones teach copying best
+    for _ in range(r.choice((1, 2, 3, 4, 5, 6, 7, 8)) if g.heldout else r.choice((1, 2, 3, 4, 6, 8, 12, 16))):
+        x = r.random()
+        xs.append(g.made_up() if x < 0.6 else r.choice(WORDS) if x < 0.8 else str(r.randint(1, 9999)))
     s = " ".join(xs)
     return item("repeating", g.ask("repeat", REPEAT, s=s), s + ".", equals(s + "."))
