@@ -102,7 +102,8 @@ static void fill_numbers(owned_card *o, const model_plan *p)
         c->classes[i] = p->pools[i].info;
         uint64_t layers = (uint64_t)c->classes[i].n_layers;
         bool constant = c->classes[i].kind == MODEL_STATE_CONSTANT;
-        c->classes[i].page_bytes = layers * (constant ? (uint64_t)k->D * sizeof(float) : kernel_page_bytes(k->G, k->dh, k->dh));
+        c->classes[i].page_bytes = layers * (constant ? (uint64_t)k->D * sizeof(float)
+                                                      : kernel_page_bytes(k->G, k->dh, k->dh));
     }
 }
 
@@ -146,7 +147,8 @@ static status read_scores(owned_card *c, const file_model *f, err *e)
         int32_t *types = arena_alloc(&c->memory, (c->vocab.n_tokens + 1) * sizeof(*types));
         int64_t v;
         for (size_t i = 0; types != NULL && i < c->vocab.n_tokens; i++)
-            types[i] = i < a.n && file_array_i64(&a, i, &v) && v >= 0 && v <= 6 ? (int32_t)v : TEXT_NORMAL;
+            types[i] =
+                i < a.n && file_array_i64(&a, i, &v) && v >= 0 && v <= 6 ? (int32_t)v : TEXT_NORMAL;
         c->vocab.types = types;
         c->failed |= types == NULL;
     }
@@ -159,10 +161,15 @@ static void read_ids(owned_card *c, const file_model *f)
         const char *key;
         int32_t *to;
     } ids[] = {
-        {"tokenizer.ggml.bos_token_id", &c->vocab.bos},     {"tokenizer.ggml.eos_token_id", &c->vocab.eos},
-        {"tokenizer.ggml.eot_token_id", &c->vocab.eot},     {"tokenizer.ggml.eom_token_id", &c->vocab.eom},
-        {"tokenizer.ggml.unknown_token_id", &c->vocab.unk}, {"tokenizer.ggml.seperator_token_id", &c->vocab.sep},
-        {"tokenizer.ggml.padding_token_id", &c->vocab.pad}, {"tokenizer.ggml.mask_token_id", &c->vocab.mask},
+        {"tokenizer.ggml.cls_token_id", &c->vocab.bos},
+        {"tokenizer.ggml.bos_token_id", &c->vocab.bos},
+        {"tokenizer.ggml.eos_token_id", &c->vocab.eos},
+        {"tokenizer.ggml.eot_token_id", &c->vocab.eot},
+        {"tokenizer.ggml.eom_token_id", &c->vocab.eom},
+        {"tokenizer.ggml.unknown_token_id", &c->vocab.unk},
+        {"tokenizer.ggml.seperator_token_id", &c->vocab.sep},
+        {"tokenizer.ggml.padding_token_id", &c->vocab.pad},
+        {"tokenizer.ggml.mask_token_id", &c->vocab.mask},
     };
     for (size_t i = 0; i < BASE_COUNT(ids); i++) {
         uint64_t v;
@@ -179,6 +186,8 @@ static void read_ids(owned_card *c, const file_model *f)
         {"tokenizer.ggml.add_sep_token", &c->vocab.add_sep},
         {"tokenizer.ggml.add_space_prefix", &c->vocab.add_space_prefix},
         {"tokenizer.ggml.remove_extra_whitespaces", &c->vocab.remove_extra_whitespaces},
+        {"tokenizer.ggml.normalizer.lowercase", &c->vocab.lowercase},
+        {"tokenizer.ggml.normalizer.strip_accents", &c->vocab.strip_accents},
     };
     for (size_t i = 0; i < BASE_COUNT(flags); i++) {
         bool v;
@@ -209,7 +218,8 @@ static status read_vocabulary(owned_card *c, const file_model *f, err *e)
         c->vocab.pre = copy_str(c, c->vocab.pre);
     const file_key *map = file_find_key(f, "tokenizer.ggml.precompiled_charsmap");
     if (map != NULL && (map->value.type == FILE_VALUE_U8 || map->value.type == FILE_VALUE_I8))
-        c->vocab.precompiled_charsmap = copy_str(c, (str){(const char *)map->value.data, (size_t)map->value.bytes});
+        c->vocab.precompiled_charsmap =
+            copy_str(c, (str){(const char *)map->value.data, (size_t)map->value.bytes});
     read_ids(c, f);
     c->card.vocab = &c->vocab;
     return read_scores(c, f, e);
@@ -221,7 +231,8 @@ static void add_template(owned_card *c, const char *name, const char *source, si
 {
     if (n == 0 || c->card.n_templates == MODEL_TEMPLATES)
         return;
-    c->card.templates[c->card.n_templates++] = (model_template){copy_text(c, name), copy(c, source, n)};
+    c->card.templates[c->card.n_templates++] =
+        (model_template){copy_text(c, name), copy(c, source, n)};
 }
 
 static void read_gguf_templates(owned_card *c, const file_model *f)
@@ -247,7 +258,8 @@ static void read_hf_templates(owned_card *c, const file_model *f)
         add_template(c, "default", f->chat_template.data, f->chat_template.length);
         return;
     }
-    json_t *config = json_loadb(f->tokenizer_config_json.data, f->tokenizer_config_json.length, 0, NULL);
+    json_t *config =
+        json_loadb(f->tokenizer_config_json.data, f->tokenizer_config_json.length, 0, NULL);
     const json_t *t = json_object_get(config, "chat_template");
     if (json_is_string(t))
         add_template(c, "default", json_string_value(t), json_string_length(t));
@@ -262,23 +274,9 @@ static void read_hf_templates(owned_card *c, const file_model *f)
 
 /* ---- the card ------------------------------------------------------------------------------------------------------ */
 
-static status fill(owned_card *o, const model_plan *p, const file_model *f, err *e)
+static status fill_text(owned_card *o, const file_model *f, err *e)
 {
     model_card *c = &o->card;
-    c->path = copy_text(o, f->path);
-    c->family = p->family->name;
-    c->architecture = copy_text(o, source_architecture(p->source));
-    c->weights = commonest_type(f);
-    c->numerics = KERNEL_NUMERICS;
-    c->hash = file_model_hash(f);
-    char name[256] = "";
-    bool found = false;
-    if (source_text(p->source, "general.name", "_name_or_path", name, sizeof(name), &found, NULL) != STATUS_OK ||
-        !found || name[0] == 0)
-        c->name = name_from_path(o, f->path);
-    else
-        c->name = copy_text(o, name);
-    fill_numbers(o, p);
     status s = STATUS_OK;
     if (f->format == FILE_GGUF) {
         s = read_vocabulary(o, f, e);
@@ -292,6 +290,27 @@ static status fill(owned_card *o, const model_plan *p, const file_model *f, err 
     if (s == STATUS_OK && o->failed)
         s = err_set(e, STATUS_NO_MEMORY, "%s: no memory for the card", f->path);
     return s;
+}
+
+static status fill(owned_card *o, const model_plan *p, const file_model *f, err *e)
+{
+    model_card *c = &o->card;
+    c->path = copy_text(o, f->path);
+    c->family = p->family->name;
+    c->architecture = copy_text(o, source_architecture(p->source));
+    c->weights = commonest_type(f);
+    c->numerics = KERNEL_NUMERICS;
+    c->hash = file_model_hash(f);
+    char name[256] = "";
+    bool found = false;
+    if (source_text(p->source, "general.name", "_name_or_path", name, sizeof(name), &found, NULL) !=
+            STATUS_OK ||
+        !found || name[0] == 0)
+        c->name = name_from_path(o, f->path);
+    else
+        c->name = copy_text(o, name);
+    fill_numbers(o, p);
+    return fill_text(o, f, e);
 }
 
 status model_card_read(model_card **out, const file_model *f, err *e)
@@ -311,6 +330,23 @@ status model_card_read(model_card **out, const file_model *f, err *e)
         model_plan_fini(p);
     }
     base_free(p);
+    if (s != STATUS_OK) {
+        model_card_destroy(&o->card);
+        return s;
+    }
+    *out = &o->card;
+    return STATUS_OK;
+}
+
+status model_card_read_text(model_card **out, const file_model *f, err *e)
+{
+    owned_card *o = base_zalloc(1, sizeof(*o));
+    if (o == NULL)
+        return err_set(e, STATUS_NO_MEMORY, "%s: no memory for the card", f->path);
+    arena_init(&o->memory, 0);
+    o->card.path = copy_text(o, f->path);
+    o->card.name = name_from_path(o, f->path);
+    status s = fill_text(o, f, e);
     if (s != STATUS_OK) {
         model_card_destroy(&o->card);
         return s;

@@ -75,6 +75,9 @@ typedef struct model_card {
  * call only. */
 status model_card_read(model_card **out, const file_model *f, err *e);
 status model_card_open(model_card **out, const char *path, err *e); /* the same from a path: opens, reads, closes */
+/* Only what belongs to text: vocabulary, tokenizer files, templates, path and name; the rest is zero. No tensors are needed, so
+ * vocabulary-only files and families that cannot be run do as well. */
+status model_card_read_text(model_card **out, const file_model *f, err *e);
 void model_card_destroy(model_card *c);
 
 /* The model's tokenizer: from GGUF's vocabulary or from tokenizer.json. NOT_FOUND when the file has neither. */
