@@ -101,9 +101,10 @@ static bool is_chinese(uint32_t c)
 static void bert_clean(const normal_step *step, uint32_t c, sb *out)
 {
     if (step->clean) {
-        bool white = c == '\t' || c == '\n' || c == '\r' || text_is_space(c);
+        bool white = c == '\t' || c == '\n' || c == '\r';
         if (c == 0 || c == 0xFFFD || (!white && (text_property(c) & PROPERTY_CATEGORY) >= CAT_CC))
             return;
+        white |= text_is_space(c);
         if (white)
             c = ' ';
     }
