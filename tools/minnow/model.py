@@ -85,7 +85,8 @@ class Block(nn.Module):
         self.wo.data *= 0.3
         self.down.data *= 0.3
 
-    def forward(self, x, turn, mask, cache=None, act=None):
+    def forward(self, x, turn, mask, cache=None, act=None, where=None):
+        """where: [n] flat positions; only their outputs are computed, and the result is [n, D] (for the last block)."""
         act = act or (lambda t: t)
         c = self.c
         B, T, _ = x.shape
@@ -107,6 +108,8 @@ class Block(nn.Module):
         s = s.add_(mask[:, None, None])
         o = torch.bmm(torch.softmax(s, -1).view(B * G, rep * T, S), v)
         o = o.view(B, G, rep, T, dh).permute(0, 3, 1, 2, 4).reshape(B, T, G * rep * dh)
+        if where is not None:
+            o, x = o.reshape(B * T, -1).index_select(0, where), x.reshape(B * T, -1).index_select(0, where)
         x = x + F.linear(act(o), self.wo)
         h = act(RmsNorm.apply(x, self.n2, c["eps"]))
         return x + F.linear(act(SwiGlu.apply(F.linear(h, torch.cat((self.gate, self.up))))), self.down)
@@ -121,13 +124,13 @@ class Minnow(nn.Module):
         self.norm = nn.Parameter(torch.ones(c["width"]))
         self.turn = rope_table(c["context"], c)
 
-    def hidden(self, ids, mask, pos=None, caches=None, act=None):
-        """ids [B, T] -> [B, T, D]; mask [B, T, S] is added to the scores."""
+    def hidden(self, ids, mask, pos=None, caches=None, act=None, where=None):
+        """ids [B, T] -> [B, T, D], or [n, D] at the flat positions `where`; mask [B, T, S] is added to the scores."""
         T = ids.shape[1]
         turn = self.turn[:T] if pos is None else self.turn[pos]
         x = F.embedding(ids, self.embed)
         for i, b in enumerate(self.blocks):
-            x = b(x, turn, mask, None if caches is None else caches[i], act)
+            x = b(x, turn, mask, None if caches is None else caches[i], act, where if i == len(self.blocks) - 1 else None)
         return RmsNorm.apply(x, self.norm, self.c["eps"])
 
     def loss(self, ids, doc, train):
@@ -135,7 +138,7 @@ class Minnow(nn.Module):
         T = ids.shape[1]
         causal = torch.ones(T, T, dtype=torch.bool).tril()
         mask = torch.zeros(ids.shape[0], T, T).masked_fill_(~((doc[:, :, None] == doc[:, None, :]) & causal), -1e9)
-        h = self.hidden(ids, mask)
-        where = train[:, 1:] & (doc[:, 1:] == doc[:, :-1])
-        logits = F.linear(h[:, :-1][where], self.embed)
-        return F.cross_entropy(logits, ids[:, 1:][where], reduction="sum"), int(where.sum())
+        last = torch.zeros_like(train[:, :1])
+        where = torch.cat((train[:, 1:] & (doc[:, 1:] == doc[:, :-1]), last), 1).flatten().nonzero().squeeze(1)
+        logits = F.linear(self.hidden(ids, mask, where=where), self.embed)
+        return F.cross_entropy(logits, ids.flatten()[where + 1], reduction="sum"), len(where)

@@ -176,7 +176,7 @@ def make_once(g, others=None, rounds=None, kind=None):
     if think:
         it["enable_thinking"] = True
     messages = []
-    for _ in range(rounds if rounds is not None else r.choice((0, 0, 1))):      # finished rounds before
+    for _ in range(rounds if rounds is not None else r.choice((0, 0, 1) if g.heldout else (0, 0, 1, 2, 3))):      # finished before
         t = r.choice(tools)
         q, args = request(g, t)
         messages += [{"role": "user", "content": q}, call_message(g, t, args, think)] + result_messages(g, t, think)[0]
