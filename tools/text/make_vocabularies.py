@@ -227,7 +227,8 @@ def sentencepiece_files():
                             post=template(["<s>"], ["</s>"], ids), decoder={"type": "Sequence", "decoders": fallback + strip}, tokens=specials)
     yield "metaspace", file_of(bpe_model(vocab, lines, **model), post=template(["<s>"], (), ids), tokens=specials,
                                pre={"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True},
-                               decoder={"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True})
+                               decoder={"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {
+                                   "type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True}]})
     no_bytes = {t: i for i, t in enumerate(t for t in vocab if not t.startswith("<0x"))}
     yield "unknown", file_of(bpe_model(no_bytes, lines, unk_token="<unk>"), tokens=added(0, ("<unk>",), ("<s>",), ("</s>",)),
                              normalizer={"type": "NFKD"},
