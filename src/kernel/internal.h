@@ -134,6 +134,7 @@ uint64_t kernel_known_answer(const kernel_table *k, int i, const char **name);
 extern const kernel_table kernel_portable;
 #if defined(__x86_64__)
 extern const kernel_table kernel_avx2;
+extern const kernel_table kernel_avxvnni;
 extern const kernel_table kernel_avx512;
 extern const kernel_table kernel_avx512vnni;
 #endif

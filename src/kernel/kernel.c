@@ -9,6 +9,8 @@
 static const kernel_table *const tables[] = {
     &kernel_portable,
 #if defined(__x86_64__)
+    &kernel_avx2,
+    &kernel_avxvnni,
     &kernel_avx512,
     &kernel_avx512vnni,
 #endif

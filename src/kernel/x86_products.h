@@ -1,0 +1,825 @@
+/*
+ * Products on x86, written once over registers of 32 or 64 bytes: x86_512.h and x86_256.h define the operations (vi_ on bytes and integers, vf_
+ * on floats, sums_ on doubles, dot4, dot4_wide) and include this file. A group is the GROUP_ROWS rows of a strip that fill a register: 16, or 8
+ * and then a strip is two groups.
+ *
+ *   open_TYPE   one unit of a group → 8 registers of unsigned bytes (4 columns each), scale, minimum or half scales
+ *   vec_*       one token: some strips walked at once as separate memory streams, nothing stored in between
+ *   mat_*       T tokens: 8 units of MAT_GROUPS groups are opened into scratch once and then met by up to 64 tokens, some at a time inside
+ *               each step of 4 columns; running sums stay in scratch between the chunks of units
+ *   float_*     the same for float weights and for the exact class, four accumulators per element
+ *
+ * The order of operations of every element is that of portable.c. Not here: the row functions (vector.h).
+ */
+
+enum { GROUPS = KERNEL_TILE_ROWS / GROUP_ROWS };
+
+/* ---- units ---------------------------------------------------------------------------------------------------------- */
+
+/* A unit of a group ready for dot products. value = fma(d·s, q − bias, m·j); what a kind does not use stays undefined. */
+typedef struct unit {
+    vi q[8]; /* columns 4j..4j+3 of the rows */
+    vf d, m;
+    vf s[2], j[2]; /* of the halves: integers held as floats */
+} unit;
+
+typedef enum kind {
+    PLAIN,         /* one scale */
+    MINIMUM,       /* and a minimum */
+    HALVES,        /* two integer scales a block */
+    HALVES_MINIMUM /* and two minima */
+} kind;
+
+/* header, p: the run's header and the unit; i: the unit's number in the file's superblock; g: group of the strip. */
+typedef void open_unit(unit *u, const unsigned char *header, const unsigned char *p, int i, int g);
+
+/* A field of 4 (of 2) bytes a row that begins at p. */
+ALWAYS vi words(const unsigned char *p, int g)
+{
+    return vi_load(p + 4 * GROUP_ROWS * g);
+}
+ALWAYS vf halves(const unsigned char *p, int g)
+{
+    return vf_load_half(p + 2 * GROUP_ROWS * g);
+}
+ALWAYS vi bytes(int b)
+{
+    return vi_set8((char)b);
+}
+ALWAYS vi low_bits(vi a, int mask)
+{
+    return vi_and(a, vi_set32(mask));
+}
+
+ALWAYS void open_nibbles(unit *u, const unsigned char *p, int g)
+{
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        vi n = words(p + 64 * i, g);
+        u->q[i] = vi_and(n, bytes(15));
+        u->q[4 + i] = vi_and(vi_shr16(n, 4), bytes(15));
+    }
+}
+
+/* bit j of every byte of `singles`, moved to `to` */
+ALWAYS vi single_bit(vi singles, int j, int to)
+{
+    vi s = j < to ? vi_shl32(singles, to - j) : vi_shr32(singles, j - to);
+    return vi_and(s, bytes(1 << to));
+}
+
+/* bits 2j, 2j + 1 of every byte, moved to `to` */
+ALWAYS vi bit_pair(vi pairs, int j, int to)
+{
+    vi s = 2 * j < to ? vi_shl32(pairs, to - 2 * j) : vi_shr32(pairs, 2 * j - to);
+    return vi_and(s, bytes(3 << to));
+}
+
+ALWAYS void open_q8_0(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    (void)header, (void)i;
+    u->d = halves(p, g);
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] = words(p + 32 + 64 * j, g);
+}
+
+ALWAYS void open_q4_0(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    (void)header, (void)i;
+    u->d = halves(p, g);
+    open_nibbles(u, p + 32, g);
+}
+
+ALWAYS void open_q4_1(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    (void)header, (void)i;
+    u->d = halves(p, g);
+    u->m = halves(p + 32, g);
+    open_nibbles(u, p + 64, g);
+}
+
+ALWAYS void open_fifth_bits(unit *u, const unsigned char *p, int g)
+{
+    vi singles = words(p, g);
+    open_nibbles(u, p + 64, g);
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] = vi_or(u->q[j], single_bit(singles, j, 4));
+}
+
+ALWAYS void open_q5_0(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    (void)header, (void)i;
+    u->d = halves(p, g);
+    open_fifth_bits(u, p + 32, g);
+}
+
+ALWAYS void open_q5_1(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    (void)header, (void)i;
+    u->d = halves(p, g);
+    u->m = halves(p + 32, g);
+    open_fifth_bits(u, p + 64, g);
+}
+
+ALWAYS void look_up(unit *u, __m128i table)
+{
+    vi t = vi_table(table);
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] = vi_shuffle8(t, u->q[j]);
+}
+
+/* the values of IQ4_NL and IQ4_XS plus 128 */
+ALWAYS void look_up_iq4(unit *u)
+{
+    look_up(u, _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char)129, (char)141, (char)153,
+                             (char)166, (char)181, (char)197, (char)217, (char)241));
+}
+
+ALWAYS void open_iq4_nl(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    open_q4_0(u, header, p, i, g);
+    look_up_iq4(u);
+}
+
+ALWAYS void open_mxfp4(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    (void)header, (void)i;
+    vi e = vi_from_u8(p + GROUP_ROWS * g);
+    vi normal = vi_shl32(vi_sub32(e, vi_set32(1)), 23), tiny = vi_shlv32(vi_set32(0x00200000), e);
+    u->d = vf_as(vi_less(e, vi_set32(2), tiny, normal));
+    open_nibbles(u, p + 16, g);
+    look_up(u, _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4,
+                             0)); /* doubled, plus 12 */
+}
+
+/* Scales and minima of Q4_K and Q5_K: three words of a row's header, see q4_k_scales in types.c. */
+ALWAYS void open_k_scales(unit *u, const unsigned char *header, int i, int g)
+{
+    vi a = words(header + 64, g), b = words(header + 128, g), scale, minimum;
+    if (i < 4) {
+        scale = low_bits(vi_shr32_by(a, 8 * i), 63);
+        minimum = low_bits(vi_shr32_by(b, 8 * i), 63);
+    } else {
+        vi c = vi_shr32_by(words(header + 192, g), 8 * (i - 4));
+        scale = vi_or(low_bits(c, 15), low_bits(vi_shr32_by(a, 8 * (i - 4) + 2), 48));
+        minimum =
+            vi_or(low_bits(vi_shr32(c, 4), 15), low_bits(vi_shr32_by(b, 8 * (i - 4) + 2), 48));
+    }
+    u->d = vf_mul(halves(header, g), vf_from_int(scale));
+    u->m = vf_negate(vf_mul(halves(header + 32, g), vf_from_int(minimum)));
+}
+
+ALWAYS void open_q4_k(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    open_k_scales(u, header, i, g);
+    open_nibbles(u, p, g);
+}
+
+ALWAYS void open_q5_k(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    open_k_scales(u, header, i, g);
+    open_fifth_bits(u, p, g);
+}
+
+ALWAYS void open_q6_k(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    vi pairs[2] = {words(p, g), words(p + 64, g)};
+    vi scales = vi_shr32_by(words(header + 32 + 64 * (i / 2), g), 16 * (i & 1));
+    u->d = halves(header, g);
+    u->s[0] = vf_from_int(vi_sar32(vi_shl32(scales, 24), 24));
+    u->s[1] = vf_from_int(vi_sar32(vi_shl32(scales, 16), 24));
+    open_nibbles(u, p + 128, g);
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] = vi_or(u->q[j], bit_pair(pairs[j / 4], j % 4, 4));
+}
+
+ALWAYS void open_q3_k(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    vi pairs[2] = {words(p, g), words(p + 64, g)}, singles = words(p + 128, g);
+    u->d = halves(header, g);
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        int s = 2 * i + h, low = s & 7;
+        vi a = vi_shr32_by(words(header + 32 + 64 * (low / 4), g), 8 * (low % 4) + (s < 8 ? 0 : 4));
+        vi b = vi_shr32_by(words(header + 160, g), 8 * (s % 4) + 2 * (s / 4));
+        a = vi_or(low_bits(a, 15), vi_shl32(low_bits(b, 3), 4));
+        u->s[h] = vf_from_int(vi_sub32(a, vi_set32(32)));
+    }
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] =
+        vi_or(bit_pair(pairs[j / 4], j % 4, 0), single_bit(singles, j, 2));
+}
+
+ALWAYS void open_q2_k(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    vi pairs[2] = {words(p, g), words(p + 64, g)};
+    vi scales = vi_shr32_by(words(header + 64 + 64 * (i / 2), g), 16 * (i & 1));
+    u->d = halves(header, g);
+    u->m = vf_negate(halves(header + 32, g));
+    u->s[0] = vf_from_int(low_bits(scales, 15));
+    u->s[1] = vf_from_int(low_bits(vi_shr32(scales, 8), 15));
+    u->j[0] = vf_from_int(low_bits(vi_shr32(scales, 4), 15));
+    u->j[1] = vf_from_int(low_bits(vi_shr32(scales, 12), 15));
+    UNROLL for (int j = 0; j < 8; j++) u->q[j] = bit_pair(pairs[j / 4], j % 4, 0);
+}
+
+ALWAYS void open_iq4_xs(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
+{
+    vi high = vi_from_u16(header + 32 + 2 * GROUP_ROWS * g);
+    vi low = low_bits(vi_shr32_by(words(header + 64, g), 4 * i), 15);
+    high = vi_shl32(low_bits(vi_shr32_by(high, 2 * i), 3), 4);
+    u->d = vf_mul(halves(header, g), vf_from_int(vi_sub32(vi_or(low, high), vi_set32(32))));
+    open_nibbles(u, p, g);
+    look_up_iq4(u);
+}
+
+/* ---- one block of columns ------------------------------------------------------------------------------------------- */
+
+/* What a product function knows at compile time about its type. */
+typedef struct shape {
+    kind kind;
+    int bias;      /* the stored bytes are this much too great */
+    bool wide;     /* stored bytes beyond 127 */
+    int run_units; /* as in kernel_type */
+    int unit_lines; /* lines of 64 bytes that a unit takes of memory, its share of the header included */
+} shape;
+
+ALWAYS vi four_columns(const kernel_act *x, int j)
+{
+    int32_t v;
+    memcpy(&v, x->q + 4 * j, 4);
+    return vi_set32(v);
+}
+
+ALWAYS vi half_sums(const kernel_act *x)
+{
+    int32_t v;
+    memcpy(&v, x->sum, 4);
+    return vi_set32(v);
+}
+
+ALWAYS vi dot(shape s, vi acc, vi u, vi x)
+{
+    return s.wide ? dot4_wide(acc, u, x) : dot4(acc, u, x);
+}
+
+/* Two factors for half_sums. */
+ALWAYS vi pair(int first, int second)
+{
+    return vi_set32((int)((uint32_t)(first & 0xFFFF) | (uint32_t)(second & 0xFFFF) << 16));
+}
+
+/* acc after one block, given the exact integers of its halves (or of the whole in i0) */
+ALWAYS vf block_end(shape s, const unit *u, vi i0, vi i1, const kernel_act *x, vi sums, vf acc)
+{
+    vf scale = vf_set(x->scale), whole = vf_from_int(i0);
+    if (s.kind >= HALVES) /* integers under 2^24: exact */
+        whole = vf_fma(vf_from_int(i1), u->s[1], vf_mul(whole, u->s[0]));
+    acc = vf_fma(whole, vf_mul(u->d, scale), acc);
+    if (s.kind == MINIMUM) {
+        vf total = vf_from_int(vi_madd16(sums, pair(1, 1)));
+        acc = vf_fma(u->m, vf_mul(total, scale), acc);
+    }
+    if (s.kind == HALVES_MINIMUM) {
+        vf sum0 = vf_from_int(vi_madd16(sums, pair(1, 0))),
+           sum1 = vf_from_int(vi_madd16(sums, pair(0, 1)));
+        vf total = vf_fma(u->j[1], sum1, vf_mul(u->j[0], sum0));
+        acc = vf_fma(u->m, vf_mul(total, scale), acc);
+    }
+    return acc;
+}
+
+/* Writes the rows of a group for token t; rows beyond the matrix are left alone. */
+ALWAYS bool write_rows(const kernel_product *p, int64_t row, int64_t t, vf acc,
+                       const wide_sums *sums)
+{
+    int64_t n = BASE_MIN(GROUP_ROWS, p->w->rows - row), at = t * p->dst_stride + row;
+    double values[GROUP_ROWS];
+    if (n <= 0)
+        return true;
+    if (p->output == KERNEL_F32) {
+        vf_store_n((float *)p->dst + at, acc, (int)n);
+        return true;
+    }
+    sums_store(values, sums);
+    if (p->output == KERNEL_SUMS_F32)
+        return kernel_finish((float *)p->dst + at, values, n);
+    memcpy((double *)p->dst + at, values, (size_t)n * sizeof(double));
+    return true;
+}
+
+/* A place in a strip, relative to its beginning: all streams and groups are at the same one. */
+typedef struct place {
+    uint64_t header, unit;
+    int in_run;
+} place;
+
+ALWAYS place place_start(const kernel_matrix *w, int run_units)
+{
+    return (place){0, (uint64_t)w->type->header_bytes,
+                   (int)(w->column_begin / KERNEL_UNIT % run_units)};
+}
+
+ALWAYS void place_next(place *at, const kernel_type *type, int run_units)
+{
+    at->unit += (uint64_t)type->unit_bytes;
+    if (run_units == 1 || ++at->in_run == run_units) {
+        at->in_run = 0;
+        at->header = at->unit;
+        at->unit += (uint64_t)type->header_bytes;
+    }
+}
+
+ALWAYS const unsigned char *strip_at(const kernel_matrix *w, int64_t strip)
+{
+    return (const unsigned char *)w->tiles + (uint64_t)strip * w->strip_bytes;
+}
+
+/* ---- one token ---------------------------------------------------------------------------------------------------------- */
+
+enum { VEC_AHEAD = 3456 }; /* bytes of prefetch in every stream */
+
+ALWAYS vf vec_block(shape s, const unit *u, const kernel_act *x, vi sums, vf acc)
+{
+    vi i0 = s.bias ? vi_madd16(sums, pair(-s.bias, s.kind >= HALVES ? 0 : -s.bias)) : vi_zero();
+    vi i1 = s.bias && s.kind >= HALVES ? vi_madd16(sums, pair(0, -s.bias)) : vi_zero();
+    UNROLL for (int j = 0; j < 4; j++)
+    {
+        i0 = dot(s, i0, u->q[j], four_columns(x, j));
+        i1 = dot(s, i1, u->q[4 + j], four_columns(x, 4 + j));
+    }
+    if (s.kind < HALVES)
+        i0 = vi_add32(i0, i1);
+    return block_end(s, u, i0, i1, x, sums, acc);
+}
+
+/* n_streams (constant) strips, `step` strips apart, against one token. */
+ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int n_streams,
+                       int64_t strip, int64_t step)
+{
+    const kernel_matrix *w = p->w;
+    const unsigned char *base[VEC_STREAMS];
+    vf acc[VEC_STREAMS * GROUPS];
+    wide_sums sums[VEC_STREAMS * GROUPS];
+    place at = place_start(w, s.run_units);
+    const kernel_act *x = p->x;
+    int64_t left = (w->column_end - w->column_begin) / KERNEL_UNIT,
+            leaf = p->output == KERNEL_F32 ? left : p->leaf / KERNEL_UNIT;
+    UNROLL for (int i = 0; i < n_streams; i++) base[i] = strip_at(w, strip + i * step);
+    UNROLL for (int i = 0; i < n_streams * GROUPS; i++)
+    {
+        sums_clear(&sums[i]);
+        acc[i] = vf_zero();
+    }
+    while (left > 0) {
+        int64_t n = BASE_MIN(leaf, left);
+        left -= n;
+        UNROLL for (int i = 0; i < n_streams * GROUPS; i++) acc[i] = vf_zero();
+        for (; n > 0; n--, x++) {
+            vi halves_of_x = half_sums(x);
+            UNROLL for (int i = 0; i < n_streams; i++)
+            {
+                for (int line = 0; line < s.unit_lines; line++)
+                    _mm_prefetch((const char *)base[i] + at.unit + VEC_AHEAD + 64 * line,
+                                 _MM_HINT_T0);
+                UNROLL for (int g = 0; g < GROUPS; g++)
+                {
+                    unit u;
+                    open(&u, base[i] + at.header, base[i] + at.unit, at.in_run, g);
+                    acc[i * GROUPS + g] = vec_block(s, &u, x, halves_of_x, acc[i * GROUPS + g]);
+                }
+            }
+            place_next(&at, w->type, s.run_units);
+        }
+        if (p->output != KERNEL_F32)
+            UNROLL for (int i = 0; i < n_streams * GROUPS; i++) sums_add_leaf(&sums[i], acc[i]);
+    }
+    bool good = true;
+    UNROLL for (int i = 0; i < n_streams * GROUPS; i++) good &=
+        write_rows(p, (strip + i / GROUPS * step) * KERNEL_TILE_ROWS + i % GROUPS * GROUP_ROWS, 0,
+                   acc[i], &sums[i]);
+    return good;
+}
+
+/* The streams run through equal shares of the strips, each from start to end, so that prefetching runs on into the next strip. */
+ALWAYS bool vec_product(const kernel_product *p, open_unit *open, shape s, int64_t begin,
+                        int64_t end)
+{
+    bool good = true;
+    int64_t share = (end - begin) / VEC_STREAMS, strip = begin + share * VEC_STREAMS;
+    for (int64_t i = 0; i < share; i++)
+        good &= vec_strips(p, open, s, VEC_STREAMS, begin + i, share);
+    for (; strip < end; strip++)
+        good &= vec_strips(p, open, s, 1, strip, 1);
+    return good;
+}
+
+/* ---- many tokens ---------------------------------------------------------------------------------------------------------- */
+
+enum { MAT_TOKENS = 64, MAT_UNITS = 8 };
+
+/* Everything MAT_GROUPS groups need between the chunks of their units. */
+typedef struct mat_scratch {
+    vi bias[2];     /* what the sums of the halves are multiplied with to start the integer sums */
+    int leaf_units; /* 0: no exact sums */
+    unit units[MAT_UNITS][MAT_GROUPS];
+    vf acc[MAT_TOKENS][MAT_GROUPS];
+    wide_sums sums[MAT_TOKENS][MAT_GROUPS];
+} mat_scratch;
+
+ALWAYS const kernel_act *act_at(const char *x, uint64_t x_bytes, int t)
+{
+    return (const kernel_act *)(const void *)(x + (uint64_t)t * x_bytes);
+}
+
+ALWAYS void mat_end_leaf(mat_scratch *m, int t0, int n_tokens)
+{
+    for (int t = t0; t < t0 + n_tokens; t++)
+        UNROLL for (int g = 0; g < MAT_GROUPS; g++)
+        {
+            sums_add_leaf(&m->sums[t][g], m->acc[t][g]);
+            m->acc[t][g] = vf_zero();
+        }
+}
+
+/* n_tokens (constant) tokens from t0 on against n_units units. x: the first one's block of the first unit. */
+ALWAYS void mat_chunk(shape s, mat_scratch *m, int n_units, int t0, int n_tokens, const char *x,
+                      uint64_t x_bytes)
+{
+    vf(*acc)[MAT_GROUPS] = m->acc + t0;
+    x += (uint64_t)t0 * x_bytes;
+    for (int k = 0; k < n_units; k++, x += sizeof(kernel_act)) {
+        const unit *units = m->units[k];
+        vi i0[MAT_WIDE][MAT_GROUPS], i1[MAT_WIDE][MAT_GROUPS];
+        UNROLL for (int t = 0; t < n_tokens; t++)
+        {
+            vi sums = half_sums(act_at(x, x_bytes, t));
+            UNROLL for (int g = 0; g < MAT_GROUPS; g++)
+            {
+                i0[t][g] = vi_madd16(sums, m->bias[0]);
+                i1[t][g] = s.kind >= HALVES ? vi_madd16(sums, m->bias[1]) : vi_zero();
+            }
+        }
+        UNROLL for (int j = 0; j < 8; j++)
+        {
+            UNROLL for (int t = 0; t < n_tokens; t++)
+            {
+                vi x4 = four_columns(act_at(x, x_bytes, t), j);
+                UNROLL for (int g = 0; g < MAT_GROUPS; g++)
+                {
+                    if (s.kind >= HALVES && j >= 4)
+                        i1[t][g] = dot(s, i1[t][g], units[g].q[j], x4);
+                    else
+                        i0[t][g] = dot(s, i0[t][g], units[g].q[j], x4);
+                }
+            }
+        }
+        UNROLL for (int t = 0; t < n_tokens; t++)
+        {
+            const kernel_act *a = act_at(x, x_bytes, t);
+            vi sums = half_sums(a);
+            UNROLL for (int g = 0; g < MAT_GROUPS; g++) acc[t][g] =
+                block_end(s, &units[g], i0[t][g], i1[t][g], a, sums, acc[t][g]);
+        }
+        if (m->leaf_units && (k + 1) % m->leaf_units == 0)
+            mat_end_leaf(m, t0, n_tokens);
+    }
+}
+
+/* All tokens of a block (up to 64) against the opened units; one function per kind, the bias is data. */
+typedef void mat_tokens(mat_scratch *m, int n_units, int n, const char *x, uint64_t x_bytes);
+
+#define MAT_TOKENS_OF(name, kind_of, wide)                                                         \
+    static void mat_##name(mat_scratch *m, int n_units, int n, const char *x, uint64_t x_bytes)    \
+    {                                                                                              \
+        const shape s = {kind_of, 0, wide, 1, 1};                                                  \
+        int t = 0;                                                                                 \
+        for (; t + MAT_WIDE <= n && s.kind < HALVES; t += MAT_WIDE)                                \
+            mat_chunk(s, m, n_units, t, MAT_WIDE, x, x_bytes);                                     \
+        for (; t + MAT_WIDE / 2 <= n; t += MAT_WIDE / 2)                                           \
+            mat_chunk(s, m, n_units, t, MAT_WIDE / 2, x, x_bytes);                                 \
+        for (; t < n; t++)                                                                         \
+            mat_chunk(s, m, n_units, t, 1, x, x_bytes);                                            \
+    }
+MAT_TOKENS_OF(plain, PLAIN, false)
+MAT_TOKENS_OF(wide, PLAIN, true)
+MAT_TOKENS_OF(minimum, MINIMUM, false)
+MAT_TOKENS_OF(halves, HALVES, false)
+MAT_TOKENS_OF(minima, HALVES_MINIMUM, false)
+
+ALWAYS mat_tokens *mat_tokens_of(shape s)
+{
+    static mat_tokens *const by_kind[] = {mat_plain, mat_minimum, mat_halves, mat_minima};
+    return s.wide ? mat_wide : by_kind[s.kind];
+}
+
+/* n_groups groups from `group` on (two strips of one, or one strip of two) against n tokens. Missing groups count as the first. */
+ALWAYS bool mat_groups(const kernel_product *p, open_unit *open, shape s, int64_t group,
+                       int n_groups, int64_t t0, int n, mat_scratch *m)
+{
+    const kernel_matrix *w = p->w;
+    const char *x = (const char *)p->x + (uint64_t)t0 * p->x_bytes;
+    place at = place_start(w, s.run_units);
+    int64_t left = (w->column_end - w->column_begin) / KERNEL_UNIT;
+    bool unfinished = m->leaf_units && left % m->leaf_units;
+    memset(m->acc, 0, (size_t)n * sizeof m->acc[0]);
+    memset(m->sums, 0, (size_t)n * sizeof m->sums[0]);
+    while (left > 0) {
+        int units = (int)BASE_MIN(MAT_UNITS, left);
+        for (int k = 0; k < units; k++) {
+            for (int g = 0; g < n_groups; g++) {
+                const unsigned char *from = strip_at(w, (group + g) / GROUPS);
+                open(&m->units[k][g], from + at.header, from + at.unit, at.in_run,
+                     (int)((group + g) % GROUPS));
+            }
+            for (int g = n_groups; g < MAT_GROUPS; g++)
+                m->units[k][g] = m->units[k][0];
+            place_next(&at, w->type, s.run_units);
+        }
+        mat_tokens_of(s)(m, units, n, x, p->x_bytes);
+        x += (uint64_t)units * sizeof(kernel_act);
+        left -= units;
+    }
+    if (unfinished)
+        mat_end_leaf(m, 0, n);
+    bool good = true;
+    for (int t = 0; t < n; t++)
+        for (int g = 0; g < n_groups; g++)
+            good &= write_rows(p, (group + g) * GROUP_ROWS, t0 + t, m->acc[t][g], &m->sums[t][g]);
+    return good;
+}
+
+ALWAYS bool mat_product(const kernel_product *p, open_unit *open, shape s, int64_t begin,
+                        int64_t end)
+{
+    mat_scratch m;
+    bool good = true;
+    m.bias[0] = pair(-s.bias, s.kind >= HALVES ? 0 : -s.bias);
+    m.bias[1] = pair(0, -s.bias);
+    m.leaf_units = p->output == KERNEL_F32 ? 0 : p->leaf / KERNEL_UNIT;
+    for (int64_t t = 0; t < p->n_tokens; t += MAT_TOKENS) {
+        int n = (int)BASE_MIN(MAT_TOKENS, p->n_tokens - t);
+        for (int64_t group = begin * GROUPS; group < end * GROUPS; group += MAT_GROUPS)
+            good &= mat_groups(p, open, s, group, (int)BASE_MIN(MAT_GROUPS, end * GROUPS - group),
+                               t, n, &m);
+    }
+    return good;
+}
+
+/* ---- float weights and the exact class ------------------------------------------------------------------------------------- */
+
+/* One unit of a group as f32 [32][GROUP_ROWS]. */
+typedef void fill_floats(vf *dst, const unsigned char *header, const unsigned char *p, int i,
+                         int g);
+
+ALWAYS vf float_load(const unsigned char *p, int type, int column, int g)
+{
+    if (type == TYPE_F32)
+        return vf_load(p + 64 * column + 4 * GROUP_ROWS * g);
+    p += 32 * column + 2 * GROUP_ROWS * g;
+    return type == TYPE_F16 ? vf_load_half(p) : vf_as(vi_shl32(vi_from_u16(p), 16));
+}
+
+#define FILL_FLOATS(name, type)                                                                    \
+    ALWAYS void name(vf *dst, const unsigned char *header, const unsigned char *p, int i, int g)   \
+    {                                                                                              \
+        (void)header, (void)i;                                                                     \
+        for (int c = 0; c < KERNEL_UNIT; c++)                                                      \
+            dst[c] = float_load(p, type, c, g);                                                    \
+    }
+FILL_FLOATS(fill_f32, TYPE_F32)
+FILL_FLOATS(fill_f16, TYPE_F16)
+FILL_FLOATS(fill_bf16, TYPE_BF16)
+
+/* Dequantises an opened unit: fma(d·s, q − bias, m·j). */
+ALWAYS void fill_unit(vf *dst, const unit *u, shape s)
+{
+    UNROLL for (int j = 0; j < 8; j++)
+    {
+        int h = j / 4;
+        vf d = s.kind >= HALVES ? vf_mul(u->d, u->s[h]) : u->d;
+        vf m = s.kind == HALVES_MINIMUM ? vf_mul(u->m, u->j[h])
+               : s.kind == MINIMUM      ? u->m
+                                        : vf_zero();
+        UNROLL for (int b = 0; b < 4; b++)
+        {
+            vi q = low_bits(vi_shr32(u->q[j], 8 * b), 255);
+            dst[4 * j + b] = vf_fma(d, vf_from_int(vi_sub32(q, vi_set32(s.bias))), m);
+        }
+    }
+}
+
+ALWAYS vf float_value(const vf *acc)
+{
+    return vf_add(vf_add(acc[0], acc[1]), vf_add(acc[2], acc[3]));
+}
+
+/* One token, float types: one group of n_streams (constant) strips at once, weights straight from memory. */
+ALWAYS bool float_vec_groups(const kernel_product *p, int type, int n_streams, int64_t strip,
+                             int64_t step, int g)
+{
+    const kernel_matrix *w = p->w;
+    const unsigned char *base[VEC_STREAMS];
+    vf acc[VEC_STREAMS][4];
+    wide_sums sums[VEC_STREAMS];
+    const float *x = p->x;
+    int64_t columns = w->column_end - w->column_begin,
+            leaf = p->output == KERNEL_F32 ? columns : p->leaf;
+    int column_bytes = type == TYPE_F32 ? 64 : 32;
+    UNROLL for (int i = 0; i < n_streams; i++)
+    {
+        base[i] = strip_at(w, strip + i * step);
+        sums_clear(&sums[i]);
+        UNROLL for (int a = 0; a < 4; a++) acc[i][a] = vf_zero();
+    }
+    for (int64_t c = 0; c < columns;) {
+        int64_t end = BASE_MIN(c + leaf, columns);
+        UNROLL for (int i = 0; i < n_streams; i++) UNROLL for (int a = 0; a < 4; a++) acc[i][a] =
+            vf_zero();
+        for (; c + 4 <= end; c += 4) {
+            UNROLL for (int i = 0; i < n_streams; i++)
+            {
+                const unsigned char *from = base[i] + c * column_bytes;
+                for (int line = 0; line < column_bytes * 4 / 64 && g == 0; line++)
+                    _mm_prefetch((const char *)from + VEC_AHEAD + 64 * line, _MM_HINT_T0);
+                UNROLL for (int a = 0; a < 4; a++) acc[i][a] =
+                    vf_fma(float_load(from, type, a, g), vf_set(x[c + a]), acc[i][a]);
+            }
+        }
+        for (; c < end; c++)
+            for (int i = 0; i < n_streams; i++)
+                acc[i][c & 3] = vf_fma(float_load(base[i] + c * column_bytes, type, 0, g),
+                                       vf_set(x[c]), acc[i][c & 3]);
+        if (p->output != KERNEL_F32)
+            UNROLL for (int i = 0; i < n_streams; i++) sums_add_leaf(&sums[i], float_value(acc[i]));
+    }
+    bool good = true;
+    UNROLL for (int i = 0; i < n_streams; i++) good &=
+        write_rows(p, (strip + i * step) * KERNEL_TILE_ROWS + g * GROUP_ROWS, 0,
+                   float_value(acc[i]), &sums[i]);
+    return good;
+}
+
+ALWAYS bool float_vec(const kernel_product *p, int type, int64_t begin, int64_t end)
+{
+    bool good = true;
+    int64_t share = (end - begin) / VEC_STREAMS, strip = begin + share * VEC_STREAMS;
+    for (int64_t i = 0; i < share; i++)
+        for (int g = 0; g < GROUPS; g++)
+            good &= float_vec_groups(p, type, VEC_STREAMS, begin + i, share, g);
+    for (; strip < end; strip++)
+        for (int g = 0; g < GROUPS; g++)
+            good &= float_vec_groups(p, type, 1, strip, 1, g);
+    return good;
+}
+
+enum { FLOAT_TOKENS = 48, FLOAT_UNITS = 4 };
+
+typedef struct float_scratch {
+    vf w[FLOAT_UNITS * KERNEL_UNIT];
+    vf acc[FLOAT_TOKENS][4];
+    wide_sums sums[FLOAT_TOKENS];
+} float_scratch;
+
+ALWAYS const float *floats_at(const char *x, uint64_t x_bytes, int t)
+{
+    return (const float *)(const void *)(x + (uint64_t)t * x_bytes);
+}
+
+/* n_tokens (constant) tokens against `columns` columns of the group in scratch. */
+ALWAYS void float_chunk(const vf *w, int columns, int n_tokens, vf (*acc)[4], const char *x,
+                        uint64_t x_bytes)
+{
+    vf sum[FLOAT_GROUP][4];
+    int c = 0;
+    UNROLL for (int t = 0; t < n_tokens; t++) UNROLL for (int a = 0; a < 4; a++) sum[t][a] =
+        acc[t][a];
+    for (; c + 4 <= columns; c += 4)
+        UNROLL for (int a = 0; a < 4; a++)
+        {
+            vf weights = w[c + a];
+            UNROLL for (int t = 0; t < n_tokens; t++) sum[t][a] =
+                vf_fma(weights, vf_set(floats_at(x, x_bytes, t)[c + a]), sum[t][a]);
+        }
+    UNROLL for (int t = 0; t < n_tokens; t++) UNROLL for (int a = 0; a < 4; a++) acc[t][a] =
+        sum[t][a];
+    for (; c < columns; c++)
+        for (int t = 0; t < n_tokens; t++)
+            acc[t][c & 3] = vf_fma(w[c], vf_set(floats_at(x, x_bytes, t)[c]), acc[t][c & 3]);
+}
+
+static void float_tokens(const vf *w, int columns, int n, vf (*acc)[4], const char *x,
+                         uint64_t x_bytes)
+{
+    int t = 0;
+    for (; t + FLOAT_GROUP <= n; t += FLOAT_GROUP)
+        float_chunk(w, columns, FLOAT_GROUP, acc + t, x + (uint64_t)t * x_bytes, x_bytes);
+    for (; t < n; t++)
+        float_chunk(w, columns, 1, acc + t, x + (uint64_t)t * x_bytes, x_bytes);
+}
+
+ALWAYS bool float_rows(const kernel_product *p, fill_floats *fill, int64_t group, int64_t t0, int n,
+                       float_scratch *m)
+{
+    const kernel_matrix *w = p->w;
+    const unsigned char *base = strip_at(w, group / GROUPS);
+    const char *x = (const char *)p->x + (uint64_t)t0 * p->x_bytes;
+    place at = place_start(w, w->type->run_units);
+    int64_t left = w->column_end - w->column_begin, until_leaf = p->leaf;
+    memset(m->acc, 0, (size_t)n * sizeof m->acc[0]);
+    memset(m->sums, 0, (size_t)n * sizeof m->sums[0]);
+    while (left > 0) {
+        int64_t columns = BASE_MIN(FLOAT_UNITS * KERNEL_UNIT, left);
+        if (p->output != KERNEL_F32)
+            columns = BASE_MIN(columns, until_leaf);
+        for (int k = 0; k * KERNEL_UNIT < columns; k++) {
+            fill(m->w + k * KERNEL_UNIT, base + at.header, base + at.unit, at.in_run,
+                 (int)(group % GROUPS));
+            place_next(&at, w->type, w->type->run_units);
+        }
+        float_tokens(m->w, (int)columns, n, m->acc, x, p->x_bytes);
+        x += (uint64_t)columns * sizeof(float);
+        left -= columns;
+        until_leaf -= columns;
+        if (p->output == KERNEL_F32 || (until_leaf > 0 && left > 0))
+            continue;
+        until_leaf = p->leaf;
+        for (int t = 0; t < n; t++)
+            sums_add_leaf(&m->sums[t], float_value(m->acc[t]));
+        memset(m->acc, 0, (size_t)n * sizeof m->acc[0]);
+    }
+    bool good = true;
+    for (int t = 0; t < n; t++)
+        good &= write_rows(p, group * GROUP_ROWS, t0 + t, float_value(m->acc[t]), &m->sums[t]);
+    return good;
+}
+
+ALWAYS bool float_mat(const kernel_product *p, fill_floats *fill, int64_t begin, int64_t end)
+{
+    float_scratch m;
+    bool good = true;
+    for (int64_t t = 0; t < p->n_tokens; t += FLOAT_TOKENS)
+        for (int64_t group = begin * GROUPS; group < end * GROUPS; group++)
+            good &= float_rows(p, fill, group, t, (int)BASE_MIN(FLOAT_TOKENS, p->n_tokens - t), &m);
+    return good;
+}
+
+/* ---- the functions of the table ----------------------------------------------------------------------------------------- */
+
+#define FLOAT_PRODUCT(name, type, fill)                                                            \
+    static bool product_##name(const kernel_product *p, int64_t begin, int64_t end)                \
+    {                                                                                              \
+        if (p->n_tokens == 1)                                                                      \
+            return float_vec(p, type, begin, end);                                                 \
+        return float_mat(p, fill, begin, end);                                                     \
+    }
+
+/* name, kind, bias, wide, units of a run, bytes of memory per unit */
+#define QUANTISED_PRODUCT(name, kind_of, bias, wide, run_units, unit_bytes)                        \
+    static bool product_##name(const kernel_product *p, int64_t begin, int64_t end)                \
+    {                                                                                              \
+        const shape s = {kind_of, bias, wide, run_units, ((unit_bytes) + 63) / 64};                \
+        if (p->n_tokens == 1)                                                                      \
+            return vec_product(p, open_##name, s, begin, end);                                     \
+        return mat_product(p, open_##name, s, begin, end);                                         \
+    }                                                                                              \
+    ALWAYS void fill_##name(vf *dst, const unsigned char *header, const unsigned char *p, int i,   \
+                            int g)                                                                 \
+    {                                                                                              \
+        unit u;                                                                                    \
+        open_##name(&u, header, p, i, g);                                                          \
+        fill_unit(dst, &u, (shape){kind_of, bias, wide, run_units, 1});                            \
+    }                                                                                              \
+    static bool exact_##name(const kernel_product *p, int64_t begin, int64_t end)                  \
+    {                                                                                              \
+        return float_mat(p, fill_##name, begin, end);                                              \
+    }
+
+FLOAT_PRODUCT(f32, TYPE_F32, fill_f32)
+FLOAT_PRODUCT(f16, TYPE_F16, fill_f16)
+FLOAT_PRODUCT(bf16, TYPE_BF16, fill_bf16)
+QUANTISED_PRODUCT(q8_0, PLAIN, 128, true, 1, 544)
+QUANTISED_PRODUCT(q4_0, PLAIN, 8, false, 1, 288)
+QUANTISED_PRODUCT(q4_k, MINIMUM, 0, false, 8, 288)
+QUANTISED_PRODUCT(q6_k, HALVES, 32, false, 8, 420)
+QUANTISED_PRODUCT(q4_1, MINIMUM, 0, false, 1, 320)
+QUANTISED_PRODUCT(q5_0, PLAIN, 16, false, 1, 352)
+QUANTISED_PRODUCT(q5_1, MINIMUM, 0, false, 1, 384)
+QUANTISED_PRODUCT(q2_k, HALVES_MINIMUM, 0, false, 8, 168)
+QUANTISED_PRODUCT(q3_k, HALVES, 4, false, 8, 220)
+QUANTISED_PRODUCT(q5_k, MINIMUM, 0, false, 8, 352)
+QUANTISED_PRODUCT(iq4_nl, PLAIN, 128, true, 1, 288)
+QUANTISED_PRODUCT(iq4_xs, PLAIN, 128, true, 8, 272)
+QUANTISED_PRODUCT(mxfp4, PLAIN, 12, false, 1, 272)
+
+#define PRODUCT_ROWS                                                                               \
+    .product = {[TYPE_F32] = product_f32,       [TYPE_F16] = product_f16,                          \
+                [TYPE_BF16] = product_bf16,     [TYPE_Q8_0] = product_q8_0,                        \
+                [TYPE_Q4_0] = product_q4_0,     [TYPE_Q4_K] = product_q4_k,                        \
+                [TYPE_Q6_K] = product_q6_k,     [TYPE_Q4_1] = product_q4_1,                        \
+                [TYPE_Q5_0] = product_q5_0,     [TYPE_Q5_1] = product_q5_1,                        \
+                [TYPE_Q2_K] = product_q2_k,     [TYPE_Q3_K] = product_q3_k,                        \
+                [TYPE_Q5_K] = product_q5_k,     [TYPE_IQ4_NL] = product_iq4_nl,                    \
+                [TYPE_IQ4_XS] = product_iq4_xs, [TYPE_MXFP4] = product_mxfp4},                     \
+    .product_exact = {                                                                             \
+        [TYPE_F32] = product_f32,  [TYPE_F16] = product_f16,     [TYPE_BF16] = product_bf16,       \
+        [TYPE_Q8_0] = exact_q8_0,  [TYPE_Q4_0] = exact_q4_0,     [TYPE_Q4_K] = exact_q4_k,         \
+        [TYPE_Q6_K] = exact_q6_k,  [TYPE_Q4_1] = exact_q4_1,     [TYPE_Q5_0] = exact_q5_0,         \
+        [TYPE_Q5_1] = exact_q5_1,  [TYPE_Q2_K] = exact_q2_k,     [TYPE_Q3_K] = exact_q3_k,         \
+        [TYPE_Q5_K] = exact_q5_k,  [TYPE_IQ4_NL] = exact_iq4_nl, [TYPE_IQ4_XS] = exact_iq4_xs,     \
+        [TYPE_MXFP4] = exact_mxfp4}
