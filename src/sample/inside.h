@@ -36,18 +36,21 @@ struct sample_scratch {
     scored_row row, raw;   /* raw.s is not used: it is the caller's */
     candidate *candidates; /* [vocabulary] */
     candidate *blocks;     /* [n_blocks] */
+    bool is_raw;           /* the row is the logits themselves */
 };
 
 /* ---- noise.c ---- */
 noise_key noise_key_of(uint64_t seed, int choice, int64_t position);
 double noise_of(noise_key key, int32_t token);
 /* argmax of s + noise over the whole row, or over candidates; the lower id among equals. Excluded tokens never win over others. */
-int32_t noise_choose_row(const scored_row *row, noise_key key);
+int32_t noise_choose_row(const scored_row *row, noise_key key, const kernel_table *k);
 int32_t noise_choose(const candidate *c, int n, noise_key key);
 
+#if defined(__x86_64__)
+uint32_t noise_block_avx2(uint32_t bits[BLOCK], noise_key key, uint32_t first, uint32_t limit);
+#endif
+
 /* ---- select.c ---- */
-/* Fills block_max and max of row from s[n] (may be row->s). */
-void select_blocks(scored_row *row, const float *s, const kernel_table *k);
 int32_t select_first_best(const scored_row *row,
                           const float *s); /* the lowest id of the greatest value */
 /* The k best, best first among nothing: unordered. Returns how many (fewer than k only when there are fewer that are not excluded). */
@@ -56,8 +59,8 @@ int select_top_k(candidate *out, candidate *blocks, const scored_row *row, const
 void select_sort(candidate *c, int n);
 /* Every token with s ≥ threshold that is not excluded, by rising id. */
 int select_at_least(candidate *out, const scored_row *row, const float *s, float threshold);
-/* Moves the shortest prefix (falling s, rising id) whose weight reaches target to the front; returns its length, n when it never does. */
-int select_mass(candidate *c, int n, double target);
+/* Moves the shortest prefix (falling s, rising id) whose weight reaches target to the front; returns its length, n when it never does. max: of s. */
+int select_mass(candidate *c, int n, float max, double target);
 void select_weigh(candidate *c, int n, float max); /* weight = exp(s − max) */
 
 #endif

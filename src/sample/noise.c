@@ -8,7 +8,7 @@
  * token can beat the best score so far only if its 1 − u is under e^−(best − s). That is one integer comparison a token, and blocks
  * whose maximum is too far below are not even hashed. The result is exactly that of scoring every token.
  */
-#include "sample/inside.h"
+#include "sample/noise_block.h"
 
 #define NOISE_MAX 22.9 /* −log(−log(1 − 2^−33)) is 22.87 */
 #define LIMITS    24
@@ -17,16 +17,6 @@ noise_key noise_key_of(uint64_t seed, int choice, int64_t position)
 {
     uint64_t h = hash_u64((uint64_t)position, hash_u64((uint64_t)choice, seed));
     return (noise_key){(uint32_t)h, (uint32_t)(h >> 32)};
-}
-
-/* One-to-one in the id for any key, so no two tokens of a step have the same noise. */
-static inline uint32_t random_bits(noise_key key, uint32_t id)
-{
-    uint32_t x = (id ^ key.first) * 0x9E3779B1u;
-    x = (x ^ x >> 16) + key.second;
-    x = (x ^ x >> 15) * 0x7FEB352Du;
-    x = (x ^ x >> 15) * 0x846CA68Bu;
-    return x ^ x >> 16;
 }
 
 static double gumbel(uint32_t bits)
@@ -43,20 +33,6 @@ double noise_of(noise_key key, int32_t token)
 double sample_noise(uint64_t seed, int choice, int64_t position, int32_t token)
 {
     return noise_of(noise_key_of(seed, choice, position), token);
-}
-
-int32_t noise_choose(const candidate *c, int n, noise_key key)
-{
-    int32_t best_id = c[0].id;
-    double best = (double)c[0].s + noise_of(key, best_id);
-    for (int i = 1; i < n; i++) {
-        double score = (double)c[i].s + noise_of(key, c[i].id);
-        if (score > best || (score == best && c[i].id < best_id)) {
-            best = score;
-            best_id = c[i].id;
-        }
-    }
-    return best_id;
 }
 
 typedef struct best_token {
@@ -80,29 +56,27 @@ static void make_limits(uint32_t limits[LIMITS])
     }
 }
 
-/* One block of up to BLOCK tokens, whose first has the id `first`. limit: see make_limits. */
-static void search_block(best_token *best, const float *s, int n, int32_t first, noise_key key,
-                         uint32_t limit)
+typedef uint32_t block_fn(uint32_t bits[BLOCK], noise_key key, uint32_t first, uint32_t limit);
+
+static uint32_t block_plain(uint32_t bits[BLOCK], noise_key key, uint32_t first, uint32_t limit)
 {
-    uint32_t bits[BLOCK];
-    for (uint32_t i = 0; i < BLOCK; i++)
-        bits[i] = random_bits(key, (uint32_t)first + i);
-    for (int at = 0; at < n; at += 16) {
-        uint32_t any = 0;
-        for (int i = 0; i < 16; i++)
-            any |= ~bits[at + i] <= limit;
-        if (!any)
-            continue;
-        int end = BASE_MIN(at + 16, n);
-        for (int i = at; i < end; i++)
-            if (~bits[i] <= limit)
-                consider(best, s[i], first + i, bits[i]);
-    }
+    return random_block(bits, key, first, limit);
 }
 
-int32_t noise_choose_row(const scored_row *row, noise_key key)
+static block_fn *block_for(const kernel_table *k)
 {
-    uint32_t limits[LIMITS];
+#if defined(__x86_64__)
+    if (k->features & KERNEL_CPU_AVX2)
+        return noise_block_avx2;
+#endif
+    (void)k;
+    return block_plain;
+}
+
+int32_t noise_choose_row(const scored_row *row, noise_key key, const kernel_table *k)
+{
+    uint32_t limits[LIMITS], bits[BLOCK];
+    block_fn *block = block_for(k);
     make_limits(limits);
     int32_t greatest = select_first_best(row, row->s);
     best_token best = {(double)row->max + noise_of(key, greatest), greatest};
@@ -111,9 +85,28 @@ int32_t noise_choose_row(const scored_row *row, noise_key key)
         if (distance > NOISE_MAX || row->block_max[b] <= EXCLUDED_MAX)
             continue;
         uint32_t limit = distance < 0 ? UINT32_MAX : limits[(int)distance];
-        int first = b * BLOCK;
-        search_block(&best, row->s + first, BASE_MIN((int)BLOCK, row->n - first), first, key,
-                     limit);
+        int first = b * BLOCK, end = BASE_MIN(first + BLOCK, row->n);
+        uint32_t groups = block(bits, key, (uint32_t)first, limit);
+        for (int g = first; groups && g < end; g += 16, groups >>= 1)
+            for (int i = g; (groups & 1) && i < BASE_MIN(g + 16, end); i++)
+                if (~bits[i - first] <= limit)
+                    consider(&best, row->s[i], i, bits[i - first]);
+    }
+    return best.id;
+}
+
+int32_t noise_choose(const candidate *c, int n, noise_key key)
+{
+    uint32_t limits[LIMITS];
+    if (n > LIMITS)
+        make_limits(limits);
+    best_token best = {(double)c[0].s + noise_of(key, c[0].id), c[0].id};
+    for (int i = 1; i < n; i++) {
+        uint32_t bits = random_bits(key, (uint32_t)c[i].id);
+        double distance = best.score - (double)c[i].s;
+        if (n <= LIMITS || distance < 0 ||
+            (distance <= NOISE_MAX && ~bits <= limits[(int)distance]))
+            consider(&best, c[i].s, c[i].id, bits);
     }
     return best.id;
 }

@@ -270,21 +270,22 @@ static inline uint32_t exponent_of(float x)
     return bits & 0x7F800000u;
 }
 
-static status check_finite(const float *logits, int n, err *e)
+/* The sign bit comes up when one of the n is not finite. */
+static inline uint32_t look_for_bad(const float *x, int n)
 {
-    uint32_t greatest = 0;
-    int whole = n - n % 64;
-    for (int at = 0; at < whole; at += 64) { /* a constant count: compilers make vectors of it */
-        uint32_t bad = 0;
-        for (int i = 0; i < 64; i++)
-            bad |=
-                exponent_of(logits[at + i]) + 0x00800000u; /* the sign bit comes up for 255 only */
-        greatest |= bad;
+    uint32_t bad = 0;
+    if (n == BLOCK) { /* a constant count: compilers make vectors of it */
+        for (int i = 0; i < BLOCK; i++)
+            bad |= exponent_of(x[i]) + 0x00800000u;
+        return bad;
     }
-    for (int i = whole; i < n; i++)
-        greatest |= exponent_of(logits[i]) + 0x00800000u;
-    if (!(greatest >> 31))
-        return STATUS_OK;
+    for (int i = 0; i < n; i++)
+        bad |= exponent_of(x[i]) + 0x00800000u;
+    return bad;
+}
+
+static status name_bad(const float *logits, err *e)
+{
     int i = 0;
     while (exponent_of(logits[i]) != 0x7F800000u)
         i++;
@@ -292,24 +293,57 @@ static status check_finite(const float *logits, int n, err *e)
                    logits[i] == logits[i] ? "infinite" : "not a number");
 }
 
-static void penalise(sample *s, float *row)
+static int block_length(const scored_row *row, int b)
 {
+    return BASE_MIN((int)BLOCK, row->n - b * BLOCK);
+}
+
+static void max_of_block(const kernel_table *k, scored_row *row, const float *s, int b)
+{
+    row->block_max[b] = k->max(s + b * BLOCK, block_length(row, b));
+}
+
+/* row = logits · inverse with its block maxima, in one pass over memory. */
+static status fill_row(const kernel_table *k, scored_row *row, const float *logits, float inverse,
+                       err *e)
+{
+    uint32_t bad = 0;
+    for (int b = 0; b < row->n_blocks; b++) {
+        int first = b * BLOCK, n = block_length(row, b);
+        bad |= look_for_bad(logits + first, n);
+        if (inverse == 1)
+            memcpy(row->s + first, logits + first, (size_t)n * sizeof *logits);
+        else
+            k->scale(row->s + first, logits + first, inverse, n);
+        max_of_block(k, row, row->s, b);
+    }
+    return bad >> 31 ? name_bad(logits, e) : STATUS_OK;
+}
+
+static float penalised(const sample *s, int32_t token, float v)
+{
+    if (!s->seen)
+        return v;
     const sample_options *o = &s->o;
+    const history *h = &s->seen[token];
+    if (h->in_window > 0)
+        v = v > 0 ? v / o->repetition_penalty : v * o->repetition_penalty;
+    if (h->generated > 0)
+        v -= o->presence_penalty + o->frequency_penalty * (float)h->generated;
+    return v;
+}
+
+/* Tokens that have left the window and were never generated need no more looking at. */
+static void tidy_list(sample *s)
+{
     for (int i = 0; i < s->n_listed;) {
-        int32_t token = s->listed[i];
-        history *h = &s->seen[token];
-        if (h->generated == 0 && h->in_window == 0) { /* it has left the window */
+        history *h = &s->seen[s->listed[i]];
+        if (h->generated == 0 && h->in_window == 0) {
             h->listed = 0;
             s->listed[i] = s->listed[--s->n_listed];
-            continue;
+        } else {
+            i++;
         }
-        float v = row[token];
-        if (h->in_window > 0)
-            v = v > 0 ? v / o->repetition_penalty : v * o->repetition_penalty;
-        if (h->generated > 0)
-            v -= o->presence_penalty + o->frequency_penalty * (float)h->generated;
-        row[token] = v;
-        i++;
     }
 }
 
@@ -325,27 +359,47 @@ static void exclude_unallowed(float *row, int n, const uint64_t *allowed)
     }
 }
 
+/* Bias, bans, penalties and mask, on the few tokens they concern. */
+static void edit_row(sample *s, scored_row *row, const sample_call *c, float inverse)
+{
+    tidy_list(s);
+    for (int i = 0; i < s->n_listed; i++) {
+        int32_t t = s->listed[i];
+        row->s[t] = penalised(s, t, c->logits[t]) * inverse;
+    }
+    for (int i = 0; i < s->n_edits; i++) {
+        const edit *x = &s->edits[i];
+        row->s[x->token] =
+            x->banned ? EXCLUDED : penalised(s, x->token, c->logits[x->token] + x->bias) * inverse;
+    }
+    if (c->allowed)
+        exclude_unallowed(row->s, row->n, c->allowed);
+    if (c->allowed || s->n_listed + s->n_edits > row->n_blocks) {
+        for (int b = 0; b < row->n_blocks; b++)
+            max_of_block(s->k, row, row->s, b);
+        return;
+    }
+    for (int i = 0; i < s->n_listed; i++)
+        max_of_block(s->k, row, row->s, s->listed[i] / BLOCK);
+    for (int i = 0; i < s->n_edits; i++)
+        max_of_block(s->k, row, row->s, s->edits[i].token / BLOCK);
+}
+
 /* logits → w->row: everything up to and with the temperature. */
 static status make_row(sample *s, sample_scratch *w, const sample_call *c, err *e)
 {
-    float *row = w->row.s, temperature = s->o.temperature;
-    memcpy(row, c->logits, (size_t)s->vocabulary * sizeof *row);
-    for (int i = 0; i < s->n_edits; i++)
-        row[s->edits[i].token] += s->edits[i].bias;
-    if (s->seen)
-        penalise(s, row);
-    if (temperature >= GREEDY_BELOW && temperature != 1)
-        s->k->scale(row, row, 1 / temperature, s->vocabulary);
-    for (int i = 0; i < s->n_edits; i++)
-        if (s->edits[i].banned)
-            row[s->edits[i].token] = EXCLUDED;
-    if (c->allowed)
-        exclude_unallowed(row, s->vocabulary, c->allowed);
-    select_blocks(&w->row, row, s->k);
+    float temperature = s->o.temperature;
+    float inverse = temperature < GREEDY_BELOW ? 1 : 1 / temperature;
+    status checked = fill_row(s->k, &w->row, c->logits, inverse, e);
+    if (checked != STATUS_OK)
+        return checked;
+    edit_row(s, &w->row, c, inverse);
+    w->row.max = s->k->max(w->row.block_max, w->row.n_blocks);
     if (w->row.max <= EXCLUDED_MAX)
         return err_set(e, STATUS_INVALID, "no token is allowed here");
     if (w->row.max > 1e30f)
         return err_set(e, STATUS_CORRUPT, "logits up to %g are too large", (double)w->row.max);
+    w->is_raw = inverse == 1 && s->n_edits == 0 && s->n_listed == 0 && !c->allowed;
     return STATUS_OK;
 }
 
@@ -357,7 +411,7 @@ static int find_nucleus(sample *s, sample_scratch *w, float p, float floor)
 {
     const scored_row *row = &w->row;
     double target = (double)p * s->k->exp_sum(row->s, row->n, row->max) * WEIGHT_ONE;
-    for (float reach = 4;; reach *= 2) {
+    for (float reach = 4;; reach *= 1.5f) {
         bool last = reach > 60 || row->max - reach <= floor; /* exp is 0 below −60 */
         int n = select_at_least(w->candidates, row, row->s, last ? floor : row->max - reach);
         select_weigh(w->candidates, n, row->max);
@@ -365,7 +419,7 @@ static int find_nucleus(sample *s, sample_scratch *w, float p, float floor)
         for (int i = 0; i < n; i++)
             mass += w->candidates[i].weight;
         if ((double)mass >= target)
-            return select_mass(w->candidates, n, target);
+            return select_mass(w->candidates, n, row->max, target);
         if (last)
             return n;
     }
@@ -377,7 +431,7 @@ static int keep_mass(candidate *c, int n, float p, float max)
     select_weigh(c, n, max);
     for (int i = 0; i < n; i++)
         mass += c[i].weight;
-    return select_mass(c, n, (double)p * (double)mass);
+    return select_mass(c, n, max, (double)p * (double)mass);
 }
 
 static int keep_at_least(candidate *c, int n, float floor)
@@ -398,7 +452,7 @@ static int32_t choose(sample *s, sample_scratch *w, int64_t position)
     noise_key key = noise_key_of(o->seed, s->choice, position);
     bool by_k = o->top_k > 0 && o->top_k < s->vocabulary, by_p = o->top_p<1, by_min = o->min_p> 0;
     if (!by_k && !by_p && !by_min)
-        return noise_choose_row(row, key);
+        return noise_choose_row(row, key, s->k);
     float floor = by_min ? row->max + (float)kernel_log64((double)o->min_p) : EXCLUDED;
     int n;
     if (by_k) {
@@ -419,8 +473,12 @@ static int32_t choose(sample *s, sample_scratch *w, int64_t position)
 
 static void add_logprobs(sample *s, sample_scratch *w, const sample_call *c, sample_result *r)
 {
-    scored_row *raw = &w->raw;
-    select_blocks(raw, c->logits, s->k);
+    scored_row *raw = w->is_raw ? &w->row : &w->raw;
+    if (!w->is_raw) {
+        for (int b = 0; b < raw->n_blocks; b++)
+            max_of_block(s->k, raw, c->logits, b);
+        raw->max = s->k->max(raw->block_max, raw->n_blocks);
+    }
     double log_sum = kernel_log64(s->k->exp_sum(c->logits, raw->n, raw->max));
     r->logprob = (float)((double)c->logits[r->token] - (double)raw->max - log_sum);
     int n = BASE_MIN(c->top_logprobs, s->vocabulary);
@@ -439,9 +497,7 @@ status sample_next(sample *s, sample_scratch *w, const sample_call *c, sample_re
 {
     REQUIRE(w->vocabulary == s->vocabulary);
     REQUIRE(c->top_logprobs >= -1 && c->top_logprobs <= SAMPLE_TOP_MAX);
-    status checked = check_finite(c->logits, s->vocabulary, e);
-    if (checked == STATUS_OK)
-        checked = make_row(s, w, c, e);
+    status checked = make_row(s, w, c, e);
     if (checked != STATUS_OK)
         return checked;
     sample_result r;

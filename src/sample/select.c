@@ -9,16 +9,9 @@
 
 #include <stdlib.h>
 
-/* ---- blocks ---------------------------------------------------------------------------------------------------- */
+enum { BUCKETS = 512 };
 
-void select_blocks(scored_row *row, const float *s, const kernel_table *k)
-{
-    for (int b = 0; b < row->n_blocks; b++) {
-        int first = b * BLOCK;
-        row->block_max[b] = k->max(s + first, BASE_MIN((int)BLOCK, row->n - first));
-    }
-    row->max = k->max(row->block_max, row->n_blocks);
-}
+/* ---- blocks ---------------------------------------------------------------------------------------------------- */
 
 int32_t select_first_best(const scored_row *row, const float *s)
 {
@@ -130,7 +123,8 @@ void select_weigh(candidate *c, int n, float max)
         c[i].weight = (uint64_t)((double)kernel_expf(c[i].s - max) * WEIGHT_ONE);
 }
 
-int select_mass(candidate *c, int n, double target)
+/* The prefix with mass `target` of c[n], by quickselect; the places before it are settled. */
+static int select_mass_in(candidate *c, int n, double target)
 {
     int kept = 0;
     uint64_t mass =
@@ -151,4 +145,32 @@ int select_mass(candidate *c, int n, double target)
             return kept;
     }
     return kept;
+}
+
+/* Buckets of equal width below the maximum; the last takes the rest. Rising with falling s, whatever the rounding. */
+static inline int bucket_of(const candidate *c, float max)
+{
+    float place = (max - c->s) * (BUCKETS / 32.0f);
+    return place < BUCKETS - 1 ? (int)place : BUCKETS - 1;
+}
+
+int select_mass(candidate *c, int n, float max, double target)
+{
+    if (n < 2 * BUCKETS)
+        return select_mass_in(c, n, target);
+    uint64_t masses[BUCKETS] = {0}, before_it = 0;
+    for (int i = 0; i < n; i++)
+        masses[bucket_of(&c[i], max)] += c[i].weight;
+    int border = 0;
+    while (border < BUCKETS - 1 && (double)(before_it + masses[border]) < target)
+        before_it += masses[border++];
+    int whole = 0,
+        open = 0; /* better buckets to the front, then the border's, which quickselect cuts */
+    for (int i = 0; i < n; i++)
+        if (bucket_of(&c[i], max) < border)
+            swap(&c[i], &c[whole++]);
+    for (int i = whole; i < n; i++)
+        if (bucket_of(&c[i], max) == border)
+            swap(&c[i], &c[whole + open++]);
+    return whole + select_mass_in(c + whole, open, target - (double)before_it);
 }
