@@ -60,7 +60,8 @@ static inline void make_name(sb *b, const char *s)
     sb_puts(b, s);
 }
 
-static inline void make_key_u32(make_file *f, sb *keys, const char *architecture, const char *name, uint32_t value)
+static inline void make_key_u32(make_file *f, sb *keys, const char *architecture, const char *name,
+                                uint32_t value)
 {
     char full[128];
     snprintf(full, sizeof(full), "%s.%s", architecture, name);
@@ -92,7 +93,8 @@ static inline void make_block(make_file *f, const kernel_type *t, float scale)
         uint16_t d = half_from_float(scale * (1.0f / 8.0f));
         memcpy(block, &d, 2);
     } else if (!strcmp(t->name, "Q4_K") || !strcmp(t->name, "Q5_K")) {
-        uint16_t d = half_from_float(scale * (1.0f / 512.0f)), m = half_from_float(scale * (1.0f / 64.0f));
+        uint16_t d = half_from_float(scale * (1.0f / 512.0f)),
+                 m = half_from_float(scale * (1.0f / 64.0f));
         memcpy(block, &d, 2);
         memcpy(block + 2, &m, 2);
     } else if (!strcmp(t->name, "Q6_K")) {
@@ -105,13 +107,14 @@ static inline void make_block(make_file *f, const kernel_type *t, float scale)
 static inline const kernel_type *make_type(const char *name)
 {
     for (int i = 0; i < KERNEL_TYPES; i++)
-        if (kernel_type_at(i) != NULL && kernel_type_at(i)->name != NULL && !strcmp(kernel_type_at(i)->name, name))
+        if (kernel_type_at(i) != NULL && kernel_type_at(i)->name != NULL &&
+            !strcmp(kernel_type_at(i)->name, name))
             return kernel_type_at(i);
     return NULL;
 }
 
-static inline void make_add(make_file *f, const char *name, const kernel_type *t, int64_t rows, int64_t columns,
-                            float scale)
+static inline void make_add(make_file *f, const char *name, const kernel_type *t, int64_t rows,
+                            int64_t columns, float scale)
 {
     make_tensor *x = &f->tensors[f->n_tensors++];
     snprintf(x->name, sizeof(x->name), "%s", name);
@@ -126,7 +129,8 @@ static inline void make_add(make_file *f, const char *name, const kernel_type *t
 }
 
 /* Norm weights about one, decays in (0, 1). */
-static inline void make_vector(make_file *f, const char *name, int64_t n, float centre, float spread)
+static inline void make_vector(make_file *f, const char *name, int64_t n, float centre,
+                               float spread)
 {
     make_add(f, name, make_type("F32"), 0, 0, 0.0f);
     f->tensors[f->n_tensors - 1].columns = n;
@@ -142,8 +146,12 @@ static inline void make_layer(make_file *f, const make_shape *s, const kernel_ty
         const char *name;
         int64_t rows, columns;
     } matrices[] = {
-        {"attn_q", s->H * s->dh, s->D},  {"attn_k", s->G * s->dh, s->D},       {"attn_v", s->G * s->dh, s->D},
-        {"ffn_gate", s->F, s->D},        {"ffn_up", s->F, s->D},               {"ffn_down", s->D, s->F},
+        {"attn_q", s->H * s->dh, s->D},
+        {"attn_k", s->G * s->dh, s->D},
+        {"attn_v", s->G * s->dh, s->D},
+        {"ffn_gate", s->F, s->D},
+        {"ffn_up", s->F, s->D},
+        {"ffn_down", s->D, s->F},
         {"attn_output", s->D, s->H * s->dh},
     };
     char name[64];

@@ -68,8 +68,8 @@ static inline model_run run_of(model *m, run_pool *pool, run_sequence *s, int n_
 }
 
 /* Feeds n ids in steps of `chunk` and writes the logits of all of them: [n, V]. */
-static inline void run_feed(model *m, run_pool *pool, run_sequence *s, const int32_t *ids, int n, int chunk,
-                            float *logits)
+static inline void run_feed(model *m, run_pool *pool, run_sequence *s, const int32_t *ids, int n,
+                            int chunk, float *logits)
 {
     int64_t V = model_get_card(m)->n_vocab;
     const model_options *o = model_get_options(m);
@@ -80,7 +80,12 @@ static inline void run_feed(model *m, run_pool *pool, run_sequence *s, const int
         int32_t outputs[4096];
         for (int i = 0; i < k; i++)
             outputs[i] = i;
-        model_batch b = {.n_tokens = k, .ids = ids + at, .n_runs = 1, .runs = &r, .n_outputs = k, .outputs = outputs};
+        model_batch b = {.n_tokens = k,
+                         .ids = ids + at,
+                         .n_runs = 1,
+                         .runs = &r,
+                         .n_outputs = k,
+                         .outputs = outputs};
         err e = {0};
         must(model_step(m, &b, logits + at * V, &e), &e);
         s->position += k;

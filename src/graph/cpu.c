@@ -111,8 +111,8 @@ static bool inside(const cpu_device *d, device_ref r, uint64_t n)
 
 static status outside(device_ref r, uint64_t n, err *e)
 {
-    return err_set(e, STATUS_INTERNAL, "cpu: bytes %llu + %llu are not in buffer %d", (unsigned long long)r.offset,
-                   (unsigned long long)n, (int)r.buffer);
+    return err_set(e, STATUS_INTERNAL, "cpu: bytes %llu + %llu are not in buffer %d",
+                   (unsigned long long)r.offset, (unsigned long long)n, (int)r.buffer);
 }
 
 static status cpu_write(device *base, device_ref to, const void *bytes, uint64_t n, err *e)
@@ -146,13 +146,15 @@ static status cpu_copy(device *base, device_ref to, device_ref from, uint64_t n,
 
 /* ---- weights ------------------------------------------------------------------------------------------------------- */
 
-static uint64_t cpu_weight_bytes(const device *base, const kernel_type *type, int64_t rows, int64_t columns)
+static uint64_t cpu_weight_bytes(const device *base, const kernel_type *type, int64_t rows,
+                                 int64_t columns)
 {
     (void)base;
     if (rows <= 0 || columns <= 0 || columns % type->block_elements != 0)
         return 0;
     uint64_t strips = (uint64_t)kernel_strips(rows), bytes;
-    if (!checked_mul(strips, kernel_strip_bytes(type, 0, columns), &bytes) || !checked_align(bytes, 64, &bytes))
+    if (!checked_mul(strips, kernel_strip_bytes(type, 0, columns), &bytes) ||
+        !checked_align(bytes, 64, &bytes))
         return 0;
     return bytes;
 }
@@ -182,19 +184,20 @@ static void upload_strips(void *context, int64_t begin, int64_t end, int worker)
     for (int64_t strip = begin; strip < end; strip++) {
         int64_t row = strip * KERNEL_TILE_ROWS;
         int n = (int)BASE_MIN(u->n_rows - row, KERNEL_TILE_ROWS);
-        kernel_pack(u->w->type, u->tiles + (uint64_t)strip * u->strip_bytes, u->rows + (uint64_t)row * u->row_bytes,
-                    u->row_bytes, n, 0, u->w->columns);
+        kernel_pack(u->w->type, u->tiles + (uint64_t)strip * u->strip_bytes,
+                    u->rows + (uint64_t)row * u->row_bytes, u->row_bytes, n, 0, u->w->columns);
     }
 }
 
-static status cpu_upload(device *base, const device_weight *w, const void *rows, uint64_t row_bytes, int64_t first_row,
-                         int64_t n_rows, err *e)
+static status cpu_upload(device *base, const device_weight *w, const void *rows, uint64_t row_bytes,
+                         int64_t first_row, int64_t n_rows, err *e)
 {
     cpu_device *d = cpu_of(base);
     uint64_t bytes = cpu_weight_bytes(base, w->type, w->rows, w->columns);
     if (bytes == 0 || !inside(d, w->at, bytes))
         return outside(w->at, bytes, e);
-    REQUIRE(first_row >= 0 && first_row % KERNEL_TILE_ROWS == 0 && n_rows > 0 && first_row + n_rows <= w->rows);
+    REQUIRE(first_row >= 0 && first_row % KERNEL_TILE_ROWS == 0 && n_rows > 0 &&
+            first_row + n_rows <= w->rows);
     REQUIRE(n_rows % KERNEL_TILE_ROWS == 0 || first_row + n_rows == w->rows);
     uint64_t strip_bytes = kernel_strip_bytes(w->type, 0, w->columns);
     upload_task u = {
@@ -274,8 +277,9 @@ static void cut_segments(struct device_program *p)
         p->segment_end[p->n_segments++] = p->n_ops;
 }
 
-static status cpu_compile(device *base, device_program **out, const device_value *values, int n_values,
-                          const device_op *ops, int n_ops, const device_limits *limits, err *e)
+static status cpu_compile(device *base, device_program **out, const device_value *values,
+                          int n_values, const device_op *ops, int n_ops,
+                          const device_limits *limits, err *e)
 {
     cpu_device *d = cpu_of(base);
     struct device_program *p = base_zalloc(1, sizeof(*p));
@@ -290,7 +294,8 @@ static status cpu_compile(device *base, device_program **out, const device_value
     p->segment_end = base_zalloc((size_t)n_ops + 1, sizeof(*p->segment_end));
     p->pages = base_zalloc((size_t)limits->n_pages + 1, sizeof(*p->pages));
     status s = STATUS_NO_MEMORY;
-    if (p->values == NULL || p->ops == NULL || p->matrices == NULL || p->segment_end == NULL || p->pages == NULL) {
+    if (p->values == NULL || p->ops == NULL || p->matrices == NULL || p->segment_end == NULL ||
+        p->pages == NULL) {
         err_set(e, s, "cpu: no memory for a program of %d ops", n_ops);
         goto out;
     }
@@ -328,12 +333,13 @@ static bool outputs_only(const struct device_program *p, const device_op *op)
     return op->kind == DEVICE_OP_PRODUCT && p->values[op->u.product.input].outputs_only;
 }
 
-static status cpu_enqueue(device *base, const device_program *p, int segment, const device_step *step, err *e)
+static status cpu_enqueue(device *base, const device_program *p, int segment,
+                          const device_step *step, err *e)
 {
     cpu_device *d = cpu_of(base);
     const device_limits *l = &p->limits;
-    if (step->n_tokens > l->n_tokens || step->n_runs > l->n_runs || step->n_outputs > l->n_outputs ||
-        step->n_pages > l->n_pages)
+    if (step->n_tokens > l->n_tokens || step->n_runs > l->n_runs ||
+        step->n_outputs > l->n_outputs || step->n_pages > l->n_pages)
         return err_set(e, STATUS_INTERNAL, "cpu: a step over the limits of its program");
     cpu_task t = {.d = d, .p = p, .step = step};
     for (int i = segment == 0 ? 0 : p->segment_end[segment - 1]; i < p->segment_end[segment]; i++) {
@@ -355,7 +361,9 @@ static status cpu_enqueue(device *base, const device_program *p, int segment, co
 static status cpu_wait(device *base, err *e)
 {
     if (atomic_exchange_explicit(&cpu_of(base)->out_of_range, false, memory_order_relaxed))
-        return err_set(e, STATUS_INTERNAL, "cpu: an exact sum left its range of 2^29: the weights are damaged, or not of this model");
+        return err_set(e, STATUS_INTERNAL,
+                       "cpu: an exact sum left its range of 2^29: the weights are damaged, or not "
+                       "of this model");
     return STATUS_OK;
 }
 

@@ -51,7 +51,7 @@ typedef struct cpu_task {
     const device_op *op;
     const kernel_matrix *matrix; /* [DEVICE_PARTS] */
     const device_step *step;
-    int64_t rows; /* of the op: tokens or outputs */
+    int64_t rows;           /* of the op: tokens or outputs */
     int64_t unit, n_blocks; /* attention */
 } cpu_task;
 
@@ -105,7 +105,8 @@ uint64_t cpu_scratch_need(const struct device_program *p); /* of one worker */
 uint64_t cpu_cache_bytes(const cpu_device *d, int64_t n_kv_heads, int64_t head_dim);
 
 /* Pages of the exact class: f32, per K/V head keys [64][dh], then values [64][dh]. */
-void cpu_exact_store(float *page, int slot, const float *k, const float *v, int64_t n_kv_heads, int64_t head_dim);
+void cpu_exact_store(float *page, int slot, const float *k, const float *v, int64_t n_kv_heads,
+                     int64_t head_dim);
 void cpu_exact_attention(const kernel_attention *a);
 
 #endif

@@ -22,7 +22,8 @@ uint64_t cpu_cache_bytes(const cpu_device *d, int64_t n_kv_heads, int64_t head_d
 
 static char *page_at(const cpu_device *d, const device_cache *c, int32_t page)
 {
-    return page < 0 ? NULL : (char *)cpu_at(d, c->at) + (uint64_t)page * c->page_bytes + c->layer_offset;
+    return page < 0 ? NULL
+                    : (char *)cpu_at(d, c->at) + (uint64_t)page * c->page_bytes + c->layer_offset;
 }
 
 /* ---- keys ---------------------------------------------------------------------------------------------------------- */
@@ -42,7 +43,8 @@ static void rotate(const cpu_task *t, float *x, int64_t n_heads, int64_t row)
         return;
     int rotary = (int)cpu_value(t, v)->width;
     const float *cosines = cpu_row(t, v, row);
-    t->d->kernels->rope(x, n_heads, (int)t->op->u.keys.head_dim, rotary, cosines, cosines + rotary / 2,
+    t->d->kernels->rope(x, n_heads, (int)t->op->u.keys.head_dim, rotary, cosines,
+                        cosines + rotary / 2,
                         t->op->u.keys.neighbours ? KERNEL_ROPE_NEIGHBOURS : KERNEL_ROPE_HALVES);
 }
 
@@ -81,13 +83,17 @@ void cpu_run_keys(cpu_task *t)
 /* Whether the heads of one group fill whole blocks of 32 columns. */
 static bool groups_are_blocks(const cpu_task *t)
 {
-    return t->op->u.attention.n_heads / t->op->u.attention.n_kv_heads * t->op->u.attention.head_dim % KERNEL_UNIT == 0;
+    return t->op->u.attention.n_heads / t->op->u.attention.n_kv_heads *
+               t->op->u.attention.head_dim % KERNEL_UNIT ==
+           0;
 }
 
-static void attend(const cpu_task *t, const device_run *run, int32_t first, int32_t n_tokens, int64_t kv_head)
+static void attend(const cpu_task *t, const device_run *run, int32_t first, int32_t n_tokens,
+                   int64_t kv_head)
 {
     const device_value *out = cpu_value(t, t->op->u.attention.out);
-    int64_t group = t->op->u.attention.n_heads / t->op->u.attention.n_kv_heads, dh = t->op->u.attention.head_dim;
+    int64_t group = t->op->u.attention.n_heads / t->op->u.attention.n_kv_heads,
+            dh = t->op->u.attention.head_dim;
     int64_t column = kv_head * group * dh, row = run->first + first;
     const float *sinks = cpu_at(t->d, t->op->u.attention.sinks);
     kernel_attention a = {
@@ -130,7 +136,8 @@ static void attention_task(void *context, int64_t begin, int64_t end, int worker
         int64_t pieces = (run->n_tokens + TOKEN_BLOCK - 1) / TOKEN_BLOCK * heads;
         for (int64_t i = BASE_MAX(begin, first); i < BASE_MIN(end, first + pieces); i++) {
             int32_t token = (int32_t)((i - first) / heads) * TOKEN_BLOCK;
-            attend(t, run, token, BASE_MIN(run->n_tokens - token, TOKEN_BLOCK), (i - first) % heads);
+            attend(t, run, token, BASE_MIN(run->n_tokens - token, TOKEN_BLOCK),
+                   (i - first) % heads);
         }
         first += pieces;
     }
@@ -155,7 +162,8 @@ void cpu_run_attention(cpu_task *t)
     const device_cache *cache = &t->op->u.attention.cache;
     int64_t pieces = 0;
     for (int32_t r = 0; r < t->step->n_runs; r++)
-        pieces += (t->step->runs[r].n_tokens + TOKEN_BLOCK - 1) / TOKEN_BLOCK * t->op->u.attention.n_kv_heads;
+        pieces += (t->step->runs[r].n_tokens + TOKEN_BLOCK - 1) / TOKEN_BLOCK *
+                  t->op->u.attention.n_kv_heads;
     for (int32_t i = 0; i < t->step->n_pages; i++) /* other classes' entries are not used here */
         t->p->pages[i] = page_at(t->d, cache, t->step->pages[i]);
     cpu_dispatch(t, attention_task, pieces, 1);
@@ -166,11 +174,13 @@ void cpu_run_attention(cpu_task *t)
 
 /* ---- the exact class ----------------------------------------------------------------------------------------------- */
 
-void cpu_exact_store(float *page, int slot, const float *k, const float *v, int64_t n_kv_heads, int64_t head_dim)
+void cpu_exact_store(float *page, int slot, const float *k, const float *v, int64_t n_kv_heads,
+                     int64_t head_dim)
 {
     size_t bytes = (size_t)head_dim * sizeof(float);
     for (int64_t h = 0; h < n_kv_heads; h++) {
-        float *keys = page + h * 2 * KERNEL_RANGE * head_dim, *values = keys + KERNEL_RANGE * head_dim;
+        float *keys = page + h * 2 * KERNEL_RANGE * head_dim,
+              *values = keys + KERNEL_RANGE * head_dim;
         memcpy(keys + slot * head_dim, k + h * head_dim, bytes);
         memcpy(values + slot * head_dim, v + h * head_dim, bytes);
     }
@@ -185,7 +195,8 @@ typedef struct exact_state {
 static void exact_key(exact_state *s, float score, const float *value, int64_t width)
 {
     float max = BASE_MAX(s->max, score);
-    float before = s->sum == 0.0f ? 0.0f : kernel_expf(s->max - max), now = kernel_expf(score - max);
+    float before = s->sum == 0.0f ? 0.0f : kernel_expf(s->max - max),
+          now = kernel_expf(score - max);
     s->sum = s->sum * before + now;
     s->max = max;
     for (int64_t i = 0; i < width; i++)

@@ -189,7 +189,8 @@ static status copy_copy(device *base, device_ref to, device_ref from, uint64_t n
     return device_cpu.copy(copy_of(base)->inner, to, from, n, e);
 }
 
-static uint64_t copy_weight_bytes(const device *base, const kernel_type *type, int64_t rows, int64_t columns)
+static uint64_t copy_weight_bytes(const device *base, const kernel_type *type, int64_t rows,
+                                  int64_t columns)
 {
     return device_cpu.weight_bytes(inner_of(base), type, rows, columns);
 }
@@ -204,15 +205,16 @@ static uint64_t copy_cache_bytes(const device *base, int64_t n_kv_heads, int64_t
     return device_cpu.cache_bytes(inner_of(base), n_kv_heads, head_dim);
 }
 
-static status copy_upload(device *base, const device_weight *w, const void *rows, uint64_t row_bytes, int64_t first_row,
-                          int64_t n_rows, err *e)
+static status copy_upload(device *base, const device_weight *w, const void *rows,
+                          uint64_t row_bytes, int64_t first_row, int64_t n_rows, err *e)
 {
     drain(copy_of(base));
     /* Staged, as a transfer would be: nothing may lean on the source after this returns, or on its alignment. */
     uint64_t bytes = row_bytes * (uint64_t)n_rows;
     void *staged = base_alloc(bytes);
     if (staged == NULL)
-        return err_set(e, STATUS_NO_MEMORY, "cpu_copy: no memory to stage %llu bytes", (unsigned long long)bytes);
+        return err_set(e, STATUS_NO_MEMORY, "cpu_copy: no memory to stage %llu bytes",
+                       (unsigned long long)bytes);
     memcpy(staged, rows, bytes);
     status s = device_cpu.upload(copy_of(base)->inner, w, staged, row_bytes, first_row, n_rows, e);
     base_free(staged);
@@ -236,13 +238,15 @@ static status make_room(copy_device *d, const device_limits *l, err *e)
     for (int i = 0; i < QUEUE; i++) {
         step_copy_fini(&d->jobs[i].copy);
         if (!step_copy_init(&d->jobs[i].copy, &d->limits))
-            return err_set(e, STATUS_NO_MEMORY, "cpu_copy: no memory for steps of %d tokens", (int)l->n_tokens);
+            return err_set(e, STATUS_NO_MEMORY, "cpu_copy: no memory for steps of %d tokens",
+                           (int)l->n_tokens);
     }
     return STATUS_OK;
 }
 
-static status copy_compile(device *base, device_program **out, const device_value *values, int n_values,
-                           const device_op *ops, int n_ops, const device_limits *limits, err *e)
+static status copy_compile(device *base, device_program **out, const device_value *values,
+                           int n_values, const device_op *ops, int n_ops,
+                           const device_limits *limits, err *e)
 {
     copy_device *d = copy_of(base);
     drain(d);
@@ -276,7 +280,8 @@ static void copy_step(step_copy *to, const device_step *s)
     to->step.outputs = to->outputs;
 }
 
-static status copy_enqueue(device *base, const device_program *p, int segment, const device_step *step, err *e)
+static status copy_enqueue(device *base, const device_program *p, int segment,
+                           const device_step *step, err *e)
 {
     copy_device *d = copy_of(base);
     if (step->n_tokens > d->limits.n_tokens || step->n_runs > d->limits.n_runs ||

@@ -58,8 +58,9 @@ static void begin_task(void *context, int64_t begin, int64_t end, int worker)
                 continue;
             int half = (int)(cpu_value(t, v)->width / 2);
             float *cosines = cpu_row(t, v, row);
-            kernel_rope_table(cosines, cosines + half, cpu_at(t->d, t->op->u.begin.frequencies[i]), half,
-                              t->step->positions[row], (double)t->op->u.begin.rotary_scale[i]);
+            kernel_rope_table(cosines, cosines + half, cpu_at(t->d, t->op->u.begin.frequencies[i]),
+                              half, t->step->positions[row],
+                              (double)t->op->u.begin.rotary_scale[i]);
         }
     }
 }
@@ -115,7 +116,8 @@ static void norm_task(void *context, int64_t begin, int64_t end, int worker)
             k->rms_norm_quantise(cpu_input_q8(t, out, i), x, w, out->width, t->op->u.norm.eps);
         } else {
             k->rms_norm(scratch, x, w, out->width, t->op->u.norm.eps);
-            memset(scratch + out->width, 0, (size_t)(cpu_padded(out->width) - out->width) * sizeof(float));
+            memset(scratch + out->width, 0,
+                   (size_t)(cpu_padded(out->width) - out->width) * sizeof(float));
             put_input(t, out, i, scratch);
         }
     }
@@ -143,7 +145,8 @@ static kernel_product product_of(const cpu_task *t, const kernel_matrix *w, int 
     };
 }
 
-static void add_bias(const cpu_task *t, const kernel_product *p, const float *bias, int64_t begin, int64_t end)
+static void add_bias(const cpu_task *t, const kernel_product *p, const float *bias, int64_t begin,
+                     int64_t end)
 {
     end = BASE_MIN(end, p->w->rows);
     for (int64_t i = 0; i < p->n_tokens; i++) {
@@ -204,7 +207,8 @@ static kernel_matrix unit_of(const kernel_matrix *w, int64_t unit)
     return m;
 }
 
-static void gated_rows(const cpu_task *t, int64_t unit, const float *gate, const float *up, int64_t width)
+static void gated_rows(const cpu_task *t, int64_t unit, const float *gate, const float *up,
+                       int64_t width)
 {
     const kernel_table *k = t->d->kernels;
     const device_value *out = cpu_value(t, t->op->u.gated.out);
@@ -257,8 +261,10 @@ static void decay_task(void *context, int64_t begin, int64_t end, int worker)
     for (int32_t r = 0; r < t->step->n_runs; r++) {
         const device_run *run = &t->step->runs[r];
         char *slots = cpu_at(t->d, t->op->u.decay.state);
-        float *state = (float *)(slots + (uint64_t)run->slot[t->op->u.decay.state_class] * t->op->u.decay.slot_bytes +
-                                 t->op->u.decay.offset);
+        float *state =
+            (float *)(slots +
+                      (uint64_t)run->slot[t->op->u.decay.state_class] * t->op->u.decay.slot_bytes +
+                      t->op->u.decay.offset);
         for (int64_t i = begin; i < end; i++) {
             float s = run->position == 0 ? 0.0f : state[i];
             for (int32_t n = 0; n < run->n_tokens; n++) {
@@ -279,10 +285,10 @@ static void run_decay(cpu_task *t)
 /* ---- the table ----------------------------------------------------------------------------------------------------- */
 
 void (*const cpu_run_op[])(cpu_task *t) = {
-    [DEVICE_OP_BEGIN] = run_begin,          [DEVICE_OP_NORM] = run_norm,
-    [DEVICE_OP_PRODUCT] = run_product,      [DEVICE_OP_GATED] = run_gated,
-    [DEVICE_OP_KEYS] = cpu_run_keys,        [DEVICE_OP_ATTENTION] = cpu_run_attention,
-    [DEVICE_OP_DECAY] = run_decay,          [DEVICE_OP_SUM] = NULL,
+    [DEVICE_OP_BEGIN] = run_begin,     [DEVICE_OP_NORM] = run_norm,
+    [DEVICE_OP_PRODUCT] = run_product, [DEVICE_OP_GATED] = run_gated,
+    [DEVICE_OP_KEYS] = cpu_run_keys,   [DEVICE_OP_ATTENTION] = cpu_run_attention,
+    [DEVICE_OP_DECAY] = run_decay,     [DEVICE_OP_SUM] = NULL,
 };
 
 uint64_t cpu_scratch_need(const struct device_program *p)

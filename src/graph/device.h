@@ -54,7 +54,7 @@ enum { DEVICE_NEEDS_F32 = 1, DEVICE_NEEDS_Q8 = 2 };
 
 typedef struct device_value {
     device_format format;
-    unsigned needs;    /* INPUT: DEVICE_NEEDS_* of the weights that read it, filled by the builder */
+    unsigned needs; /* INPUT: DEVICE_NEEDS_* of the weights that read it, filled by the builder */
     bool outputs_only; /* a row for every wanted output, not for every token */
     int64_t width;
     device_ref at; /* by the memory plan */
@@ -93,11 +93,11 @@ typedef struct device_op {
     union {
         struct {
             device_weight embedding;
-            float scale; /* of the embedding, 1 = none */
-            int x;       /* out: F32 [T, D] */
-            int rotary[DEVICE_ROTARIES]; /* out */
+            float scale;                             /* of the embedding, 1 = none */
+            int x;                                   /* out: F32 [T, D] */
+            int rotary[DEVICE_ROTARIES];             /* out */
             device_ref frequencies[DEVICE_ROTARIES]; /* f64 [width/2] radians a position */
-            float rotary_scale[DEVICE_ROTARIES]; /* of cosines and sines */
+            float rotary_scale[DEVICE_ROTARIES];     /* of cosines and sines */
         } begin;
         struct {
             int x;               /* F32 [T, D], in and out: x += norm(add + bias)·add_norm */
@@ -123,7 +123,7 @@ typedef struct device_op {
             int out; /* INPUT [T, F] */
         } gated;
         struct {
-            int q, k, v;               /* F32 [T, H dh], [T, G dh], [T, G dh]; q is changed in place */
+            int q, k, v; /* F32 [T, H dh], [T, G dh], [T, G dh]; q is changed in place */
             device_ref q_norm, k_norm; /* [dh], or nowhere */
             float eps;
             int rotary;      /* value, or −1 */
@@ -189,9 +189,9 @@ typedef struct device_op_time {
 /* ---- the device ---------------------------------------------------------------------------------------------------- */
 
 typedef struct device_options {
-    int n_threads;              /* 0 = all usable */
+    int n_threads;               /* 0 = all usable */
     const kernel_table *kernels; /* of the ISA to use */
-    bool exact;                  /* class reference/1: f32 activations, dequantised weights, f32 keys and values */
+    bool exact; /* class reference/1: f32 activations, dequantised weights, f32 keys and values */
     bool time_ops;
 } device_options;
 
@@ -209,22 +209,25 @@ typedef struct device_ops {
     status (*copy)(device *d, device_ref to, device_ref from, uint64_t n, err *e);
 
     /* Bytes of a matrix in this device's layout, 64-byte multiples; 0 when it cannot hold that type or shape. */
-    uint64_t (*weight_bytes)(const device *d, const kernel_type *type, int64_t rows, int64_t columns);
+    uint64_t (*weight_bytes)(const device *d, const kernel_type *type, int64_t rows,
+                             int64_t columns);
     /* DEVICE_NEEDS_*: what products with such a weight read. */
     unsigned (*needs)(const device *d, const kernel_type *type);
     /* Bytes of KERNEL_RANGE positions of one layer's keys and values; 0 when the widths cannot be. */
     uint64_t (*cache_bytes)(const device *d, int64_t n_kv_heads, int64_t head_dim);
     /* Rows [first_row, first_row + n_rows) of w, as they lie in the file (unaligned, row_bytes apart). first_row and, but for the last
      * rows, n_rows are multiples of 16. The source may go away when it returns. */
-    status (*upload)(device *d, const device_weight *w, const void *rows, uint64_t row_bytes, int64_t first_row, int64_t n_rows, err *e);
+    status (*upload)(device *d, const device_weight *w, const void *rows, uint64_t row_bytes,
+                     int64_t first_row, int64_t n_rows, err *e);
 
     /* Bytes that a value takes for that many rows. */
     uint64_t (*value_bytes)(const device *d, const device_value *v, int64_t n_rows);
     /* values and ops are copied. */
-    status (*compile)(device *d, device_program **out, const device_value *values, int n_values, const device_op *ops, int n_ops,
-                      const device_limits *limits, err *e);
+    status (*compile)(device *d, device_program **out, const device_value *values, int n_values,
+                      const device_op *ops, int n_ops, const device_limits *limits, err *e);
     int (*n_segments)(const device_program *p);
-    status (*enqueue)(device *d, const device_program *p, int segment, const device_step *step, err *e);
+    status (*enqueue)(device *d, const device_program *p, int segment, const device_step *step,
+                      err *e);
     status (*wait)(device *d, err *e);
     /* out[DEVICE_OP_KINDS], may be NULL. */
     void (*op_times)(device *d, device_op_time *out, bool reset);

@@ -139,7 +139,8 @@ static int touched(const device_op *op, int out[MAX_TOUCHED])
 
 static bool is_value(const graph *g, int v, device_format format, int64_t width)
 {
-    return v >= 0 && v < g->n_values && g->values[v].format == format && g->values[v].width == width;
+    return v >= 0 && v < g->n_values && g->values[v].format == format &&
+           g->values[v].width == width;
 }
 
 static void need(graph *g, int input, const kernel_type *type)
@@ -190,14 +191,16 @@ static bool check_op(graph *g, const device_op *op)
     case DEVICE_OP_KEYS: {
         int64_t dh = op->u.keys.head_dim, kv = op->u.keys.n_kv_heads * dh;
         return is_value(g, op->u.keys.q, DEVICE_F32, op->u.keys.n_heads * dh) &&
-               is_value(g, op->u.keys.k, DEVICE_F32, kv) && is_value(g, op->u.keys.v, DEVICE_F32, kv) &&
-               (op->u.keys.rotary < 0 ||
-                (op->u.keys.rotary < g->n_values && g->values[op->u.keys.rotary].format == DEVICE_ROTARY &&
-                 g->values[op->u.keys.rotary].width <= dh));
+               is_value(g, op->u.keys.k, DEVICE_F32, kv) &&
+               is_value(g, op->u.keys.v, DEVICE_F32, kv) &&
+               (op->u.keys.rotary < 0 || (op->u.keys.rotary < g->n_values &&
+                                          g->values[op->u.keys.rotary].format == DEVICE_ROTARY &&
+                                          g->values[op->u.keys.rotary].width <= dh));
     }
     case DEVICE_OP_ATTENTION: {
         int64_t width = op->u.attention.n_heads * op->u.attention.head_dim;
-        if (op->u.attention.n_kv_heads <= 0 || op->u.attention.n_heads % op->u.attention.n_kv_heads != 0 ||
+        if (op->u.attention.n_kv_heads <= 0 ||
+            op->u.attention.n_heads % op->u.attention.n_kv_heads != 0 ||
             !is_value(g, op->u.attention.q, DEVICE_F32, width) ||
             !is_value(g, op->u.attention.out, DEVICE_INPUT, width))
             return false;
@@ -208,7 +211,8 @@ static bool check_op(graph *g, const device_op *op)
         if (op->u.decay.x < 0 || op->u.decay.x >= g->n_values)
             return false;
         int64_t width = g->values[op->u.decay.x].width;
-        return is_value(g, op->u.decay.x, DEVICE_F32, width) && is_value(g, op->u.decay.out, DEVICE_F32, width);
+        return is_value(g, op->u.decay.x, DEVICE_F32, width) &&
+               is_value(g, op->u.decay.out, DEVICE_F32, width);
     }
     case DEVICE_OP_SUM:
         return op->u.sum.value >= 0 && op->u.sum.value < g->n_values &&
@@ -221,7 +225,8 @@ static bool check_op(graph *g, const device_op *op)
 
 void graph_add(graph *g, const device_op *op)
 {
-    if (g->failed != STATUS_OK || !grow(g, (void **)&g->ops, g->n_ops, &g->ops_capacity, sizeof(*g->ops)))
+    if (g->failed != STATUS_OK ||
+        !grow(g, (void **)&g->ops, g->n_ops, &g->ops_capacity, sizeof(*g->ops)))
         return;
     if (!check_op(g, op)) {
         fail(g, STATUS_INTERNAL, device_op_name(op->kind), g->n_ops);
@@ -288,7 +293,8 @@ status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e)
     }
     span *spans = base_zalloc((size_t)g->n_values + 1, sizeof(*spans));
     if (spans == NULL)
-        return err_set(e, STATUS_NO_MEMORY, "graph: no memory for the plan of %d values", g->n_values);
+        return err_set(e, STATUS_NO_MEMORY, "graph: no memory for the plan of %d values",
+                       g->n_values);
     lifetimes(g, spans);
     uint64_t end = 0;
     for (int v = 0; v < g->n_values; v++) {
@@ -307,7 +313,8 @@ status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e)
 
 status graph_compile(graph *g, err *e)
 {
-    return g->device->ops->compile(g->device, &g->program, g->values, g->n_values, g->ops, g->n_ops, &g->limits, e);
+    return g->device->ops->compile(g->device, &g->program, g->values, g->n_values, g->ops, g->n_ops,
+                                   &g->limits, e);
 }
 
 status graph_run(graph *g, const device_step *step, err *e)
@@ -325,5 +332,6 @@ status graph_read(graph *g, int value, float *out, int64_t n_rows, err *e)
 {
     const device_value *v = &g->values[value];
     REQUIRE(v->format == DEVICE_F32);
-    return g->device->ops->read(g->device, out, v->at, (uint64_t)(n_rows * v->width) * sizeof(float), e);
+    return g->device->ops->read(g->device, out, v->at,
+                                (uint64_t)(n_rows * v->width) * sizeof(float), e);
 }

@@ -8,8 +8,8 @@
 #include "model/family.h"
 
 typedef struct stream {
-    int x;       /* the residual stream, F32 [T, D] */
-    int add;     /* what the next norm adds to it, or −1 */
+    int x;   /* the residual stream, F32 [T, D] */
+    int add; /* what the next norm adds to it, or −1 */
     device_ref bias, add_norm;
     int rotary[MODEL_MAX_ROTARIES];
 } stream;
@@ -35,7 +35,8 @@ static void begin(model_builder *b, stream *s)
     op.u.begin.scale = (float)c->embedding_scale;
     op.u.begin.x = s->x;
     for (int i = 0; i < MODEL_MAX_ROTARIES; i++) {
-        s->rotary[i] = i < c->n_ropes ? graph_value(b->g, DEVICE_ROTARY, c->rope[i].width, false) : -1;
+        s->rotary[i] =
+            i < c->n_ropes ? graph_value(b->g, DEVICE_ROTARY, c->rope[i].width, false) : -1;
         op.u.begin.rotary[i] = s->rotary[i];
         op.u.begin.frequencies[i] = b->frequencies[i];
         op.u.begin.rotary_scale[i] = b->rotary_factor[i];
@@ -61,8 +62,8 @@ static int norm(model_builder *b, stream *s, int64_t layer, weight_id id, bool o
 }
 
 /* A product whose columns ranks may cut; leaves the sum as pending. */
-static void row_cut(model_builder *b, stream *s, int64_t layer, weight_id id, weight_id bias, weight_id post_norm,
-                    int input, int64_t head)
+static void row_cut(model_builder *b, stream *s, int64_t layer, weight_id id, weight_id bias,
+                    weight_id post_norm, int input, int64_t head)
 {
     const device_weight *w = matrix(b, layer, id);
     device_op op = {.kind = DEVICE_OP_PRODUCT, .layer = (int)layer};

@@ -24,7 +24,8 @@ static status configure(model_config *c, const model_source *s, err *e)
     if (st != STATUS_OK || !found)
         return st;
     if (window < 1 || window > 1 << 30)
-        return err_set(e, STATUS_CORRUPT, "%s: a window of %lld", source_file(s)->path, (long long)window);
+        return err_set(e, STATUS_CORRUPT, "%s: a window of %lld", source_file(s)->path,
+                       (long long)window);
     c->window = (int)window;
     for (int64_t l = 0; l < c->L; l++)
         c->windowed[l] = l % 2 == 1;

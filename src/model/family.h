@@ -21,11 +21,11 @@ typedef struct rope_spec {
     rope_kind kind;
     int64_t width; /* leading dims of a head that rotate, even */
     double base, factor;
-    double original_context;         /* llama3, yarn */
-    double low_factor, high_factor;  /* llama3 */
-    double beta_fast, beta_slow;     /* yarn */
-    double attention_factor;         /* yarn: on cosines and sines; 0 = 0.1 ln(factor) + 1 */
-    bool keep_bounds;                /* yarn: correction bounds are not rounded */
+    double original_context;        /* llama3, yarn */
+    double low_factor, high_factor; /* llama3 */
+    double beta_fast, beta_slow;    /* yarn */
+    double attention_factor;        /* yarn: on cosines and sines; 0 = 0.1 ln(factor) + 1 */
+    bool keep_bounds;               /* yarn: correction bounds are not rounded */
 } rope_spec;
 
 typedef struct model_config {
@@ -35,7 +35,7 @@ typedef struct model_config {
     bool neighbours; /* rotary pairs (2i, 2i+1); else halves */
     int n_ropes;     /* 1, or 2: [0] of full layers, [1] of windowed ones */
     rope_spec rope[MODEL_MAX_ROTARIES];
-    int window;                     /* 0 = none */
+    int window;                      /* 0 = none */
     bool windowed[MODEL_MAX_LAYERS]; /* which layers see only the window */
     bool decay[MODEL_MAX_LAYERS];    /* which layers begin with a decaying sum (tests) */
     double attention_scale;          /* 0 = dh^-0.5 */
@@ -48,14 +48,17 @@ typedef struct model_source model_source;
 
 /* gguf: the key without prefix ("block_count"), hf: path in config.json ("rope_scaling.factor"); either may be NULL: missing.
  * *out is untouched when it is missing; `found` may be NULL, and then a missing key is CORRUPT. */
-status source_i64(const model_source *s, const char *gguf, const char *hf, int64_t *out, bool *found, err *e);
-status source_f64(const model_source *s, const char *gguf, const char *hf, double *out, bool *found, err *e);
-status source_bool(const model_source *s, const char *gguf, const char *hf, bool *out, bool *found, err *e);
-status source_text(const model_source *s, const char *gguf, const char *hf, char *out, size_t out_bytes, bool *found,
+status source_i64(const model_source *s, const char *gguf, const char *hf, int64_t *out,
+                  bool *found, err *e);
+status source_f64(const model_source *s, const char *gguf, const char *hf, double *out, bool *found,
+                  err *e);
+status source_bool(const model_source *s, const char *gguf, const char *hf, bool *out, bool *found,
                    err *e);
+status source_text(const model_source *s, const char *gguf, const char *hf, char *out,
+                   size_t out_bytes, bool *found, err *e);
 /* Element i of an array (a scalar counts as its own every element). */
-status source_element_i64(const model_source *s, const char *gguf, const char *hf, int64_t i, int64_t *out, bool *found,
-                          err *e);
+status source_element_i64(const model_source *s, const char *gguf, const char *hf, int64_t i,
+                          int64_t *out, bool *found, err *e);
 /* Element i of an array of strings; the name is borrowed from the file. */
 bool source_element_text(const model_source *s, const char *hf, int64_t i, str *out);
 const char *source_architecture(const model_source *s);
@@ -136,54 +139,67 @@ typedef struct weight_row {
     weight_dim whole, skip[2];
 } weight_row;
 
-#define WEIGHT(id, gguf, hf, rows, columns, cut, flags)                                                                \
-    {                                                                                                                  \
-        id, gguf, hf, rows, columns, cut, flags, DIM_NONE, {DIM_NONE, DIM_NONE}                                        \
+#define WEIGHT(id, gguf, hf, rows, columns, cut, flags)                                            \
+    {                                                                                              \
+        id, gguf, hf, rows, columns, cut, flags, DIM_NONE,                                         \
+        {                                                                                          \
+            DIM_NONE, DIM_NONE                                                                     \
+        }                                                                                          \
     }
-#define WEIGHT_PART(id, gguf, hf, rows, columns, cut, flags, whole, skip_a, skip_b)                                    \
-    {                                                                                                                  \
-        id, gguf, hf, rows, columns, cut, flags, whole, {skip_a, skip_b}                                               \
+#define WEIGHT_PART(id, gguf, hf, rows, columns, cut, flags, whole, skip_a, skip_b)                \
+    {                                                                                              \
+        id, gguf, hf, rows, columns, cut, flags, whole,                                            \
+        {                                                                                          \
+            skip_a, skip_b                                                                         \
+        }                                                                                          \
     }
 
 /* Rows that many families share, for their tables. */
-#define WEIGHTS_GLOBAL                                                                                                 \
-    WEIGHT(W_EMBEDDING, "token_embd.weight", "model.embed_tokens.weight", DIM_V, DIM_D, CUT_ROWS_VOCABULARY, 0),       \
-        WEIGHT(W_OUTPUT_NORM, "output_norm.weight", "model.norm.weight", DIM_1, DIM_D, CUT_NONE, WEIGHT_VECTOR),       \
-        WEIGHT(W_OUTPUT, "output.weight", "lm_head.weight", DIM_V, DIM_D, CUT_ROWS_VOCABULARY, WEIGHT_OPTIONAL),       \
-        WEIGHT(W_ROPE_DIVISORS, "rope_freqs.weight", NULL, DIM_1, DIM_HALF_ROTARY, CUT_NONE,                           \
+#define WEIGHTS_GLOBAL                                                                             \
+    WEIGHT(W_EMBEDDING, "token_embd.weight", "model.embed_tokens.weight", DIM_V, DIM_D,            \
+           CUT_ROWS_VOCABULARY, 0),                                                                \
+        WEIGHT(W_OUTPUT_NORM, "output_norm.weight", "model.norm.weight", DIM_1, DIM_D, CUT_NONE,   \
+               WEIGHT_VECTOR),                                                                     \
+        WEIGHT(W_OUTPUT, "output.weight", "lm_head.weight", DIM_V, DIM_D, CUT_ROWS_VOCABULARY,     \
+               WEIGHT_OPTIONAL),                                                                   \
+        WEIGHT(W_ROPE_DIVISORS, "rope_freqs.weight", NULL, DIM_1, DIM_HALF_ROTARY, CUT_NONE,       \
                WEIGHT_VECTOR | WEIGHT_OPTIONAL)
-#define WEIGHTS_QKVO                                                                                                   \
-    WEIGHT(W_Q, "blk.%d.attn_q.weight", "model.layers.%d.self_attn.q_proj.weight", DIM_HEADS, DIM_D, CUT_ROWS_HEADS, 0),\
-        WEIGHT(W_K, "blk.%d.attn_k.weight", "model.layers.%d.self_attn.k_proj.weight", DIM_KV_HEADS, DIM_D,            \
-               CUT_ROWS_KV_HEADS, 0),                                                                                  \
-        WEIGHT(W_V, "blk.%d.attn_v.weight", "model.layers.%d.self_attn.v_proj.weight", DIM_KV_HEADS, DIM_D,            \
-               CUT_ROWS_KV_HEADS, 0),                                                                                  \
-        WEIGHT(W_O, "blk.%d.attn_output.weight", "model.layers.%d.self_attn.o_proj.weight", DIM_D, DIM_HEADS,          \
-               CUT_COLUMNS_HEADS, 0)
-#define WEIGHTS_ATTENTION                                                                                              \
-    WEIGHT(W_ATTENTION_NORM, "blk.%d.attn_norm.weight", "model.layers.%d.input_layernorm.weight", DIM_1, DIM_D,        \
-           CUT_NONE, WEIGHT_VECTOR),                                                                                   \
+#define WEIGHTS_QKVO                                                                               \
+    WEIGHT(W_Q, "blk.%d.attn_q.weight", "model.layers.%d.self_attn.q_proj.weight", DIM_HEADS,      \
+           DIM_D, CUT_ROWS_HEADS, 0),                                                              \
+        WEIGHT(W_K, "blk.%d.attn_k.weight", "model.layers.%d.self_attn.k_proj.weight",             \
+               DIM_KV_HEADS, DIM_D, CUT_ROWS_KV_HEADS, 0),                                         \
+        WEIGHT(W_V, "blk.%d.attn_v.weight", "model.layers.%d.self_attn.v_proj.weight",             \
+               DIM_KV_HEADS, DIM_D, CUT_ROWS_KV_HEADS, 0),                                         \
+        WEIGHT(W_O, "blk.%d.attn_output.weight", "model.layers.%d.self_attn.o_proj.weight", DIM_D, \
+               DIM_HEADS, CUT_COLUMNS_HEADS, 0)
+#define WEIGHTS_ATTENTION                                                                          \
+    WEIGHT(W_ATTENTION_NORM, "blk.%d.attn_norm.weight", "model.layers.%d.input_layernorm.weight",  \
+           DIM_1, DIM_D, CUT_NONE, WEIGHT_VECTOR),                                                 \
         WEIGHTS_QKVO
-#define WEIGHTS_QKV_BIAS(flags)                                                                                        \
-    WEIGHT(W_Q_BIAS, "blk.%d.attn_q.bias", "model.layers.%d.self_attn.q_proj.bias", DIM_1, DIM_HEADS, CUT_ROWS_HEADS,  \
-           WEIGHT_VECTOR | (flags)),                                                                                   \
-        WEIGHT(W_K_BIAS, "blk.%d.attn_k.bias", "model.layers.%d.self_attn.k_proj.bias", DIM_1, DIM_KV_HEADS,           \
-               CUT_ROWS_KV_HEADS, WEIGHT_VECTOR | (flags)),                                                            \
-        WEIGHT(W_V_BIAS, "blk.%d.attn_v.bias", "model.layers.%d.self_attn.v_proj.bias", DIM_1, DIM_KV_HEADS,           \
-               CUT_ROWS_KV_HEADS, WEIGHT_VECTOR | (flags))
-#define WEIGHTS_HEAD_NORMS(flags)                                                                                      \
-    WEIGHT(W_Q_NORM, "blk.%d.attn_q_norm.weight", "model.layers.%d.self_attn.q_norm.weight", DIM_1, DIM_HEAD, CUT_NONE,\
-           WEIGHT_VECTOR | (flags)),                                                                                   \
-        WEIGHT(W_K_NORM, "blk.%d.attn_k_norm.weight", "model.layers.%d.self_attn.k_norm.weight", DIM_1, DIM_HEAD,      \
-               CUT_NONE, WEIGHT_VECTOR | (flags))
-#define WEIGHTS_FFN_NORM                                                                                               \
-    WEIGHT(W_FFN_NORM, "blk.%d.ffn_norm.weight", "model.layers.%d.post_attention_layernorm.weight", DIM_1, DIM_D,      \
-           CUT_NONE, WEIGHT_VECTOR)
-#define WEIGHTS_FFN                                                                                                    \
-    WEIGHT(W_GATE, "blk.%d.ffn_gate.weight", "model.layers.%d.mlp.gate_proj.weight", DIM_F, DIM_D, CUT_ROWS_FFN, 0),   \
-        WEIGHT(W_UP, "blk.%d.ffn_up.weight", "model.layers.%d.mlp.up_proj.weight", DIM_F, DIM_D, CUT_ROWS_FFN, 0),     \
-        WEIGHT(W_DOWN, "blk.%d.ffn_down.weight", "model.layers.%d.mlp.down_proj.weight", DIM_D, DIM_F,                 \
-               CUT_COLUMNS_FFN, 0)
+#define WEIGHTS_QKV_BIAS(flags)                                                                    \
+    WEIGHT(W_Q_BIAS, "blk.%d.attn_q.bias", "model.layers.%d.self_attn.q_proj.bias", DIM_1,         \
+           DIM_HEADS, CUT_ROWS_HEADS, WEIGHT_VECTOR | (flags)),                                    \
+        WEIGHT(W_K_BIAS, "blk.%d.attn_k.bias", "model.layers.%d.self_attn.k_proj.bias", DIM_1,     \
+               DIM_KV_HEADS, CUT_ROWS_KV_HEADS, WEIGHT_VECTOR | (flags)),                          \
+        WEIGHT(W_V_BIAS, "blk.%d.attn_v.bias", "model.layers.%d.self_attn.v_proj.bias", DIM_1,     \
+               DIM_KV_HEADS, CUT_ROWS_KV_HEADS, WEIGHT_VECTOR | (flags))
+#define WEIGHTS_HEAD_NORMS(flags)                                                                  \
+    WEIGHT(W_Q_NORM, "blk.%d.attn_q_norm.weight", "model.layers.%d.self_attn.q_norm.weight",       \
+           DIM_1, DIM_HEAD, CUT_NONE, WEIGHT_VECTOR | (flags)),                                    \
+        WEIGHT(W_K_NORM, "blk.%d.attn_k_norm.weight", "model.layers.%d.self_attn.k_norm.weight",   \
+               DIM_1, DIM_HEAD, CUT_NONE, WEIGHT_VECTOR | (flags))
+#define WEIGHTS_FFN_NORM                                                                           \
+    WEIGHT(W_FFN_NORM, "blk.%d.ffn_norm.weight",                                                   \
+           "model.layers.%d.post_attention_layernorm.weight", DIM_1, DIM_D, CUT_NONE,              \
+           WEIGHT_VECTOR)
+#define WEIGHTS_FFN                                                                                \
+    WEIGHT(W_GATE, "blk.%d.ffn_gate.weight", "model.layers.%d.mlp.gate_proj.weight", DIM_F, DIM_D, \
+           CUT_ROWS_FFN, 0),                                                                       \
+        WEIGHT(W_UP, "blk.%d.ffn_up.weight", "model.layers.%d.mlp.up_proj.weight", DIM_F, DIM_D,   \
+               CUT_ROWS_FFN, 0),                                                                   \
+        WEIGHT(W_DOWN, "blk.%d.ffn_down.weight", "model.layers.%d.mlp.down_proj.weight", DIM_D,    \
+               DIM_F, CUT_COLUMNS_FFN, 0)
 
 /* A weight found in the file and given its place in the device. */
 typedef struct model_weight {
@@ -200,7 +216,8 @@ typedef struct model_weights {
     int64_t n_layers;
 } model_weights;
 
-const model_weight *weights_get(const model_weights *w, int64_t layer, weight_id id); /* layer is ignored below W_LAYER */
+const model_weight *weights_get(const model_weights *w, int64_t layer,
+                                weight_id id); /* layer is ignored below W_LAYER */
 int64_t model_dim(const model_config *c, weight_dim d);
 
 /* ---- families ------------------------------------------------------------------------------------------------------ */
@@ -226,18 +243,21 @@ typedef struct model_family {
 status model_find_family(const model_family **out, const model_source *s, err *e);
 
 /* Common keys, then the family's, then what must hold between them. */
-status model_read_config(model_config *c, const model_family *family, const model_source *s, err *e);
+status model_read_config(model_config *c, const model_family *family, const model_source *s,
+                         err *e);
 /* For configure: the window's width, where the file has one; and which layers it covers: those that layer_types calls
  * "sliding_attention", else all but every period-th (period 1: all). Without a window no layer is windowed. */
 status config_read_window(model_config *c, const model_source *s, err *e);
 status config_read_layer_types(model_config *c, const model_source *s, int64_t period, err *e);
 /* Radians a position of every pair, [width / 2], and the factor on cosines and sines. divisors: rope_freqs.weight, or NULL. */
-void model_rope_frequencies(const rope_spec *r, const float *divisors, double *out, double *out_factor);
+void model_rope_frequencies(const rope_spec *r, const float *divisors, double *out,
+                            double *out_factor);
 
 /* ---- weights ------------------------------------------------------------------------------------------------------- */
 
 /* Finds every tensor, checks shapes and types. */
-status weights_find(model_weights *w, const model_family *family, const model_config *c, const file_model *f, err *e);
+status weights_find(model_weights *w, const model_family *family, const model_config *c,
+                    const file_model *f, err *e);
 void weights_fini(model_weights *w);
 
 /* ---- building ------------------------------------------------------------------------------------------------------ */
@@ -254,9 +274,9 @@ struct model_builder {
     const model_config *config;
     const model_weights *weights;
     const model_pool *pools;
-    const int *class_of;  /* [L] class of a layer's attention */
-    const int *index_in;  /* [L] its index among that class's layers */
-    int decay_class;      /* −1 = none */
+    const int *class_of; /* [L] class of a layer's attention */
+    const int *index_in; /* [L] its index among that class's layers */
+    int decay_class;     /* −1 = none */
     const int *decay_index;
     device_ref frequencies[MODEL_MAX_ROTARIES];
     float rotary_factor[MODEL_MAX_ROTARIES];

@@ -11,8 +11,8 @@ static const weight_row rows[] = {
     WEIGHTS_GLOBAL,
     WEIGHTS_ATTENTION,
     WEIGHTS_QKV_BIAS(WEIGHT_OPTIONAL),
-    WEIGHT(W_O_BIAS, "blk.%d.attn_output.bias", "model.layers.%d.self_attn.o_proj.bias", DIM_1, DIM_D, CUT_NONE,
-           WEIGHT_VECTOR | WEIGHT_OPTIONAL),
+    WEIGHT(W_O_BIAS, "blk.%d.attn_output.bias", "model.layers.%d.self_attn.o_proj.bias", DIM_1,
+           DIM_D, CUT_NONE, WEIGHT_VECTOR | WEIGHT_OPTIONAL),
     WEIGHTS_FFN_NORM,
     WEIGHTS_FFN,
 };

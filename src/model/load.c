@@ -41,12 +41,13 @@ static status check_options(model_options *o, const model_config *c, const char 
     if (o->max_outputs <= 0)
         o->max_outputs = BASE_MAX(o->n_sequences, 8);
     if (o->n_sequences > 1 << 16 || o->max_tokens > 1 << 16 || o->max_outputs > 1 << 16)
-        return err_set(e, STATUS_INVALID, "%s: more than 65536 sequences, tokens or outputs a step", path);
+        return err_set(e, STATUS_INVALID, "%s: more than 65536 sequences, tokens or outputs a step",
+                       path);
     if (o->shard.n_ranks == 0)
         o->shard.n_ranks = 1;
     if (o->shard.rank != 0 || o->shard.n_ranks != 1)
-        return err_set(e, STATUS_UNSUPPORTED, "%s: rank %d of %d: cut models are not loaded yet", path, o->shard.rank,
-                       o->shard.n_ranks);
+        return err_set(e, STATUS_UNSUPPORTED, "%s: rank %d of %d: cut models are not loaded yet",
+                       path, o->shard.rank, o->shard.n_ranks);
     if (o->exact)
         o->kv = MODEL_KV_F32;
     else if (o->kv != MODEL_KV_F16)
@@ -59,7 +60,8 @@ static status open_device(loading *l, err *e)
     model *m = l->m;
     const device_ops *ops = device_find(m->options.device);
     if (ops == NULL)
-        return err_set(e, STATUS_INVALID, "device \"%s\" is not known (cpu and cpu_copy are)", m->options.device);
+        return err_set(e, STATUS_INVALID, "device \"%s\" is not known (cpu and cpu_copy are)",
+                       m->options.device);
     m->options.device = ops->name;
     const kernel_table *kernels;
     status s = kernel_select(&kernels, os_cpu_features(), m->options.isa, e);
@@ -93,12 +95,14 @@ static status place_weight(loading *l, model_weight *w, uint64_t *end, err *e)
         return STATUS_OK;
     uint64_t bytes = (uint64_t)w->device.columns * sizeof(float);
     if (!(w->row->flags & WEIGHT_VECTOR))
-        bytes = l->m->device->ops->weight_bytes(l->m->device, w->device.type, w->device.rows, w->device.columns);
+        bytes = l->m->device->ops->weight_bytes(l->m->device, w->device.type, w->device.rows,
+                                                w->device.columns);
     w->device.at.buffer = BUFFER_WEIGHTS;
     if (bytes == 0 || !take(end, bytes, &w->device.at.offset))
-        return err_set(e, STATUS_UNSUPPORTED, "%s: %.*s: %lld x %lld of %s does not fit the device", l->file->path,
-                       (int)w->tensor->name.length, w->tensor->name.data, (long long)w->device.rows,
-                       (long long)w->device.columns, w->device.type->name);
+        return err_set(e, STATUS_UNSUPPORTED, "%s: %.*s: %lld x %lld of %s does not fit the device",
+                       l->file->path, (int)w->tensor->name.length, w->tensor->name.data,
+                       (long long)w->device.rows, (long long)w->device.columns,
+                       w->device.type->name);
     return STATUS_OK;
 }
 
@@ -139,17 +143,21 @@ static status place_pools(loading *l, err *e)
     m->n_classes = l->plan.n_classes;
     for (int i = 0; i < l->plan.n_classes; i++) {
         model_pool *p = &l->plan.pools[i];
-        p->layer_bytes = p->info.kind == MODEL_STATE_CONSTANT ? (uint64_t)c->D * sizeof(float)
-                                                              : m->device->ops->cache_bytes(m->device, c->G, c->dh);
+        p->layer_bytes = p->info.kind == MODEL_STATE_CONSTANT
+                             ? (uint64_t)c->D * sizeof(float)
+                             : m->device->ops->cache_bytes(m->device, c->G, c->dh);
         if (p->layer_bytes == 0)
-            return err_set(e, STATUS_UNSUPPORTED, "%s: heads of %lld do not fit the device", l->file->path,
-                           (long long)c->dh);
-        int64_t n = m->options.n_pages[i] > 0 ? m->options.n_pages[i] : default_pages(&m->options, &p->info);
+            return err_set(e, STATUS_UNSUPPORTED, "%s: heads of %lld do not fit the device",
+                           l->file->path, (long long)c->dh);
+        int64_t n = m->options.n_pages[i] > 0 ? m->options.n_pages[i]
+                                              : default_pages(&m->options, &p->info);
         uint64_t bytes;
-        if (n > INT32_MAX || !checked_mul(p->layer_bytes, (uint64_t)p->info.n_layers, &p->info.page_bytes) ||
+        if (n > INT32_MAX ||
+            !checked_mul(p->layer_bytes, (uint64_t)p->info.n_layers, &p->info.page_bytes) ||
             !checked_mul(p->info.page_bytes, (uint64_t)n, &bytes) ||
             !checked_add(m->used.state_bytes, bytes, &m->used.state_bytes))
-            return err_set(e, STATUS_INVALID, "%s: %lld pages of state are too many", l->file->path, (long long)n);
+            return err_set(e, STATUS_INVALID, "%s: %lld pages of state are too many", l->file->path,
+                           (long long)n);
         p->info.n_pages = m->options.n_pages[i] = (int)n;
         p->at = (device_ref){BUFFER_POOLS + i, 0};
         m->pools[i] = *p;
@@ -164,10 +172,11 @@ static status set_limits(loading *l, err *e)
     int64_t paged = 0;
     for (int i = 0; i < m->n_classes; i++)
         paged += m->pools[i].info.page_tokens > 0;
-    int64_t pages = paged * m->options.n_sequences * ((m->options.context + KERNEL_RANGE - 1) / KERNEL_RANGE);
+    int64_t pages =
+        paged * m->options.n_sequences * ((m->options.context + KERNEL_RANGE - 1) / KERNEL_RANGE);
     if (pages > INT32_MAX)
-        return err_set(e, STATUS_INVALID, "%s: %d sequences of %lld positions are too many", l->file->path,
-                       m->options.n_sequences, (long long)m->options.context);
+        return err_set(e, STATUS_INVALID, "%s: %d sequences of %lld positions are too many",
+                       l->file->path, m->options.n_sequences, (long long)m->options.context);
     m->limits = (device_limits){
         .n_tokens = m->options.max_tokens,
         .n_runs = m->options.n_sequences,
@@ -225,11 +234,12 @@ static status frequencies(loading *l, double (*out)[KERNEL_HEAD_MAX / 2], err *e
         read_vector(w, true, divisors);
         for (int64_t i = 0; i < w->device.columns; i++)
             if (!(divisors[i] >= 1e-6f && divisors[i] <= 1e6f))
-                return err_set(e, STATUS_CORRUPT, "%s: rope_freqs.weight[%lld] is %g", l->file->path, (long long)i,
-                               (double)divisors[i]);
+                return err_set(e, STATUS_CORRUPT, "%s: rope_freqs.weight[%lld] is %g",
+                               l->file->path, (long long)i, (double)divisors[i]);
     }
     for (int i = 0; i < c->n_ropes; i++)
-        model_rope_frequencies(&c->rope[i], w->row != NULL && i == 0 ? divisors : NULL, out[i], &l->factor[i]);
+        model_rope_frequencies(&c->rope[i], w->row != NULL && i == 0 ? divisors : NULL, out[i],
+                               &l->factor[i]);
     return STATUS_OK;
 }
 
@@ -238,7 +248,8 @@ static status frequencies(loading *l, double (*out)[KERNEL_HEAD_MAX / 2], err *e
 static status report(loading *l, const model_progress *p, uint64_t bytes, err *e)
 {
     l->done_bytes += bytes;
-    if (p != NULL && p->report != NULL && !p->report(p->context, l->done_bytes, l->m->card->weight_bytes))
+    if (p != NULL && p->report != NULL &&
+        !p->report(p->context, l->done_bytes, l->m->card->weight_bytes))
         return err_set(e, STATUS_CANCELLED, "%s: loading was cancelled", l->file->path);
     return STATUS_OK;
 }
@@ -249,7 +260,8 @@ static status upload_vector(loading *l, const model_weight *w, const model_progr
     if (v == NULL)
         return err_set(e, STATUS_NO_MEMORY, "%s: no memory for a vector", l->file->path);
     read_vector(w, l->file->format == FILE_GGUF, v);
-    status s = l->m->device->ops->write(l->m->device, w->device.at, v, (uint64_t)w->device.columns * sizeof(float), e);
+    status s = l->m->device->ops->write(l->m->device, w->device.at, v,
+                                        (uint64_t)w->device.columns * sizeof(float), e);
     base_free(v);
     return s == STATUS_OK ? report(l, p, w->tensor->bytes, e) : s;
 }
@@ -262,8 +274,10 @@ static status upload_matrix(loading *l, const model_weight *w, const model_progr
     status s = STATUS_OK;
     for (int64_t row = 0; row < w->device.rows && s == STATUS_OK; row += step) {
         int64_t n = BASE_MIN(step, w->device.rows - row);
-        uint64_t offset = (uint64_t)(w->first_row + row) * row_bytes, bytes = (uint64_t)n * row_bytes;
-        s = l->m->device->ops->upload(l->m->device, &w->device, w->tensor->data + offset, row_bytes, row, n, e);
+        uint64_t offset = (uint64_t)(w->first_row + row) * row_bytes,
+                 bytes = (uint64_t)n * row_bytes;
+        s = l->m->device->ops->upload(l->m->device, &w->device, w->tensor->data + offset, row_bytes,
+                                      row, n, e);
         file_forget(l->file, w->tensor, offset, bytes);
         if (s == STATUS_OK)
             s = report(l, p, bytes, e);
@@ -278,7 +292,8 @@ static status upload(loading *l, const model_weight *w, const model_progress *p,
     return w->row->flags & WEIGHT_VECTOR ? upload_vector(l, w, p, e) : upload_matrix(l, w, p, e);
 }
 
-static status upload_all(loading *l, double (*frequency)[KERNEL_HEAD_MAX / 2], const model_progress *p, err *e)
+static status upload_all(loading *l, double (*frequency)[KERNEL_HEAD_MAX / 2],
+                         const model_progress *p, err *e)
 {
     const model_config *c = &l->plan.config;
     const device *d = l->m->device;
@@ -289,8 +304,8 @@ static status upload_all(loading *l, double (*frequency)[KERNEL_HEAD_MAX / 2], c
         for (int id = W_LAYER; id < W_IDS && s == STATUS_OK; id++)
             s = upload(l, weights_get(&l->plan.weights, layer, (weight_id)id), p, e);
     for (int i = 0; i < c->n_ropes && s == STATUS_OK; i++)
-        s = d->ops->write(l->m->device, (device_ref){BUFFER_WEIGHTS, l->frequencies_at[i]}, frequency[i],
-                          (uint64_t)(c->rope[i].width / 2) * sizeof(double), e);
+        s = d->ops->write(l->m->device, (device_ref){BUFFER_WEIGHTS, l->frequencies_at[i]},
+                          frequency[i], (uint64_t)(c->rope[i].width / 2) * sizeof(double), e);
     return s;
 }
 
@@ -327,7 +342,8 @@ static status check_memory(const loading *l, err *e)
 {
     const model_need *n = &l->m->used;
     uint64_t needed, available = l->m->options.memory_limit;
-    if (!checked_add(n->weight_bytes, n->state_bytes, &needed) || !checked_add(needed, n->scratch_bytes, &needed))
+    if (!checked_add(n->weight_bytes, n->state_bytes, &needed) ||
+        !checked_add(needed, n->scratch_bytes, &needed))
         needed = UINT64_MAX;
     if (available == 0) {
         os_memory_info info;
@@ -338,7 +354,8 @@ static status check_memory(const loading *l, err *e)
     if (needed <= available)
         return STATUS_OK;
     char a[32], b[32], c[32], d[32], free_text[32];
-    return err_set(e, STATUS_NO_MEMORY, "%s: needs %s (weights %s, state %s, scratch %s), free are %s", l->file->path,
+    return err_set(e, STATUS_NO_MEMORY,
+                   "%s: needs %s (weights %s, state %s, scratch %s), free are %s", l->file->path,
                    base_format_bytes(a, needed), base_format_bytes(b, n->weight_bytes),
                    base_format_bytes(c, n->state_bytes), base_format_bytes(d, n->scratch_bytes),
                    base_format_bytes(free_text, available));
@@ -351,7 +368,8 @@ static status allocate(loading *l, err *e)
     int32_t buffer;
     status s = ops->alloc(m->device, m->used.weight_bytes, &buffer, e);
     for (int i = 0; i < m->n_classes && s == STATUS_OK; i++)
-        s = ops->alloc(m->device, m->pools[i].info.page_bytes * (uint64_t)m->pools[i].info.n_pages, &buffer, e);
+        s = ops->alloc(m->device, m->pools[i].info.page_bytes * (uint64_t)m->pools[i].info.n_pages,
+                       &buffer, e);
     if (s == STATUS_OK)
         s = ops->alloc(m->device, m->used.scratch_bytes, &buffer, e);
     REQUIRE(s != STATUS_OK || buffer == BUFFER_POOLS + m->n_classes);
@@ -399,7 +417,8 @@ status model_needs(model_need *out, const file_model *f, const model_options *o,
     return s;
 }
 
-status model_load(model **out, const file_model *f, const model_options *o, const model_progress *progress, err *e)
+status model_load(model **out, const file_model *f, const model_options *o,
+                  const model_progress *progress, err *e)
 {
     double frequency[MODEL_MAX_ROTARIES][KERNEL_HEAD_MAX / 2];
     loading *l = loading_create(e);

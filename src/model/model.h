@@ -24,19 +24,20 @@
 enum { MODEL_STATE_CLASSES = 4, MODEL_TEMPLATES = 8 };
 
 typedef enum model_state_kind {
-    MODEL_STATE_PAGED,    /* keys and values of every position */
+    MODEL_STATE_PAGED, /* keys and values of every position */
     MODEL_STATE_WINDOWED, /* the same, pages wholly behind the window may be freed (−1 in the page table) */
-    MODEL_STATE_LATENT,   /* one latent row a position, paged */
-    MODEL_STATE_CONSTANT  /* one slot a sequence whatever its length; cannot be cut back, only copied */
+    MODEL_STATE_LATENT, /* one latent row a position, paged */
+    MODEL_STATE_CONSTANT /* one slot a sequence whatever its length; cannot be cut back, only copied */
 } model_state_kind;
 
 typedef struct model_state_class {
     model_state_kind kind;
     int n_layers;
-    int page_tokens;     /* positions a page: 64; 0 for CONSTANT */
-    int window;          /* WINDOWED: a query at position q sees keys in (q − window, q]; else 0 */
-    uint64_t page_bytes; /* of one page, or of one slot, over all layers of the class, on this shard */
-    int n_pages;         /* pages or slots in the pool: ids 0 … n_pages − 1; 0 in a card */
+    int page_tokens; /* positions a page: 64; 0 for CONSTANT */
+    int window;      /* WINDOWED: a query at position q sees keys in (q − window, q]; else 0 */
+    uint64_t
+        page_bytes; /* of one page, or of one slot, over all layers of the class, on this shard */
+    int n_pages;    /* pages or slots in the pool: ids 0 … n_pages − 1; 0 in a card */
 } model_state_class;
 
 typedef enum model_kv { MODEL_KV_F16, MODEL_KV_F32 } model_kv;
@@ -55,26 +56,30 @@ typedef struct model_card {
     const char *weights;      /* the commonest weight type by bytes: "Q4_K" */
     const char *rope;         /* "none", "linear", "llama3", "yarn" */
     uint64_t hash;            /* tells models apart: file_model_hash */
-    const char *numerics;     /* class of the serving arithmetic, "exact/1" (DESIGN section 7f); exact adds "reference/1" */
+    const char *
+        numerics; /* class of the serving arithmetic, "exact/1" (DESIGN section 7f); exact adds "reference/1" */
     int64_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, n_vocab; /* L D H G dh F V */
-    int64_t trained_context;                                                 /* positions; 0 unknown */
-    bool tied;                                                               /* the output matrix is the embedding */
+    int64_t trained_context;             /* positions; 0 unknown */
+    bool tied;                           /* the output matrix is the embedding */
     uint64_t n_parameters, weight_bytes; /* in the file */
     uint64_t weight_bytes_per_token;     /* read by a decode step of one token */
     uint64_t kv_bytes_per_token;         /* paged classes, f16 */
     int n_classes;
     model_state_class classes[MODEL_STATE_CLASSES]; /* page_bytes for f16 */
     int n_templates;
-    model_template templates[MODEL_TEMPLATES]; /* the first is the one to use without tools; 0 when the file has none */
-    const text_vocab *vocab;                   /* GGUF's vocabulary; NULL when the file has none */
-    str tokenizer_json, tokenizer_config_json; /* beside safetensors; copies, length 0 when there is none */
+    model_template templates
+        [MODEL_TEMPLATES]; /* the first is the one to use without tools; 0 when the file has none */
+    const text_vocab *vocab; /* GGUF's vocabulary; NULL when the file has none */
+    str tokenizer_json,
+        tokenizer_config_json; /* beside safetensors; copies, length 0 when there is none */
     str generation_config_json;
 } model_card;
 
 /* Checks config against tensors' shapes; an unknown architecture is UNSUPPORTED and names the known ones. f is borrowed for the
  * call only. */
 status model_card_read(model_card **out, const file_model *f, err *e);
-status model_card_open(model_card **out, const char *path, err *e); /* the same from a path: opens, reads, closes */
+status model_card_open(model_card **out, const char *path,
+                       err *e); /* the same from a path: opens, reads, closes */
 /* Only what belongs to text: vocabulary, tokenizer files, templates, path and name; the rest is zero. No tensors are needed, so
  * vocabulary-only files and families that cannot be run do as well. */
 status model_card_read_text(model_card **out, const file_model *f, err *e);
@@ -91,24 +96,26 @@ typedef struct model_shard {
 } model_shard;
 
 typedef struct model_options {
-    const char *device;    /* "cpu" (NULL) or "cpu_copy" */
-    const char *isa;       /* kernel table by name, NULL or "" = the best of this CPU */
-    int n_threads;         /* 0 = all usable */
-    bool exact;            /* class reference/1: dequantised weights × f32 activations, f32 keys and values */
-    model_kv kv;           /* with exact always F32 */
-    int64_t context;       /* the longest sequence, positions; 0 = min(trained, 32768) */
-    uint64_t state_tokens; /* positions in the pools together: live sequences and cached prefixes; 0 = context */
-    int n_sequences;       /* live at once: runs of a step; 0 = 8 */
+    const char *device; /* "cpu" (NULL) or "cpu_copy" */
+    const char *isa;    /* kernel table by name, NULL or "" = the best of this CPU */
+    int n_threads;      /* 0 = all usable */
+    bool exact; /* class reference/1: dequantised weights × f32 activations, f32 keys and values */
+    model_kv kv;     /* with exact always F32 */
+    int64_t context; /* the longest sequence, positions; 0 = min(trained, 32768) */
+    uint64_t
+        state_tokens; /* positions in the pools together: live sequences and cached prefixes; 0 = context */
+    int n_sequences;                  /* live at once: runs of a step; 0 = 8 */
     int n_pages[MODEL_STATE_CLASSES]; /* pages or slots by class; 0 = from the two lines above */
-    int max_tokens;        /* of one step; 0 = 256 */
-    int max_outputs;       /* rows of logits of one step; 0 = max(n_sequences, 8) */
-    model_shard shard;     /* zeroes = the whole */
+    int max_tokens;                   /* of one step; 0 = 256 */
+    int max_outputs;                  /* rows of logits of one step; 0 = max(n_sequences, 8) */
+    model_shard shard;                /* zeroes = the whole */
     uint64_t memory_limit; /* bytes that may be used; 0 = what the system has available */
     bool time_ops;         /* keep time per op for model_op_times */
 } model_options;
 
 typedef struct model_progress {
-    bool (*report)(void *context, uint64_t done_bytes, uint64_t total_bytes); /* false cancels: CANCELLED. May be NULL. */
+    bool (*report)(void *context, uint64_t done_bytes,
+                   uint64_t total_bytes); /* false cancels: CANCELLED. May be NULL. */
     void *context;
 } model_progress;
 
@@ -122,13 +129,15 @@ status model_needs(model_need *out, const file_model *f, const model_options *o,
 
 /* Weights go from the mapping into the device's tiles once; f may be closed afterwards. NO_MEMORY says needed and free bytes before
  * anything is loaded. */
-status model_load(model **out, const file_model *f, const model_options *o, const model_progress *progress, err *e);
+status model_load(model **out, const file_model *f, const model_options *o,
+                  const model_progress *progress, err *e);
 void model_destroy(model *m);
 
 const model_card *model_get_card(const model *m);
 int model_n_classes(const model *m);
-const model_state_class *model_class(const model *m, int i); /* with page_bytes and n_pages of this load */
-const model_options *model_get_options(const model *m);      /* zeroes replaced by what is in force */
+const model_state_class *model_class(const model *m,
+                                     int i); /* with page_bytes and n_pages of this load */
+const model_options *model_get_options(const model *m); /* zeroes replaced by what is in force */
 const model_need *model_used(const model *m);
 const char *model_isa(const model *m);
 const char *model_numerics(const model *m);
@@ -144,7 +153,8 @@ typedef struct model_run {
      * behind the window. Pages that the run writes belong to this sequence alone. */
     const int32_t *pages[MODEL_STATE_CLASSES];
     int n_pages[MODEL_STATE_CLASSES];
-    int32_t slot[MODEL_STATE_CLASSES]; /* CONSTANT: the slot, read and replaced by the state after the run */
+    int32_t slot
+        [MODEL_STATE_CLASSES]; /* CONSTANT: the slot, read and replaced by the state after the run */
 } model_run;
 
 typedef struct model_batch {

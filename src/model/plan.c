@@ -23,7 +23,8 @@ static void sort_layers(model_plan *p)
     p->decay_class = -1;
     for (int64_t l = 0; l < c->L; l++) {
         bool windowed = c->windowed[l] && c->window > 0;
-        int i = class_for(p, windowed ? MODEL_STATE_WINDOWED : MODEL_STATE_PAGED, windowed ? c->window : 0);
+        int i = class_for(p, windowed ? MODEL_STATE_WINDOWED : MODEL_STATE_PAGED,
+                          windowed ? c->window : 0);
         p->class_of[l] = i;
         p->index_in[l] = p->pools[i].info.n_layers++;
         if (!c->decay[l])

@@ -51,9 +51,10 @@ static status name_architecture(model_source *s, err *e)
     str name;
     if (f->format != FILE_GGUF && f->config_json.length == 0)
         return err_set(e, STATUS_NOT_FOUND, "%s: no config.json beside the safetensors", f->path);
-    bool found = f->format == FILE_GGUF ? first_string(file_find_key(f, "general.architecture"), &name)
-                                        : first_string(file_find_key(f, "architectures"), &name) ||
-                                              first_string(file_find_key(f, "model_type"), &name);
+    bool found = f->format == FILE_GGUF
+                     ? first_string(file_find_key(f, "general.architecture"), &name)
+                     : first_string(file_find_key(f, "architectures"), &name) ||
+                           first_string(file_find_key(f, "model_type"), &name);
     if (!found || name.length == 0 || !copy_text(s->architecture, sizeof(s->architecture), name))
         return err_set(e, STATUS_CORRUPT, "%s: no architecture is named", f->path);
     return STATUS_OK;
@@ -117,15 +118,16 @@ static status missing(const model_source *s, const char *gguf, const char *hf, b
         return STATUS_OK;
     }
     if (source_is_gguf(s))
-        return err_set(e, STATUS_CORRUPT, "%s: the key %s.%s is missing", s->file->path, s->architecture,
-                       gguf == NULL ? "?" : gguf);
-    return err_set(e, STATUS_CORRUPT, "%s: config.json has no \"%s\"", s->file->path, hf == NULL ? "?" : hf);
+        return err_set(e, STATUS_CORRUPT, "%s: the key %s.%s is missing", s->file->path,
+                       s->architecture, gguf == NULL ? "?" : gguf);
+    return err_set(e, STATUS_CORRUPT, "%s: config.json has no \"%s\"", s->file->path,
+                   hf == NULL ? "?" : hf);
 }
 
 static status wrong(const model_source *s, const file_key *k, const char *expected, err *e)
 {
-    return err_set(e, STATUS_CORRUPT, "%s: %.*s is of type %s, expected %s", s->file->path, (int)k->name.length,
-                   k->name.data, file_value_type_name(k->type), expected);
+    return err_set(e, STATUS_CORRUPT, "%s: %.*s is of type %s, expected %s", s->file->path,
+                   (int)k->name.length, k->name.data, file_value_type_name(k->type), expected);
 }
 
 static status have(bool *found)
@@ -137,32 +139,35 @@ static status have(bool *found)
 
 /* ---- reading ------------------------------------------------------------------------------------------------------- */
 
-status source_element_i64(const model_source *s, const char *gguf, const char *hf, int64_t i, int64_t *out, bool *found,
-                          err *e)
+status source_element_i64(const model_source *s, const char *gguf, const char *hf, int64_t i,
+                          int64_t *out, bool *found, err *e)
 {
     const file_key *k = find(s, gguf, hf);
     if (k == NULL)
         return missing(s, gguf, hf, found, e);
     uint64_t at = k->type == FILE_VALUE_ARRAY ? (uint64_t)i : 0;
     if (at >= k->value.n)
-        return err_set(e, STATUS_CORRUPT, "%s: %.*s has %llu elements, expected more than %lld", s->file->path,
-                       (int)k->name.length, k->name.data, (unsigned long long)k->value.n, (long long)i);
+        return err_set(e, STATUS_CORRUPT, "%s: %.*s has %llu elements, expected more than %lld",
+                       s->file->path, (int)k->name.length, k->name.data,
+                       (unsigned long long)k->value.n, (long long)i);
     double real;
     if (file_array_i64(&k->value, at, out))
         return have(found);
-    if (k->value.type != FILE_VALUE_F64 || !file_array_f64(&k->value, at, &real) || real < -9e15 || real > 9e15 ||
-        real != (double)(int64_t)real)
+    if (k->value.type != FILE_VALUE_F64 || !file_array_f64(&k->value, at, &real) || real < -9e15 ||
+        real > 9e15 || real != (double)(int64_t)real)
         return wrong(s, k, "a whole number", e);
     *out = (int64_t)real; /* 8.0 in JSON */
     return have(found);
 }
 
-status source_i64(const model_source *s, const char *gguf, const char *hf, int64_t *out, bool *found, err *e)
+status source_i64(const model_source *s, const char *gguf, const char *hf, int64_t *out,
+                  bool *found, err *e)
 {
     return source_element_i64(s, gguf, hf, 0, out, found, e);
 }
 
-status source_f64(const model_source *s, const char *gguf, const char *hf, double *out, bool *found, err *e)
+status source_f64(const model_source *s, const char *gguf, const char *hf, double *out, bool *found,
+                  err *e)
 {
     const file_key *k = find(s, gguf, hf);
     if (k == NULL)
@@ -172,7 +177,8 @@ status source_f64(const model_source *s, const char *gguf, const char *hf, doubl
     return have(found);
 }
 
-status source_bool(const model_source *s, const char *gguf, const char *hf, bool *out, bool *found, err *e)
+status source_bool(const model_source *s, const char *gguf, const char *hf, bool *out, bool *found,
+                   err *e)
 {
     const file_key *k = find(s, gguf, hf);
     if (k == NULL)
@@ -184,8 +190,8 @@ status source_bool(const model_source *s, const char *gguf, const char *hf, bool
     return have(found);
 }
 
-status source_text(const model_source *s, const char *gguf, const char *hf, char *out, size_t out_bytes, bool *found,
-                   err *e)
+status source_text(const model_source *s, const char *gguf, const char *hf, char *out,
+                   size_t out_bytes, bool *found, err *e)
 {
     const file_key *k = find(s, gguf, hf);
     if (k == NULL)

@@ -43,19 +43,21 @@ static status check_pages(const model *m, const model_run *r, int number, int i,
     const model_state_class *c = &m->pools[i].info;
     if (c->kind == MODEL_STATE_CONSTANT) {
         if (r->slot[i] < 0 || r->slot[i] >= c->n_pages)
-            return err_set(e, STATUS_INVALID, "step: run %d: slot %d of class %d, expected 0 to %d", number,
-                           (int)r->slot[i], i, c->n_pages - 1);
+            return err_set(e, STATUS_INVALID, "step: run %d: slot %d of class %d, expected 0 to %d",
+                           number, (int)r->slot[i], i, c->n_pages - 1);
         return STATUS_OK;
     }
     int64_t last = r->position + r->n_tokens - 1, first = 0;
     if (c->kind == MODEL_STATE_WINDOWED)
         first = BASE_MAX(r->position - c->window + 1, 0) / KERNEL_RANGE;
     if (r->n_pages[i] <= last / KERNEL_RANGE || r->pages[i] == NULL)
-        return err_set(e, STATUS_INVALID, "step: run %d: %d pages of class %d for positions to %lld", number,
+        return err_set(e, STATUS_INVALID,
+                       "step: run %d: %d pages of class %d for positions to %lld", number,
                        r->n_pages[i], i, (long long)last);
     for (int64_t p = 0; p <= last / KERNEL_RANGE; p++)
         if (r->pages[i][p] >= c->n_pages || r->pages[i][p] < (p < first ? -1 : 0))
-            return err_set(e, STATUS_INVALID, "step: run %d: entry %lld of class %d is page %d, expected 0 to %d",
+            return err_set(e, STATUS_INVALID,
+                           "step: run %d: entry %lld of class %d is page %d, expected 0 to %d",
                            number, (long long)p, i, (int)r->pages[i][p], c->n_pages - 1);
     return STATUS_OK;
 }
@@ -63,10 +65,11 @@ static status check_pages(const model *m, const model_run *r, int number, int i,
 static status check_run(const model *m, const model_run *r, int number, err *e)
 {
     if (r->n_tokens < 1 || r->position < 0)
-        return err_set(e, STATUS_INVALID, "step: run %d: %d tokens from position %lld", number, r->n_tokens,
-                       (long long)r->position);
+        return err_set(e, STATUS_INVALID, "step: run %d: %d tokens from position %lld", number,
+                       r->n_tokens, (long long)r->position);
     if (r->position > m->options.context - r->n_tokens)
-        return err_set(e, STATUS_TOO_LONG, "step: run %d: %d tokens from position %lld, the context is %lld", number,
+        return err_set(e, STATUS_TOO_LONG,
+                       "step: run %d: %d tokens from position %lld, the context is %lld", number,
                        r->n_tokens, (long long)r->position, (long long)m->options.context);
     for (int i = 0; i < m->n_classes; i++) {
         status s = check_pages(m, r, number, i, e);
@@ -78,12 +81,13 @@ static status check_run(const model *m, const model_run *r, int number, err *e)
 
 static status check_batch(const model *m, const model_batch *b, err *e)
 {
-    if (b->n_tokens < 1 || b->n_tokens > m->limits.n_tokens || b->n_runs < 1 || b->n_runs > m->limits.n_runs ||
-        b->n_outputs < 0 || b->n_outputs > m->limits.n_outputs)
-        return err_set(e, STATUS_INVALID,
-                       "step: %d tokens in %d runs with %d outputs, expected 1 to %d, 1 to %d, 0 to %d", b->n_tokens,
-                       b->n_runs, b->n_outputs, (int)m->limits.n_tokens, (int)m->limits.n_runs,
-                       (int)m->limits.n_outputs);
+    if (b->n_tokens < 1 || b->n_tokens > m->limits.n_tokens || b->n_runs < 1 ||
+        b->n_runs > m->limits.n_runs || b->n_outputs < 0 || b->n_outputs > m->limits.n_outputs)
+        return err_set(
+            e, STATUS_INVALID,
+            "step: %d tokens in %d runs with %d outputs, expected 1 to %d, 1 to %d, 0 to %d",
+            b->n_tokens, b->n_runs, b->n_outputs, (int)m->limits.n_tokens, (int)m->limits.n_runs,
+            (int)m->limits.n_outputs);
     int64_t total = 0;
     for (int i = 0; i < b->n_runs; i++) {
         status s = check_run(m, &b->runs[i], i, e);
@@ -92,15 +96,18 @@ static status check_batch(const model *m, const model_batch *b, err *e)
         total += b->runs[i].n_tokens;
     }
     if (total != b->n_tokens)
-        return err_set(e, STATUS_INVALID, "step: the runs have %lld tokens, the batch %d", (long long)total,
-                       b->n_tokens);
+        return err_set(e, STATUS_INVALID, "step: the runs have %lld tokens, the batch %d",
+                       (long long)total, b->n_tokens);
     for (int i = 0; i < b->n_tokens; i++)
         if (b->ids[i] < 0 || b->ids[i] >= m->config.V)
-            return err_set(e, STATUS_INVALID, "step: token %d has id %d, the vocabulary ends at %lld", i,
+            return err_set(e, STATUS_INVALID,
+                           "step: token %d has id %d, the vocabulary ends at %lld", i,
                            (int)b->ids[i], (long long)m->config.V - 1);
     for (int i = 0; i < b->n_outputs; i++)
-        if (b->outputs[i] < 0 || b->outputs[i] >= b->n_tokens || (i > 0 && b->outputs[i] <= b->outputs[i - 1]))
-            return err_set(e, STATUS_INVALID, "step: output %d is row %d of %d, expected ascending rows", i,
+        if (b->outputs[i] < 0 || b->outputs[i] >= b->n_tokens ||
+            (i > 0 && b->outputs[i] <= b->outputs[i - 1]))
+            return err_set(e, STATUS_INVALID,
+                           "step: output %d is row %d of %d, expected ascending rows", i,
                            (int)b->outputs[i], b->n_tokens);
     return STATUS_OK;
 }
@@ -160,13 +167,14 @@ status model_step(model *m, const model_batch *b, float *logits, err *e)
 status model_copy_state(model *m, int state_class, const model_copy *copies, int n, err *e)
 {
     if (state_class < 0 || state_class >= m->n_classes)
-        return err_set(e, STATUS_INVALID, "copy of state: class %d of %d", state_class, m->n_classes);
+        return err_set(e, STATUS_INVALID, "copy of state: class %d of %d", state_class,
+                       m->n_classes);
     const model_pool *p = &m->pools[state_class];
     for (int i = 0; i < n; i++)
         if (copies[i].from < 0 || copies[i].from >= p->info.n_pages || copies[i].to < 0 ||
             copies[i].to >= p->info.n_pages)
-            return err_set(e, STATUS_INVALID, "copy of state: page %d to %d of %d", (int)copies[i].from,
-                           (int)copies[i].to, p->info.n_pages);
+            return err_set(e, STATUS_INVALID, "copy of state: page %d to %d of %d",
+                           (int)copies[i].from, (int)copies[i].to, p->info.n_pages);
     for (int i = 0; i < n; i++) {
         device_ref from = p->at, to = p->at;
         from.offset += (uint64_t)copies[i].from * p->info.page_bytes;
@@ -187,7 +195,8 @@ int model_op_times(const model *m, model_op_time *out, int capacity)
     int n = 0;
     for (int k = 0; k < DEVICE_OP_KINDS && n < capacity; k++)
         if (times[k].calls > 0)
-            out[n++] = (model_op_time){device_op_name((device_op_kind)k), times[k].calls, times[k].us};
+            out[n++] =
+                (model_op_time){device_op_name((device_op_kind)k), times[k].calls, times[k].us};
     return n;
 }
 

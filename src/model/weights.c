@@ -4,6 +4,7 @@
  */
 #include "model/family.h"
 
+#include <stdio.h>
 #include <string.h>
 
 int64_t model_dim(const model_config *c, weight_dim d)
@@ -40,42 +41,41 @@ const model_weight *weights_get(const model_weights *w, int64_t layer, weight_id
     return id < W_LAYER ? &w->global[id] : &w->layer[layer][id - W_LAYER];
 }
 
-/* "blk.%d.x" with the layer put in. */
+/* "blk.%d.x" with the layer put in. Patterns are short: they are ours. */
 static void name_of(char out[256], const char *pattern, int64_t layer)
 {
     const char *hole = strstr(pattern, "%d");
-    sb b;
-    sb_init(&b);
     if (hole == NULL)
-        sb_puts(&b, pattern);
+        snprintf(out, 256, "%s", pattern);
     else
-        sb_printf(&b, "%.*s%lld%s", (int)(hole - pattern), pattern, (long long)layer, hole + 2);
-    size_t n = b.failed || b.length > 255 ? 0 : b.length;
-    memcpy(out, b.data == NULL ? "" : b.data, n);
-    out[n] = 0;
-    sb_fini(&b);
+        snprintf(out, 256, "%.*s%lld%s", (int)(hole - pattern), pattern, (long long)layer,
+                 hole + 2);
 }
 
-static status check_shape(const model_weight *w, const model_config *c, const char *path, const char *name, err *e)
+static status check_shape(const model_weight *w, const model_config *c, const char *path,
+                          const char *name, err *e)
 {
     const file_tensor *t = w->tensor;
     bool vector = (w->row->flags & WEIGHT_VECTOR) != 0;
     int64_t rows = model_dim(c, w->row->whole != DIM_NONE ? w->row->whole : w->row->rows);
     int64_t columns = model_dim(c, w->row->columns);
     uint64_t found_rows = t->n_dims >= 2 ? t->dims[1] : 1;
-    if (t->n_dims > 2 || (vector && found_rows != 1) || t->dims[0] != (uint64_t)columns || found_rows != (uint64_t)rows)
-        return err_set(e, STATUS_CORRUPT, "%s: %s is %llu x %llu (%u dims), expected %lld x %lld", path, name,
-                       (unsigned long long)found_rows, (unsigned long long)t->dims[0], t->n_dims, (long long)rows,
-                       (long long)columns);
+    if (t->n_dims > 2 || (vector && found_rows != 1) || t->dims[0] != (uint64_t)columns ||
+        found_rows != (uint64_t)rows)
+        return err_set(e, STATUS_CORRUPT, "%s: %s is %llu x %llu (%u dims), expected %lld x %lld",
+                       path, name, (unsigned long long)found_rows, (unsigned long long)t->dims[0],
+                       t->n_dims, (long long)rows, (long long)columns);
     const kernel_type *type = kernel_type_find((int)t->type);
     if (type == NULL)
-        return err_set(e, STATUS_UNSUPPORTED, "%s: %s has the weight type %s, which is not known yet", path, name,
+        return err_set(e, STATUS_UNSUPPORTED,
+                       "%s: %s has the weight type %s, which is not known yet", path, name,
                        file_type_name(t->type));
     if (columns % type->block_elements != 0)
-        return err_set(e, STATUS_CORRUPT, "%s: %s has rows of %lld, no multiple of %d as %s wants", path, name,
-                       (long long)columns, type->block_elements, type->name);
+        return err_set(e, STATUS_CORRUPT, "%s: %s has rows of %lld, no multiple of %d as %s wants",
+                       path, name, (long long)columns, type->block_elements, type->name);
     if (vector && type->quantised)
-        return err_set(e, STATUS_UNSUPPORTED, "%s: %s is of type %s, expected floats", path, name, type->name);
+        return err_set(e, STATUS_UNSUPPORTED, "%s: %s is of type %s, expected floats", path, name,
+                       type->name);
     return STATUS_OK;
 }
 
@@ -110,9 +110,12 @@ static int64_t layer_of(const file_model *f, str name)
     const char *prefix = f->format == FILE_GGUF ? "blk." : "model.layers.";
     int64_t layer = 0;
     size_t at = strlen(prefix);
-    if (!str_starts(name, prefix) || at >= name.length || name.data[at] < '0' || name.data[at] > '9')
+    if (!str_starts(name, prefix) || at >= name.length || name.data[at] < '0' ||
+        name.data[at] > '9')
         return -1;
-    for (; at < name.length && name.data[at] >= '0' && name.data[at] <= '9' && layer < MODEL_MAX_LAYERS; at++)
+    for (; at < name.length && name.data[at] >= '0' && name.data[at] <= '9' &&
+           layer < MODEL_MAX_LAYERS;
+         at++)
         layer = layer * 10 + (name.data[at] - '0');
     return layer;
 }
@@ -134,23 +137,27 @@ static status check_unused(const model_weights *w, const file_model *f, err *e)
         int64_t layer = layer_of(f, name);
         bool angles = name.length > 9 && memcmp(name.data + name.length - 9, ".inv_freq", 9) == 0;
         if (!used[i] && !angles && layer >= 0 && layer < w->n_layers)
-            s = err_set(e, STATUS_UNSUPPORTED, "%s: the family has no use for the tensor %.*s: the model is of another kind",
-                        f->path, (int)BASE_MIN(name.length, 100), name.data);
+            s = err_set(
+                e, STATUS_UNSUPPORTED,
+                "%s: the family has no use for the tensor %.*s: the model is of another kind",
+                f->path, (int)BASE_MIN(name.length, 100), name.data);
     }
     base_free(used);
     return s;
 }
 
-status weights_find(model_weights *w, const model_family *family, const model_config *c, const file_model *f, err *e)
+status weights_find(model_weights *w, const model_family *family, const model_config *c,
+                    const file_model *f, err *e)
 {
     memset(w, 0, sizeof(*w));
     if ((uint64_t)c->L > f->n_tensors)
-        return err_set(e, STATUS_CORRUPT, "%s: %lld layers are named, the file has %u tensors", f->path,
-                       (long long)c->L, f->n_tensors);
+        return err_set(e, STATUS_CORRUPT, "%s: %lld layers are named, the file has %u tensors",
+                       f->path, (long long)c->L, f->n_tensors);
     w->n_layers = c->L;
     w->layer = base_zalloc((size_t)c->L, sizeof(*w->layer));
     if (w->layer == NULL)
-        return err_set(e, STATUS_NO_MEMORY, "%s: no memory for %lld layers", f->path, (long long)c->L);
+        return err_set(e, STATUS_NO_MEMORY, "%s: no memory for %lld layers", f->path,
+                       (long long)c->L);
     status s = STATUS_OK;
     for (int i = 0; i < family->n_weights && s == STATUS_OK; i++) {
         const weight_row *row = &family->weights[i];

@@ -55,8 +55,8 @@ static void random_ids(int32_t *ids, int n, int64_t V, uint64_t seed)
 }
 
 /* The prompt in chunks, each step beside a chunk or a decode token of every stranger. */
-static void feed_with_strangers(model *m, run_pool *pool, run_sequence *s, const int32_t *ids, int n, const way *w,
-                                float *logits)
+static void feed_with_strangers(model *m, run_pool *pool, run_sequence *s, const int32_t *ids,
+                                int n, const way *w, float *logits)
 {
     enum { MOST = 8 };
     int64_t V = model_get_card(m)->n_vocab;
@@ -112,8 +112,8 @@ static void compare(const source *s, const way *w, const float *a, const float *
 {
     for (size_t i = 0; i < n; i++)
         if (memcmp(&a[i], &b[i], sizeof(*a)) != 0)
-            fail_msg("%s, %s: row %zu: %.9g, expected %.9g", s->name, w->name, i / (n / PROMPT), (double)b[i],
-                     (double)a[i]);
+            fail_msg("%s, %s: row %zu: %.9g, expected %.9g", s->name, w->name, i / (n / PROMPT),
+                     (double)b[i], (double)a[i]);
 }
 
 static void all_ways(const source *s)
@@ -129,12 +129,17 @@ static void all_ways(const source *s)
         {.name = "3 threads", .threads = 3, .chunk = 64},
         {.name = "scattered pages", .stride = 7},
         {.name = "cpu_copy", .device = "cpu_copy"},
-        {.name = "cpu_copy, 2 threads, strangers", .device = "cpu_copy", .threads = 2, .chunk = 9, .strangers = 2},
+        {.name = "cpu_copy, 2 threads, strangers",
+         .device = "cpu_copy",
+         .threads = 2,
+         .chunk = 9,
+         .strangers = 2},
     };
     int n_ways = 11;
     for (int i = 1; kernel_table_at(i) != NULL; i++)
         if (kernel_runs(kernel_table_at(i), os_cpu_features()))
-            ways[n_ways++] = (way){.name = kernel_table_at(i)->name, .isa = kernel_table_at(i)->name, .chunk = 40};
+            ways[n_ways++] = (way){
+                .name = kernel_table_at(i)->name, .isa = kernel_table_at(i)->name, .chunk = 40};
     size_t n;
     float *expected = run_way(s, &ways[0], &n);
     for (int i = 1; i < n_ways; i++) {
@@ -169,8 +174,10 @@ static void made_models(void **state)
     static const source sources[] = {
         {.name = "40/8 Q4_0", .shape = {"llama", 2, 64, 40, 8, 16, 96, 331, 0, "Q4_0", false, 1}},
         {.name = "28/4 F32", .shape = {"llama", 2, 96, 28, 4, 16, 72, 203, 0, "F32", true, 2}},
-        {.name = "windows and decay, Q8_0", .shape = {"shoal-decay", 4, 64, 4, 2, 16, 96, 131, 20, "Q8_0", false, 3}},
-        {.name = "windows and decay, F32", .shape = {"shoal-decay", 3, 48, 6, 3, 8, 40, 97, 70, "F32", true, 4}},
+        {.name = "windows and decay, Q8_0",
+         .shape = {"shoal-decay", 4, 64, 4, 2, 16, 96, 131, 20, "Q8_0", false, 3}},
+        {.name = "windows and decay, F32",
+         .shape = {"shoal-decay", 3, 48, 6, 3, 8, 40, 97, 70, "F32", true, 4}},
     };
     model_admit_test_families(true);
     for (size_t i = 0; i < BASE_COUNT(sources); i++)
@@ -184,7 +191,8 @@ static void exact_class(void **state)
 {
     (void)state;
     static const source s = {.name = "tiny-q8_0", .path = TEST_DATA "/models/tiny-q8_0.gguf"};
-    way a = {.name = "exact", .exact = true}, b = {.name = "exact, chunk 7", .exact = true, .chunk = 7, .threads = 2};
+    way a = {.name = "exact", .exact = true},
+        b = {.name = "exact, chunk 7", .exact = true, .chunk = 7, .threads = 2};
     size_t n;
     float *x = run_way(&s, &a, &n), *y = run_way(&s, &b, &n);
     compare(&s, &b, x, y, n);
@@ -216,7 +224,8 @@ static void window_frees_pages(void **state)
     int64_t V = model_get_card(m)->n_vocab;
     int32_t ids[2 * PROMPT];
     random_ids(ids, 2 * PROMPT, V, 5);
-    float *expected = malloc(2 * PROMPT * (size_t)V * sizeof(float)), *got = malloc((size_t)V * sizeof(float));
+    float *expected = malloc(2 * PROMPT * (size_t)V * sizeof(float)),
+          *got = malloc((size_t)V * sizeof(float));
     run_pool pool = {0};
     run_sequence a, b, other;
     run_sequence_init(&a, &pool);
@@ -265,7 +274,8 @@ static void fork_and_cut_back(void **state)
     random_ids(ids, PROMPT, V, 6);
     memcpy(branch, ids, sizeof(ids));
     random_ids(branch + 90, PROMPT - 90, V, 99);
-    float *straight = malloc(PROMPT * row), *other = malloc(PROMPT * row), *got = malloc(PROMPT * row);
+    float *straight = malloc(PROMPT * row), *other = malloc(PROMPT * row),
+          *got = malloc(PROMPT * row);
     run_pool pool = {0};
     run_sequence a, b, c, d;
     run_sequence_init(&a, &pool);
@@ -326,7 +336,8 @@ static void some_outputs(void **state)
     int64_t V = model_get_card(m)->n_vocab;
     int32_t ids[60];
     random_ids(ids, 60, V, 8);
-    float *all = malloc(60 * (size_t)V * sizeof(float)), *some = malloc(3 * (size_t)V * sizeof(float));
+    float *all = malloc(60 * (size_t)V * sizeof(float)),
+          *some = malloc(3 * (size_t)V * sizeof(float));
     run_pool pool = {0};
     run_sequence a, b;
     run_sequence_init(&a, &pool);
