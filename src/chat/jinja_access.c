@@ -244,7 +244,7 @@ chat_value chat_getslice(chat_runtime *rt, chat_value object, chat_value start, 
         chat_undefined_fail(rt, object);
     if (object.kind != CHAT_V_STRING && object.kind != CHAT_V_LIST && object.kind != CHAT_V_TUPLE &&
         object.kind != CHAT_V_RANGE)
-        return chat_undefined_value(rt, owner_name(object), str_from("slice"));
+        chat_fail(rt, "'%s' object cannot be sliced", chat_type_name(object));
     if (by == 0)
         chat_fail(rt, "slice step cannot be zero");
     chat_length(object, &n);

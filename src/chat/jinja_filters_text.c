@@ -119,23 +119,24 @@ FILTER(filter_indent)
 FILTER(filter_truncate)
 {
     UNUSED;
-    str s = chat_want_string(rt, self, "truncate");
     chat_value end = chat_given(p[2]) ? p[2] : chat_string_literal("...");
     chat_want_string(rt, end, "truncate");
-    int64_t length = integer_or(rt, p[0], 255, "length"), end_n = (int64_t)chat_string_length(end);
+    int64_t length = integer_or(rt, p[0], 255, "length"), end_n = (int64_t)chat_string_length(end),
+            n = 0;
     int64_t leeway =
         chat_given(p[3]) && p[3].kind != CHAT_V_NONE ? chat_want_integer(rt, p[3], "leeway") : 5;
     if (length < end_n || leeway < 0)
         chat_fail(rt, "truncate: expected a length >= %lld and a leeway >= 0", (long long)end_n);
-    if ((int64_t)chat_string_length(self) <= length + BASE_MIN(leeway, INT32_MAX))
+    if (chat_length(self, &n) && n - BASE_MIN(leeway, INT32_MAX) <= length)
         return self;
+    str s = chat_want_string(rt, self, "truncate");
     chat_value head = chat_getslice(rt, self, chat_none(), chat_int(length - end_n), chat_none());
     if (!flag(p[1])) {
-        size_t n = head.length;
-        while (n && s.data[n - 1] != ' ')
-            n--;
-        if (n)
-            head = chat_string(rt, s.data, n - 1);
+        size_t cut = head.length;
+        while (cut && s.data[cut - 1] != ' ')
+            cut--;
+        if (cut)
+            head = chat_string(rt, s.data, cut - 1);
     }
     return chat_binary(rt, CHAT_OP_ADD, head, end);
 }

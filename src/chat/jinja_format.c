@@ -321,8 +321,9 @@ chat_value chat_format_percent(chat_runtime *rt, str format, chat_value args)
         f.p = mark + 1;
         percent_field(&f);
     }
-    bool all =
-        args.kind == CHAT_V_TUPLE ? f.used >= args.as.list->n : f.used || args.kind == CHAT_V_DICT;
+    bool all = args.kind == CHAT_V_TUPLE
+                   ? f.used >= args.as.list->n
+                   : f.used || args.kind == CHAT_V_DICT || args.kind == CHAT_V_UNDEFINED;
     if (!all && args.kind != CHAT_V_LIST)
         chat_fail(rt, "not all arguments converted during string formatting");
     return chat_capture_end(rt, &c);
@@ -333,7 +334,8 @@ chat_value chat_format_percent(chat_runtime *rt, str format, chat_value args)
 typedef struct braces {
     chat_runtime *rt;
     const chat_args *args;
-    size_t automatic;
+    size_t automatic; /* fields without a number so far */
+    bool manual;
 } braces;
 
 static bool all_digits(str s)
@@ -355,6 +357,9 @@ static size_t small_number(str s)
 static chat_value first_object(braces *f, str name)
 {
     if (name.length == 0 || all_digits(name)) {
+        if (name.length ? f->automatic > 0 : f->manual)
+            chat_fail(f->rt, "cannot mix {} and {0} in a format string");
+        f->manual = name.length > 0;
         size_t at = name.length ? small_number(name) : f->automatic++;
         if (at >= f->args->n)
             chat_fail(f->rt, "Replacement index %zu out of range for positional args tuple", at);
@@ -440,9 +445,8 @@ static void format_value(chat_runtime *rt, chat_value v, str text)
     double d = 0;
     int64_t i = 0;
     parse_spec(rt, text, &s);
-    if (text.length == 0 || v.kind == CHAT_V_STRING || !chat_number(v, &d) ||
-        (v.kind == CHAT_V_BOOL && !s.type)) {
-        if (text.length && v.kind != CHAT_V_STRING && v.kind != CHAT_V_BOOL)
+    if (text.length == 0 || v.kind == CHAT_V_STRING || !chat_number(v, &d)) {
+        if (text.length && v.kind != CHAT_V_STRING)
             chat_fail(rt, "unsupported format string passed to %s.__format__", chat_type_name(v));
         if (s.type && s.type != 's')
             chat_fail(rt, "Unknown format code '%c' for object of type '%s'", s.type,

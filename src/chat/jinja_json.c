@@ -282,8 +282,6 @@ static void dump_string(sb *out, str s, bool ensure_ascii)
         const char *known = c && c < 0x80 ? strchr(codes, (int)c) : NULL;
         if (known)
             sb_printf(out, "\\%c", letters[known - codes]);
-        else if (c == 0x7f)
-            sb_putc(out, 0x7f);
         else if (c >= 0x10000)
             sb_printf(out, "\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10),
                       0xdc00 + ((c - 0x10000) & 0x3ff));

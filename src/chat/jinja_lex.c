@@ -223,6 +223,8 @@ static const char *unescape_one(const char *p, const char *end, char **out)
         *out += chat_utf8_put(*out, v);
         return p + 1 + digits;
     }
+    if (*p == 'N')
+        return NULL; /* names of characters are not known here */
     *(*out)++ = '\\'; /* unknown escapes keep their backslash */
     return p;
 }
@@ -260,7 +262,7 @@ static bool lex_string(lexer *x)
         }
         from = unescape_one(from + 1, end, &to);
         if (!from)
-            return fail(x, start, "a truncated or too large \\x, \\u or \\U escape in this string");
+            return fail(x, start, "an escape in this string that is cut, too large or \\N");
     }
     t->text.length = (size_t)(to - t->text.data);
     return true;

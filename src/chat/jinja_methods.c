@@ -303,9 +303,7 @@ static void split_blank(chat_runtime *rt, chat_list *out, str s, int64_t limit)
             return;
         from = p;
         if (limit-- == 0) {
-            chat_value rest = chat_text_strip(rt, chat_string(rt, from, (size_t)(end - from)),
-                                              chat_none(), false, true);
-            chat_list_push(rt, out, rest);
+            push_piece(rt, out, from, end);
             return;
         }
         for (q = p; q < end && !chat_char_space(chat_utf8_next(&q, end)); p = q)
@@ -334,8 +332,7 @@ static void rsplit_blank(chat_runtime *rt, chat_list *out, str s, int64_t limit)
             break;
         to = p;
         if (limit-- == 0) {
-            chat_value rest = chat_string(rt, begin, (size_t)(to - begin));
-            chat_list_push(rt, out, chat_text_strip(rt, rest, chat_none(), true, false));
+            push_piece(rt, out, begin, to);
             break;
         }
         for (q = p; q > begin && !chat_char_space(chat_utf8_previous(&q, begin)); p = q)
