@@ -1,0 +1,365 @@
+/*
+ * kernel, row functions: every table equals the portable one on odd lengths; fused forms equal their parts; attention does not depend on how
+ * its tokens are grouped and is near plain double arithmetic.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "kernel/internal.h"
+#include "os/os.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { N_MAX = 700 };
+
+static const kernel_table *portable(void)
+{
+    return kernel_table_at(0);
+}
+
+static void each_table(void (*check)(const kernel_table *k))
+{
+    for (int i = 0; kernel_table_at(i); i++)
+        if (kernel_runs(kernel_table_at(i), os_cpu_features()))
+            check(kernel_table_at(i));
+}
+
+static void numbers(float *x, int n, uint64_t seed)
+{
+    kernel_example_floats(x, n, seed);
+    for (int i = 0; i < n; i++) /* some of every size that activations have */
+        x[i] *= (float[]){1, 1e-3f, 30, 1}[hash_u64((uint64_t)i, seed) >> 20 & 3];
+}
+
+static void check_rows(const kernel_table *k)
+{
+    static const int sizes[] = {1,  2,  7,  8,  15,  16,  17,  24,  31,
+                                33, 63, 64, 65, 100, 127, 200, 640, 653};
+    float a[N_MAX], b[N_MAX], want[N_MAX], got[N_MAX];
+    for (size_t s = 0; s < BASE_COUNT(sizes); s++) {
+        int n = sizes[s];
+        size_t bytes = (size_t)(n + 8) * sizeof(float);
+        numbers(a, N_MAX, s);
+        numbers(b, N_MAX, s + 100);
+#define SAME(call)                                                                                 \
+    do {                                                                                           \
+        const kernel_table *t = portable();                                                        \
+        float *y = want;                                                                           \
+        memset(want, 0x5A, sizeof want);                                                           \
+        memset(got, 0x5A, sizeof got);                                                             \
+        call;                                                                                      \
+        t = k;                                                                                     \
+        y = got;                                                                                   \
+        call;                                                                                      \
+        if (memcmp(want, got, bytes) != 0)                                                         \
+            fail_msg("%s differs from portable in " #call ", n %d", k->name, n);                   \
+    } while (0)
+        SAME(t->add(y, a, b, n));
+        SAME(t->scale(y, a, 0.37f, n));
+        SAME((memcpy(y, b, (size_t)n * sizeof(float)), t->multiply_add(y, a, -1.3f, n)));
+        SAME(t->silu_multiply(y, a, b, n));
+        SAME(t->gelu_multiply(y, a, b, n));
+        SAME(t->rms_norm(y, a, b, n, 1e-5f));
+        SAME(t->rms_norm(y, a, NULL, n, 1e-6f));
+        SAME(t->softmax(y, a, n));
+        assert_true(k->max(a, n) == portable()->max(a, n));
+        assert_int_equal(k->argmax(a, n), portable()->argmax(a, n));
+        double sum = k->exp_sum(a, n, k->max(a, n)),
+               expected = portable()->exp_sum(a, n, k->max(a, n));
+        assert_memory_equal(&sum, &expected, sizeof sum);
+    }
+}
+
+static void check_quantise(const kernel_table *k)
+{
+    for (int n = 32; n <= 640; n += 32) {
+        float a[N_MAX], b[N_MAX], y[N_MAX];
+        kernel_act want[20], got[20], fused[20];
+        size_t bytes = (size_t)n / 32 * sizeof(kernel_act);
+        numbers(a, n, (uint64_t)n);
+        numbers(b, n, (uint64_t)n + 1);
+        for (int i = 0; i < 32; i++)
+            a[i] *= n % 64 ? 0x1p-70f : 1;
+        portable()->quantise(want, a, n);
+        k->quantise(got, a, n);
+        assert_memory_equal(want, got, bytes);
+        k->rms_norm(y, a, b, n, 1e-5f);
+        k->quantise(got, y, n);
+        k->rms_norm_quantise(fused, a, b, n, 1e-5f);
+        assert_memory_equal(fused, got, bytes);
+        k->silu_multiply(y, a, b, n);
+        k->quantise(got, y, n);
+        k->silu_multiply_quantise(fused, a, b, n);
+        assert_memory_equal(fused, got, bytes);
+    }
+}
+
+/* Against the definition: scale, rounding half to even, sums, zeros for small blocks. */
+static void test_quantise_definition(void **state)
+{
+    (void)state;
+    float x[32] = {0};
+    kernel_act act;
+    x[3] = 127;
+    x[4] = 2.5f;
+    x[5] = -3.5f;
+    x[20] = -127;
+    portable()->quantise(&act, x, 32);
+    assert_true(fabsf(act.scale - 1) < 1e-6f);
+    assert_int_equal(act.q[3], 127);
+    assert_int_equal(act.q[20], -127);
+    assert_true((act.q[4] == 2 || act.q[4] == 3) && (act.q[5] == -4 || act.q[5] == -3));
+    assert_int_equal(act.sum[0], act.q[3] + act.q[4] + act.q[5]);
+    assert_int_equal(act.sum[1], -127);
+    for (int i = 0; i < 32; i++)
+        x[i] = 0x1p-61f;
+    portable()->quantise(&act, x, 32);
+    static const kernel_act zeros;
+    assert_memory_equal(&act, &zeros, sizeof act);
+    for (int e = -59; e < 100; e++) { /* the greatest is always ±127 */
+        for (int i = 0; i < 32; i++)
+            x[i] = ldexpf((float)(i + 1) / 32.0f * -1.37f, e);
+        portable()->quantise(&act, x, 32);
+        assert_int_equal(act.q[31], -127);
+        assert_true(act.scale > 0);
+    }
+}
+
+static void check_rope(const kernel_table *k)
+{
+    float c[64], s[64], x[3 * 96], want[3 * 96];
+    for (int i = 0; i < 64; i++) {
+        c[i] = cosf((float)i);
+        s[i] = sinf((float)i);
+    }
+    for (int pairs = 0; pairs < 2; pairs++)
+        for (int rotary = 2; rotary <= 96; rotary += 2) {
+            numbers(x, 3 * 96, 5);
+            memcpy(want, x, sizeof x);
+            portable()->rope(want, 3, 96, rotary, c, s, (kernel_rope_pairs)pairs);
+            k->rope(x, 3, 96, rotary, c, s, (kernel_rope_pairs)pairs);
+            assert_memory_equal(x, want, sizeof x);
+            int second = pairs == KERNEL_ROPE_HALVES ? rotary / 2 : 1;
+            float y[3 * 96];
+            numbers(y, 3 * 96, 5);
+            assert_true(fabsf(x[0] - (y[0] * c[0] - y[second] * s[0])) < 1e-4f);
+            assert_true(rotary == 96 || x[rotary] == y[rotary]);
+        }
+}
+
+/* ---- attention --------------------------------------------------------------------------------------------------------- */
+
+typedef struct cache {
+    int n_kv_heads, key_width, value_width, n_tokens, n_pages;
+    unsigned char *memory;
+    const void **pages;
+    float *keys, *values; /* [n_tokens][n_kv_heads][width] */
+} cache;
+
+static void cache_make(cache *c, const kernel_table *k, int heads, int key_width, int value_width,
+                       int n_tokens)
+{
+    uint64_t page = kernel_page_bytes(heads, key_width, value_width);
+    *c = (cache){heads, key_width, value_width, n_tokens, (n_tokens + 63) / 64,
+                 NULL,  NULL,      NULL,        NULL};
+    c->memory = malloc((size_t)c->n_pages * page);
+    c->pages = malloc((size_t)c->n_pages * sizeof(void *));
+    c->keys = malloc((size_t)(n_tokens * heads * key_width) * sizeof(float));
+    c->values = malloc((size_t)(n_tokens * heads * value_width) * sizeof(float));
+    assert_true(c->memory && c->pages && c->keys && c->values);
+    memset(c->memory, 0xFF, (size_t)c->n_pages * page); /* NaN everywhere */
+    kernel_example_floats(c->keys, n_tokens * heads * key_width, 1);
+    kernel_example_floats(c->values, n_tokens * heads * value_width, 2);
+    for (int p = 0; p < c->n_pages; p++)
+        c->pages[p] = c->memory + (uint64_t)p * page;
+    for (int t = 0; t < n_tokens; t++)
+        k->kv_store(c->memory + (uint64_t)(t / 64) * page, t % 64, c->keys + t * heads * key_width,
+                    c->values + t * heads * value_width, heads, key_width, value_width);
+}
+
+static void cache_drop(cache *c)
+{
+    free(c->memory);
+    free(c->pages);
+    free(c->keys);
+    free(c->values);
+}
+
+static double round_half(float x)
+{
+    return (double)half_to_float(half_from_float(x));
+}
+
+/* Plain softmax in double for one query. */
+static void plain_attention(double *dst, const cache *c, const float *q, int kv_head, int position,
+                            int64_t window, float scale, const float *sink)
+{
+    double weights[300], max = sink ? (double)*sink : -1e300, sum = 0;
+    int first = window > position ? 0 : (int)(position - window + 1);
+    for (int t = first; t <= position; t++) {
+        double s = 0;
+        for (int d = 0; d < c->key_width; d++)
+            s += (double)q[d] *
+                 round_half(c->keys[(t * c->n_kv_heads + kv_head) * c->key_width + d]);
+        weights[t] = s * (double)scale;
+        max = weights[t] > max ? weights[t] : max;
+    }
+    for (int d = 0; d < c->value_width; d++)
+        dst[d] = 0;
+    sum = sink ? exp((double)*sink - max) : 0;
+    for (int t = first; t <= position; t++) {
+        double p = exp(weights[t] - max);
+        sum += p;
+        for (int d = 0; d < c->value_width; d++)
+            dst[d] += p * round_half(c->values[(t * c->n_kv_heads + kv_head) * c->value_width + d]);
+    }
+    for (int d = 0; d < c->value_width; d++)
+        dst[d] /= sum;
+}
+
+static void check_attention_shape(const kernel_table *k, int key_width, int value_width,
+                                  int n_heads, int64_t window, bool with_sinks)
+{
+    enum { T = 11, TOTAL = 200, G = 2 };
+    static const float sinks[8] = {0.5f, -1, 2, 0, 1, -2, 0.25f, 3};
+    cache c, reference;
+    cache_make(&c, k, G, key_width, value_width, TOTAL);
+    cache_make(&reference, portable(), G, key_width, value_width, TOTAL);
+    assert_memory_equal(c.memory, reference.memory,
+                        (size_t)c.n_pages * kernel_page_bytes(G, key_width, value_width));
+    int q_row = n_heads * key_width, y_row = n_heads * value_width;
+    float *q = malloc((size_t)(T * q_row) * sizeof(float)),
+          *y = malloc((size_t)(T * y_row + 4) * sizeof(float));
+    float *one = malloc((size_t)(T * y_row + 4) * sizeof(float));
+    assert_true(q && y && one);
+    kernel_example_floats(q, T * q_row, 4);
+    kernel_attention a = {
+        y,      q, y_row,     q_row,       T,      TOTAL - T, n_heads,
+        G,      1, key_width, value_width, window, 0.2f,      with_sinks ? sinks : NULL,
+        c.pages};
+    const void *saved = c.pages[0];
+    if (window < 64)
+        c.pages[0] = NULL; /* not touched */
+    k->attention(&a);
+    a.dst = one;
+    portable()->attention(&a);
+    if (memcmp(one, y, (size_t)(T * y_row) * sizeof(float)) != 0)
+        fail_msg("%s differs from portable: attention, widths %d %d, %d heads, window %lld",
+                 k->name, key_width, value_width, n_heads, (long long)window);
+    for (int t = 0; t < T; t++) { /* token by token and head by head: the same bits */
+        for (int h = 0; h < n_heads; h++) {
+            kernel_attention single = a;
+            single.n_tokens = single.n_heads = 1;
+            single.position = TOTAL - T + t;
+            single.q = q + t * q_row + h * key_width;
+            single.dst = one;
+            single.sinks = with_sinks ? sinks + h : NULL;
+            k->attention(&single);
+            assert_memory_equal(one, y + t * y_row + h * value_width,
+                                (size_t)value_width * sizeof(float));
+            double expected[256];
+            plain_attention(expected, &c, single.q, 1, TOTAL - T + t, window, 0.2f, single.sinks);
+            for (int d = 0; d < value_width; d++)
+                assert_true(fabs((double)one[d] - expected[d]) < 2e-5);
+        }
+    }
+    c.pages[0] = saved;
+    free(q);
+    free(y);
+    free(one);
+    cache_drop(&c);
+    cache_drop(&reference);
+}
+
+static void check_attention(const kernel_table *k)
+{
+    static const int widths[][2] = {{64, 64},  {16, 16},  {8, 8},   {24, 40},
+                                    {128, 96}, {96, 128}, {72, 200}};
+    for (size_t w = 0; w < BASE_COUNT(widths); w++)
+        for (int heads = 1; heads <= 7; heads += 2)
+            check_attention_shape(k, widths[w][0], widths[w][1], heads, w % 2 ? 37 : INT64_MAX,
+                                  w % 3 == 1);
+    check_attention_shape(k, 64, 64, 4, 1, false);
+    check_attention_shape(k, 64, 64, 4, 64, true);
+    check_attention_shape(k, 64, 64, 8, 130, false);
+}
+
+static void check_store_clamps(const kernel_table *k)
+{
+    uint16_t page[64 * (8 + 8)];
+    float x[8] = {1e9f, -1e9f, 65504, -65520, 1e-9f, 6e-8f, 1, -0.1f};
+    k->kv_store(page, 5, x, x, 1, 8, 8);
+    static const float expected[8] = {65504, -65504,        65504, -65504,
+                                      0,     5.9604645e-8f, 1,     -0.099975586f};
+    for (int d = 0; d < 8; d++) {
+        assert_true(half_to_float(page[d * 16 + 5]) == expected[d]);
+        assert_true(half_to_float(page[64 * 8 + 5 * 8 + d]) == expected[d]);
+    }
+}
+
+static void check_argmax(const kernel_table *k)
+{
+    float x[300];
+    for (int i = 0; i < 300; i++)
+        x[i] = -1000 - (float)(i % 7);
+    assert_int_equal(k->argmax(x, 300), 0);
+    x[70] = x[288] = 5;
+    assert_int_equal(k->argmax(x, 300), 70);
+    x[299] = 6;
+    assert_int_equal(k->argmax(x, 300), 299);
+    assert_int_equal(k->argmax(x, 1), 0);
+    for (int i = 0; i < 300; i++)
+        x[i] = -3e38f;
+    assert_int_equal(k->argmax(x, 300), 0);
+}
+
+static void check_softmax(const kernel_table *k)
+{
+    float x[53], y[53];
+    double sum = 0, expected = 0;
+    numbers(x, 53, 3);
+    k->softmax(y, x, 53);
+    for (int i = 0; i < 53; i++)
+        expected += exp((double)x[i] - (double)k->max(x, 53));
+    for (int i = 0; i < 53; i++) {
+        sum += (double)y[i];
+        assert_true(fabs((double)y[i] - exp((double)x[i] - (double)k->max(x, 53)) / expected) <
+                    1e-6);
+    }
+    assert_true(fabs(sum - 1) < 1e-6);
+    assert_true(fabs(k->exp_sum(x, 53, k->max(x, 53)) - expected) < 1e-5);
+}
+
+#define TEST_OF(name)                                                                              \
+    static void test_##name(void **state)                                                          \
+    {                                                                                              \
+        (void)state;                                                                               \
+        each_table(check_##name);                                                                  \
+    }
+TEST_OF(rows)
+TEST_OF(quantise)
+TEST_OF(rope)
+TEST_OF(attention)
+TEST_OF(store_clamps)
+TEST_OF(argmax)
+TEST_OF(softmax)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_quantise),
+        cmocka_unit_test(test_quantise_definition),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_store_clamps),
+        cmocka_unit_test(test_argmax),
+        cmocka_unit_test(test_softmax),
+    };
+    return cmocka_run_group_tests_name("kernel rows", tests, NULL, NULL);
+}
