@@ -179,6 +179,7 @@ static int32_t find_character(const text_tokenizer *t, text_scratch *s, const ch
     sb_add(&s->word, p, n);
     if (suffix)
         sb_puts(&s->word, t->end_of_word);
+    s->failed |= s->word.failed;
     return s->word.failed ? -1 : text_model_find(t, s->word.data, s->word.length);
 }
 
@@ -266,6 +267,7 @@ static int32_t find_whole(const text_tokenizer *t, text_scratch *s, const char *
         return text_model_find(t, p, n);
     sb_clear(&s->word);
     text_map_bytes(p, n, &s->word);
+    s->failed |= s->word.failed;
     return s->word.failed ? -1 : text_model_find(t, s->word.data, s->word.length);
 }
 
@@ -274,6 +276,7 @@ status text_bpe_encode(const text_tokenizer *t, text_scratch *s, const char *p, 
 {
     if (!n)
         return STATUS_OK;
+    s->failed = false;
     if (t->ignore_merges && n < 4096) {
         int32_t id = find_whole(t, s, p, n);
         if (id >= 0)
@@ -284,6 +287,8 @@ status text_bpe_encode(const text_tokenizer *t, text_scratch *s, const char *p, 
         return st;
     uint32_t count = begin_symbols(t, s, p, n);
     s->work += count;
+    if (s->failed)
+        return no_memory(e);
     if (count <= SHORT_PIECE)
         merge_by_walking(t, s, p, count);
     else if (!merge_by_heap(t, s, p, count))

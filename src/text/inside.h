@@ -310,6 +310,7 @@ struct text_scratch {
     sb normal[2], mapped, word;
     sb level[TEXT_MAX_STEPS];
     void *match_data; /* PCRE2's */
+    bool failed;      /* no memory for `word` */
 };
 
 /* The model on one piece (bpe.c, unigram.c, wordpiece.c). */

@@ -158,6 +158,7 @@ static status bert(const normal_step *step, const char *p, size_t n, sb *out, er
     each_character(step, NORMAL_BERT, p, n, &a);
     if (step->strip_accents) {
         st = normal_form(NORMAL_NFD, a.data ? a.data : "", a.length, &b, e);
+        out->failed |= a.failed;
         sb_clear(&a);
         if (st == STATUS_OK)
             each_character(step, NORMAL_STRIP_ACCENTS, b.data ? b.data : "", b.length, &a);

@@ -544,7 +544,7 @@ static bool read_quantifier(reader *r, item *i)
     return true;
 }
 
-/* (?:a|b), (?i:a|b): alternatives of single characters. r->p stands behind the colon. */
+/* (a|b), (?:a|b), (?i:a|b): alternatives of single characters; nothing refers back. r->p stands at the first one. */
 static bool read_group(reader *r, item *i)
 {
     text_pattern *p = r->out;
@@ -597,6 +597,10 @@ static bool read_item(reader *r, item *i)
     }
     if (left > 3 && !memcmp(r->p, "(?:", 3)) {
         r->p += 3;
+        return read_group(r, i);
+    }
+    if (left > 2 && r->p[1] != '?') {
+        r->p += 1;
         return read_group(r, i);
     }
     if (left > 4 && !memcmp(r->p, "(?i:", 4)) {

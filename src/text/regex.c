@@ -4,7 +4,7 @@
  * Patterns of tokenizer.json are written for Oniguruma or Rust's regex. Differences are translated: `[a&&[b]]`, scripts as
  * script (not script extensions), \w, `^` and `$` at lines. PCRE2's Unicode tables differ from ours (10.42: Unicode 14; other
  * machines: newer), so it is shown a copy of the text with stand-ins of equal length: for characters younger than its tables an
- * older one of the same category, for what our table calls unassigned a noncharacter, for U+180E another format character (PCRE2 counts
+ * older one of the same category; where the tables are newer, for what ours calls unassigned a noncharacter; for U+180E another format character (PCRE2 counts
  * it as space), for bytes that are no UTF-8 U+0001.
  *
  * A pattern may be hostile: match and heap limits; when one is hit nothing matches any more, the rest of the text is one piece.
@@ -23,7 +23,9 @@ struct text_regex {
 
 /* ---- translation ------------------------------------------------------------------------------------------------ */
 
-static const char word_set[] = "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200C}\\x{200D}";
+static const char word_set[] =
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200C}\\x{200D}\\x{24B6}-\\x{24E9}"
+    "\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
 
 static bool is_category(const char *name, size_t n)
 {
@@ -189,12 +191,24 @@ void text_regex_free(struct text_regex *r)
     base_free(r);
 }
 
-static uint32_t stand_in(uint32_t c, int length)
+/* The Unicode version of the PCRE2 that runs, as 14 for "14.0.0". */
+static int pcre2_unicode(void)
+{
+    char version[64] = "";
+    if (pcre2_config(PCRE2_CONFIG_UNICODE_VERSION, NULL) < (int)sizeof version)
+        pcre2_config(PCRE2_CONFIG_UNICODE_VERSION, version);
+    return version[0] >= '0' && version[1] >= '0' ? (version[0] - '0') * 10 + (version[1] - '0')
+                                                  : 0;
+}
+
+static uint32_t stand_in(uint32_t c, int length, int known)
 {
     if (c == 0x180E)
         return 0x200B;
-    if ((text_property(c) & PROPERTY_CATEGORY) == CAT_CN)
+    if (known > 15 && (text_property(c) & PROPERTY_CATEGORY) == CAT_CN)
         return length == 2 ? 0x378 : length == 3 ? 0xFDD0 : 0x1FFFE;
+    if (known >= 15)
+        return c;
     size_t lo = 0, hi = text_n_younger;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
@@ -214,6 +228,7 @@ status text_regex_subject(const char *text, size_t n, sb *copy, const char **out
     sb_clear(copy);
     if (!sb_reserve(copy, n + 1))
         return err_set(e, STATUS_NO_MEMORY, "text: no memory for %zu bytes of text", n);
+    int known = pcre2_unicode();
     for (size_t i = 0; i < n;) {
         int length;
         uint32_t c = text_utf8_next(text + i, n - i, &length);
@@ -221,7 +236,7 @@ status text_regex_subject(const char *text, size_t n, sb *copy, const char **out
         if (c >= 0x80000000u) {
             sb_putc(copy, 1);
         } else if (length > 1) {
-            text_utf8_put(bytes, stand_in(c, length));
+            text_utf8_put(bytes, stand_in(c, length, known));
             sb_add(copy, bytes, (size_t)length);
         } else {
             sb_putc(copy, (char)c);

@@ -192,25 +192,27 @@ static status merges_begin(text_tokenizer *t, size_t n, err *e)
     return STATUS_OK;
 }
 
-/* Merges whose parts or result are no tokens are passed over: they cannot happen. */
-static void merge_add(text_tokenizer *t, str left, str right, uint32_t rank, sb *joined)
+/* Merges whose parts or result are no tokens are passed over: they cannot happen. False without memory. */
+static bool merge_add(text_tokenizer *t, str left, str right, uint32_t rank, sb *joined)
 {
     int32_t a = text_find_bytes(t, left.data, left.length);
     if (a < 0)
-        return;
+        return true;
     int32_t b = text_find_bytes(t, right.data, right.length);
     if (b < 0)
-        return;
+        return true;
     size_t skip = t->continuing ? strlen(t->continuing) : 0;
     if (skip > right.length || (skip && memcmp(right.data, t->continuing, skip) != 0))
         skip = 0;
     sb_clear(joined);
     sb_add(joined, left.data, left.length);
     sb_add(joined, right.data + skip, right.length - skip);
-    int32_t id =
-        joined->failed ? -1 : text_find_bytes(t, joined->data ? joined->data : "", joined->length);
+    if (joined->failed)
+        return false;
+    int32_t id = text_find_bytes(t, joined->data ? joined->data : "", joined->length);
     if (id >= 0)
         merge_insert(t, a, b, rank, id);
+    return true;
 }
 
 status text_vocab_merges(text_tokenizer *t, size_t n, const str *merges, err *e)
@@ -227,10 +229,9 @@ status text_vocab_merges(text_tokenizer *t, size_t n, const str *merges, err *e)
         }
         str left = {m.data, (size_t)(space - m.data)};
         str right = {space + 1, m.length - left.length - 1};
-        merge_add(t, left, right, (uint32_t)i, &joined);
+        if (!merge_add(t, left, right, (uint32_t)i, &joined))
+            s = no_memory(e);
     }
-    if (s == STATUS_OK && joined.failed)
-        s = no_memory(e);
     sb_fini(&joined);
     return s;
 }
@@ -240,9 +241,8 @@ status text_vocab_merge_pairs(text_tokenizer *t, size_t n, const str *pairs, err
     sb joined = {0};
     status s = merges_begin(t, n, e);
     for (size_t i = 0; s == STATUS_OK && i < n; i++)
-        merge_add(t, pairs[2 * i], pairs[2 * i + 1], (uint32_t)i, &joined);
-    if (s == STATUS_OK && joined.failed)
-        s = no_memory(e);
+        if (!merge_add(t, pairs[2 * i], pairs[2 * i + 1], (uint32_t)i, &joined))
+            s = no_memory(e);
     sb_fini(&joined);
     return s;
 }
