@@ -196,51 +196,56 @@ static void run_product(cpu_task *t)
         cpu_dispatch(t, product_task, strips, chunk_of(t, strips));
 }
 
-/* ---- gated --------------------------------------------------------------------------------------------------------- */
+/* ---- gated ------------------------------------------------------------------------------------- */
 
-/* A view of the strips [2 unit, 2 unit + 2): 32 rows, the columns of one block of the output. */
-static kernel_matrix unit_of(const kernel_matrix *w, int64_t unit)
+/* A view of n blocks of 32 rows from `unit` on: each becomes one block of columns of the output. */
+static kernel_matrix units_of(const kernel_matrix *w, int64_t unit, int64_t n)
 {
     kernel_matrix m = *w;
     m.tiles = (const char *)w->tiles + (uint64_t)(2 * unit) * w->strip_bytes;
-    m.rows = BASE_MIN(w->rows - unit * KERNEL_UNIT, KERNEL_UNIT);
+    m.rows = BASE_MIN(w->rows - unit * KERNEL_UNIT, n * KERNEL_UNIT);
     return m;
 }
 
-static void gated_rows(const cpu_task *t, int64_t unit, const float *gate, const float *up,
-                       int64_t width)
+/* n columns (whole blocks, but for the last of the matrix) from `unit` on, of one row. */
+static void gated_row(const cpu_task *t, int64_t row, int64_t unit, float *gate, const float *up,
+                      int64_t n)
 {
     const kernel_table *k = t->d->kernels;
     const device_value *out = cpu_value(t, t->op->u.gated.out);
     bool silu = t->op->u.gated.function == DEVICE_GATE_SILU;
-    for (int64_t row = 0; row < t->rows; row++, gate += KERNEL_UNIT, up += KERNEL_UNIT) {
-        kernel_act *act = cpu_input_q8(t, out, row) + unit;
-        if (silu && width == KERNEL_UNIT && out->needs == DEVICE_NEEDS_Q8) {
-            k->silu_multiply_quantise(act, gate, up, width);
-            continue;
-        }
-        float y[KERNEL_UNIT] = {0};
-        (silu ? k->silu_multiply : k->gelu_multiply)(y, gate, up, width);
-        if (out->needs & DEVICE_NEEDS_F32)
-            memcpy(cpu_input_f32(t, out, row) + unit * KERNEL_UNIT, y, sizeof(y));
-        if (out->needs & DEVICE_NEEDS_Q8)
-            k->quantise(act, y, KERNEL_UNIT);
+    int64_t padded = cpu_padded(n);
+    kernel_act *act = cpu_input_q8(t, out, row) + unit;
+    if (silu && n == padded && out->needs == DEVICE_NEEDS_Q8) {
+        k->silu_multiply_quantise(act, gate, up, n);
+        return;
     }
+    (silu ? k->silu_multiply : k->gelu_multiply)(gate, gate, up, n);
+    memset(gate + n, 0, (size_t)(padded - n) * sizeof(float));
+    if (out->needs & DEVICE_NEEDS_F32)
+        memcpy(cpu_input_f32(t, out, row) + unit * KERNEL_UNIT, gate,
+               (size_t)padded * sizeof(float));
+    if (out->needs & DEVICE_NEEDS_Q8)
+        k->quantise(act, gate, padded);
 }
 
+/* As many units at a time as the scratch holds for these tokens: few tokens want long runs of memory. */
 static void gated_task(void *context, int64_t begin, int64_t end, int worker)
 {
     const cpu_task *t = context;
-    float *gate = cpu_scratch(t, worker), *up = gate + t->rows * KERNEL_UNIT;
-    for (int64_t unit = begin; unit < end; unit++) {
-        kernel_matrix w[2] = {unit_of(&t->matrix[0], unit), unit_of(&t->matrix[1], unit)};
+    int64_t most = BASE_MAX(t->p->limits.n_tokens / t->rows, 1);
+    for (int64_t unit = begin; unit < end; unit += most) {
+        int64_t n = BASE_MIN(most, end - unit), stride = n * KERNEL_UNIT;
+        float *gate = cpu_scratch(t, worker), *up = gate + t->rows * stride;
+        kernel_matrix w[2] = {units_of(&t->matrix[0], unit, n), units_of(&t->matrix[1], unit, n)};
         for (int i = 0; i < 2; i++) {
             kernel_product p = product_of(t, &w[i], t->op->u.gated.input);
             p.dst = i == 0 ? gate : up;
-            p.dst_stride = KERNEL_UNIT;
+            p.dst_stride = stride;
             kernel_multiply(t->d->kernels, &p, 0, kernel_strips(w[i].rows));
         }
-        gated_rows(t, unit, gate, up, w[0].rows);
+        for (int64_t row = 0; row < t->rows; row++)
+            gated_row(t, row, unit, gate + row * stride, up + row * stride, w[0].rows);
     }
 }
 
