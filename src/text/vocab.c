@@ -488,28 +488,28 @@ static bool crosses_space(str piece)
     return false;
 }
 
-static const char *const end_names[] = {"<|eot_id|>",
-                                        "<|eom_id|>",
-                                        "<|end_of_text|>",
-                                        "<|im_end|>",
-                                        "<|endoftext|>",
-                                        "<|end|>",
-                                        "<end_of_turn>",
-                                        "<turn|>",
-                                        "<|return|>",
-                                        "<|call|>",
-                                        "<|calls|>",
-                                        "<|flush|>",
-                                        "<EOT>",
-                                        "_<EOT>",
-                                        "[EOT]",
-                                        "[EOS]",
-                                        "<end_of_utterance>",
-                                        "<\xEF\xBD\x9C"
-                                        "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
-                                        "<eos>",
-                                        "</s>",
-                                        "[e~["};
+static const char *const end_names[] = {
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<|return|>",
+    "<|call|>",
+    "<|calls|>",
+    "<|flush|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<end_of_utterance>",
+    "<\357\275\234end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+    "<eos>",
+    "</s>",
+    "[e~["};
 
 static void mark_end(text_tokenizer *t, int32_t id)
 {

@@ -115,22 +115,16 @@ static void add_sentencepiece(arrays *a)
         float score;
     } pieces[] = {{"ab", -1},
                   {"ba", -2},
-                  {"\xE2\x96\x81"
-                   "a",
-                   -3},
+                  {"\342\226\201a", -3},
                   {"aa", -3},
-                  {"\xE2\x96\x81"
-                   "ab",
-                   -4},
+                  {"\342\226\201ab", -4},
                   {"aba", -5},
                   {"abab", -6},
                   {"bb", -7},
                   {"aab", -7},
                   {"\xE2\x96\x81\xE2\x96\x81", -8},
                   {"b\xC3\xA9", -9},
-                  {"\xC3\xA9"
-                   "a",
-                   -9},
+                  {"\303\251a", -9},
                   {"xy", -10},
                   {"\xE2\x96\x81", -20},
                   {"a", -21},
@@ -205,12 +199,8 @@ static void test_sentencepiece_bpe(void **state)
     assert_int_equal(text_special_id(t, TEXT_BOS), 1); /* the habit of llama files */
     assert_int_equal(text_special_id(t, TEXT_EOS), 2);
     assert_int_equal(text_special_id(t, TEXT_UNK), 0);
-    expect(t, "ab", 0,
-           "\xE2\x96\x81"
-           "ab");
-    expect(t, "ab", TEXT_ADD_SPECIAL,
-           "<s>,\xE2\x96\x81"
-           "ab");
+    expect(t, "ab", 0, "\342\226\201ab");
+    expect(t, "ab", TEXT_ADD_SPECIAL, "<s>,\342\226\201ab");
     expect(t, "", TEXT_ADD_SPECIAL, "<s>");
     expect(t, "c\n", 0, "\xE2\x96\x81,c,<0x0A>");
     expect(t, "</s>c", TEXT_PARSE_SPECIAL,
@@ -438,22 +428,9 @@ static void test_unigram(void **state)
     add(&a, "<pad>", TEXT_CONTROL, 0);
     add(&a, "</s>", TEXT_CONTROL, 0);
     add(&a, "<unk>", TEXT_UNKNOWN, 0);
-    static const char *const pieces[] = {"\xE2\x96\x81",
-                                         "a",
-                                         "b",
-                                         "c",
-                                         "ab",
-                                         "bc",
-                                         "abc",
-                                         "ca",
-                                         "cab",
-                                         "\xE2\x96\x81"
-                                         "a",
-                                         "\xE2\x96\x81"
-                                         "ab",
-                                         "bab",
-                                         "aa",
-                                         "abab"};
+    static const char *const pieces[] = {
+        "\xE2\x96\x81",   "a",   "b",  "c",   "ab", "bc", "abc", "ca", "cab", "\342\226\201a",
+        "\342\226\201ab", "bab", "aa", "abab"};
     for (size_t i = 0; i < BASE_COUNT(pieces); i++)
         add(&a, pieces[i], TEXT_NORMAL, -(float)(64 + (i * 29) % 97) / 16);
     text_tokenizer *t = make(&a);
@@ -480,16 +457,9 @@ static void test_unigram(void **state)
         sb_fini(&joined);
         text_ids_fini(&ids);
     }
-    expect(t, "a", TEXT_ADD_SPECIAL,
-           "\xE2\x96\x81"
-           "a,</s>");
-    expect(t, "  a   a  ", 0,
-           "\xE2\x96\x81"
-           "a,\xE2\x96\x81"
-           "a"); /* remove_extra_whitespaces */
-    expect(t, "axyza", 0,
-           "\xE2\x96\x81"
-           "a,<unk>,a"); /* unknown ones in a row are one */
+    expect(t, "a", TEXT_ADD_SPECIAL, "\342\226\201a,</s>");
+    expect(t, "  a   a  ", 0, "\342\226\201a,\342\226\201a"); /* remove_extra_whitespaces */
+    expect(t, "axyza", 0, "\342\226\201a,<unk>,a");           /* unknown ones in a row are one */
     text_tokenizer_destroy(t);
 }
 
@@ -553,8 +523,7 @@ static void test_wordpiece(void **state)
                                          "able",
                                          "\xE2\x96\x81the",
                                          "\xE2\x96\x81,",
-                                         "\xE2\x96\x81"
-                                         "a",
+                                         "\342\226\201a",
                                          "\xE2\x96\x81\xE4\xB8\xAD",
                                          "s"};
     (void)state;
@@ -570,11 +539,9 @@ static void test_wordpiece(void **state)
     text_tokenizer *t = make(&a);
     assert_string_equal(text_model_name(t), "WordPiece");
     expect(t, "Unaffable, THE as", TEXT_ADD_SPECIAL,
-           "[CLS],\xE2\x96\x81un,aff,able,\xE2\x96\x81,,\xE2\x96\x81the,\xE2\x96\x81"
-           "a,s,[SEP]");
+           "[CLS],\342\226\201un,aff,able,\342\226\201,,\342\226\201the,\342\226\201a,s,[SEP]");
     expect(t, "\xC3\xA0\xE4\xB8\xAD", 0,
-           "\xE2\x96\x81"
-           "a,\xE2\x96\x81\xE4\xB8\xAD"); /* accents off, Chinese alone */
+           "\342\226\201a,\xE2\x96\x81\xE4\xB8\xAD"); /* accents off, Chinese alone */
     expect(t, "unx the", 0, "[UNK],\xE2\x96\x81the");
     text_tokenizer_destroy(t);
     a.v.lowercase = 0;
