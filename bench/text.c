@@ -1,11 +1,13 @@
 /*
- * How fast text becomes ids: time to make a tokenizer from the arrays of a GGUF file, and MB/s on one core for a mixed text
- * (English, code, Chinese, Russian, Arabic, Hindi, emoji) and for its parts, with a cold cache a pass and without one.
+ * How fast text becomes ids: time to make a tokenizer from the arrays of a GGUF file, and MB/s on
+ * one core for a mixed text (English, code, Chinese, Russian, Arabic, Hindi, emoji) and for its
+ * parts, with a cold cache a pass and without one.
  *
  *     bench_text VOCAB.gguf… [--text FILE] [--seconds 1]
  *
- * Prints one JSON line a vocabulary. The text is made here from words of our own with a Zipf-like choice, so that figures of two machines
- * are about the same bytes; --text measures a file instead.
+ * Prints one JSON line a vocabulary. The text is made here from words of our own with a Zipf-like
+ * choice, so that figures of two machines are about the same bytes; --text measures a file
+ * instead.
  */
 #include "text/text.h"
 

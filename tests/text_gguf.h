@@ -1,6 +1,7 @@
 /*
- * The tokenizer keys of a GGUF file as a text_vocab, for tests and benches of src/text alone (the module stands on base only, so it
- * cannot use src/file). Reads files that are known to be good; checks lengths, but is no model of how to read hostile files.
+ * The tokenizer keys of a GGUF file as a text_vocab, for tests and benches of src/text alone (the
+ * module stands on base only, so it cannot use src/file). Reads files that are known to be good;
+ * checks lengths, but is no model of how to read hostile files.
  */
 #ifndef SHOAL_TESTS_TEXT_GGUF_H
 #define SHOAL_TESTS_TEXT_GGUF_H

@@ -1,7 +1,8 @@
 /*
- * shoal tokenize MODEL [--special | --raw] [--decode]: stdin, byte for byte, becomes one JSON array of token ids, and back.
- * By default as a prompt is encoded (special tokens parsed, BOS and EOS as the model asks); --special parses and adds nothing; --raw does
- * neither. Only the vocabulary is read: files without weights do.
+ * shoal tokenize MODEL [--special | --raw] [--decode]: stdin, byte for byte, becomes one JSON
+ * array of token ids, and back. By default as a prompt is encoded (special tokens parsed, BOS and
+ * EOS as the model asks); --special parses and adds nothing; --raw does neither. Only the
+ * vocabulary is read: files without weights do.
  */
 #include "cli/cli.h"
 #include "model/model.h"

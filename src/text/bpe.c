@@ -1,9 +1,11 @@
 /*
- * Byte-pair encoding of one piece. Two kinds of priority over the same machinery: a table of merges (GPT-2, Llama 3, Qwen, and what
- * tokenizer.json says), or the score of the joined token (SentencePiece vocabularies in GGUF). Equal priority: the left pair first.
+ * Byte-pair encoding of one piece. Two kinds of priority over the same machinery: a table of
+ * merges (GPT-2, Llama 3, Qwen, and what tokenizer.json says), or the score of the joined token
+ * (SentencePiece vocabularies in GGUF). Equal priority: the left pair first.
  *
- * Symbols form a linked list. Short pieces look for the best pair by walking the list; long ones keep a heap of
- * (rank, position) with lazy deletion: O(n log n), so 100,000 equal letters are no attack.
+ * Symbols form a linked list. Short pieces look for the best pair by walking the list; long ones
+ * keep a heap of (rank, position) with lazy deletion: O(n log n), so 100,000 equal letters are no
+ * attack.
  */
 #include "text/inside.h"
 

@@ -1,6 +1,7 @@
 /*
- * A tokenizer from the metadata of a GGUF file: `tokenizer.ggml.model` chooses the kind, `tokenizer.ggml.pre` the splitter (presets.c);
- * what the file leaves out follows the habit of that kind (llama: BOS and a space in front; t5: EOS; bert: CLS and SEP).
+ * A tokenizer from the metadata of a GGUF file: `tokenizer.ggml.model` chooses the kind,
+ * `tokenizer.ggml.pre` the splitter (presets.c); what the file leaves out follows the habit of
+ * that kind (llama: BOS and a space in front; t5: EOS; bert: CLS and SEP).
  */
 #include "text/inside.h"
 
@@ -43,7 +44,8 @@ static void set_specials(text_tokenizer *t, const text_vocab *v)
     set_special(t, TEXT_MASK, v->mask, "mask");
 }
 
-/* Control tokens never come out of the model, only from TEXT_PARSE_SPECIAL; byte tokens only as a fallback. */
+/* Control tokens never come out of the model, only from TEXT_PARSE_SPECIAL; byte tokens only as a
+ * fallback. */
 static void mark_model_tokens(text_tokenizer *t)
 {
     for (int32_t i = 0; i < t->n_tokens; i++)

@@ -1,6 +1,7 @@
 /*
- * Ids → bytes. The bytes of each token were worked out when the tokenizer was made (vocab.c); what is left is to hold back the
- * beginning of a UTF-8 character until its rest has come, to hide special tokens, and to drop the space that encoding had added.
+ * Ids → bytes. The bytes of each token were worked out when the tokenizer was made (vocab.c); what
+ * is left is to hold back the beginning of a UTF-8 character until its rest has come, to hide
+ * special tokens, and to drop the space that encoding had added.
  */
 #include "text/inside.h"
 

@@ -1,6 +1,7 @@
 /*
- * The way of a text: cut out added tokens, normalise the rest, cut out those that match normalised text, pre-tokenise, encode each piece
- * through the cache. And the scratch: the cache pre-token → ids (bounded; dropped whole when full) and work memory.
+ * The way of a text: cut out added tokens, normalise the rest, cut out those that match normalised
+ * text, pre-tokenise, encode each piece through the cache. And the scratch: the cache pre-token →
+ * ids (bounded; dropped whole when full) and work memory.
  */
 #include "text/inside.h"
 

@@ -1,10 +1,11 @@
 /*
- * What the files of src/text share: Unicode properties, splitting patterns, the vocabulary, steps, the scratch.
- * Not for other modules: they see text.h only.
+ * What the files of src/text share: Unicode properties, splitting patterns, the vocabulary, steps,
+ * the scratch. Not for other modules: they see text.h only.
  *
- * The way of a text through a tokenizer (encode.c): added tokens are cut out (added.c) → normalisers (normal.c) → added tokens that
- * match normalised text → pre-tokeniser steps (pretokenise.c, with patterns: pattern.c or regex.c) → the model on each piece
- * (bpe.c, unigram.c, wordpiece.c), through the cache.
+ * The way of a text through a tokenizer (encode.c): added tokens are cut out (added.c) →
+ * normalisers (normal.c) → added tokens that match normalised text → pre-tokeniser steps
+ * (pretokenise.c, with patterns: pattern.c or regex.c) → the model on each piece (bpe.c,
+ * unigram.c, wordpiece.c), through the cache.
  */
 #ifndef SHOAL_TEXT_INSIDE_H
 #define SHOAL_TEXT_INSIDE_H
@@ -59,7 +60,8 @@ extern const uint8_t text_unicode_stage2[][128];
 extern const size_t text_n_younger;
 extern const struct text_younger text_younger[];
 
-/* The property byte of a code point; invalid bytes and what lies above U+10FFFF are unassigned (Cn). */
+/* The property byte of a code point; invalid bytes and what lies above U+10FFFF are unassigned
+ * (Cn). */
 static inline uint8_t text_property(uint32_t c)
 {
     return c < 0x110000 ? text_unicode_stage2[text_unicode_stage1[c >> 7]][c & 127] : CAT_CN;
@@ -76,8 +78,8 @@ size_t text_utf8_back(const char *text, size_t begin, size_t at);
 
 /* ---- splitting patterns ---------------------------------------------------------------------------------------- */
 
-/* One regex. Sequences of quantified classes and simple groups run on our own matcher (pattern.c) and table; everything else is
- * PCRE2's (regex.c). Immutable. */
+/* One regex. Sequences of quantified classes and simple groups run on our own matcher (pattern.c)
+ * and table; everything else is PCRE2's (regex.c). Immutable. */
 typedef struct text_pattern text_pattern;
 struct text_regex; /* a compiled PCRE2 pattern */
 
@@ -99,7 +101,8 @@ typedef struct text_matcher {
 status text_matcher_init(text_matcher *m, const text_pattern *p, text_scratch *s, const char *text,
                          size_t n, err *e);
 void text_matcher_fini(text_matcher *m);
-/* The next match [*begin, *end) at or after m->at; false at the end. Empty matches are reported once each. */
+/* The next match [*begin, *end) at or after m->at; false at the end. Empty matches are reported
+ * once each. */
 bool text_matcher_next(text_matcher *m, size_t *begin, size_t *end);
 
 status text_regex_compile(struct text_regex **out, const char *regex, size_t n, err *e);
@@ -228,7 +231,8 @@ struct text_tokenizer {
     arena memory; /* texts of added tokens, small things */
 };
 
-/* vocab.c: the parts of making a tokenizer. On error what is there is freed by text_tokenizer_destroy. */
+/* vocab.c: the parts of making a tokenizer. On error what is there is freed by
+ * text_tokenizer_destroy. */
 text_tokenizer *text_tokenizer_new(err *e);
 status text_vocab_set(text_tokenizer *t, size_t n, const str *tokens, const int32_t *types,
                       const float *scores, err *e);
@@ -322,7 +326,8 @@ status text_wordpiece_encode(const text_tokenizer *t, text_scratch *s, const cha
                              text_ids *out, err *e);
 status text_wordlevel_encode(const text_tokenizer *t, text_scratch *s, const char *p, size_t n,
                              text_ids *out, err *e);
-/* Bytes that no token covers: byte tokens where there are some, else unk (once per call), else nothing. */
+/* Bytes that no token covers: byte tokens where there are some, else unk (once per call), else
+ * nothing. */
 status text_encode_unknown(const text_tokenizer *t, const char *p, size_t n, text_ids *out, err *e);
 /* One piece through the cache. */
 status text_encode_piece(const text_tokenizer *t, text_scratch *s, const char *p, size_t n,
@@ -333,7 +338,8 @@ status text_pretokenise(const text_tokenizer *t, text_scratch *s, const char *p,
 /* Runs all normalisers; *out points into p or into the scratch. */
 status text_normalise(const text_tokenizer *t, text_scratch *s, const char *p, size_t n, str *out,
                       err *e);
-/* One step, appended to out; used by text_normalise and for added tokens that match normalised text. */
+/* One step, appended to out; used by text_normalise and for added tokens that match normalised
+ * text. */
 status text_normalise_step(const normal_step *step, text_scratch *s, const char *p, size_t n,
                            sb *out, err *e);
 status text_charsmap_check(const char *blob, size_t n, err *e);

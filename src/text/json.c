@@ -1,8 +1,10 @@
 /*
- * A tokenizer from a Hugging Face tokenizer.json (and tokenizer_config.json for the names of special tokens): the model, added tokens, and
- * the generic steps, so that an unknown model works from its own file. A step that is not known is an error that names it: wrong
- * tokens would be worse. The decoder section is not run as steps: what matters of it (byte map, U+2581, byte fallback, the first
- * space, WordPiece) is read into facts, and each token's bytes follow from them (vocab.c).
+ * A tokenizer from a Hugging Face tokenizer.json (and tokenizer_config.json for the names of
+ * special tokens): the model, added tokens, and the generic steps, so that an unknown model works
+ * from its own file. A step that is not known is an error that names it: wrong tokens would be
+ * worse. The decoder section is not run as steps: what matters of it (byte map, U+2581, byte
+ * fallback, the first space, WordPiece) is read into facts, and each token's bytes follow from
+ * them (vocab.c).
  *
  * Everything in the file is hostile: types are checked, ids bounded, jansson limits the depth.
  */

@@ -1,7 +1,8 @@
 /*
- * Normalisers: what a tokenizer does to text before it is cut. Unicode forms and case come from utf8proc, run over the valid
- * stretches only (invalid bytes pass through) and not at all where nothing can change. SentencePiece's precompiled character map is a
- * double array (Darts) with a block of replacements; every index into it is checked, it comes from a file.
+ * Normalisers: what a tokenizer does to text before it is cut. Unicode forms and case come from
+ * utf8proc, run over the valid stretches only (invalid bytes pass through) and not at all where
+ * nothing can change. SentencePiece's precompiled character map is a double array (Darts) with a
+ * block of replacements; every index into it is checked, it comes from a file.
  */
 #include "text/inside.h"
 
@@ -246,8 +247,9 @@ status text_charsmap_check(const char *blob, size_t n, err *e)
     return STATUS_OK;
 }
 
-/* The longest prefix of p in the map: its length and where its replacement stands; 0 when there is none. A unit of the double array:
- * bits 0-7 and 31 label, 8 has a leaf, 9 scale of the offset, 10-30 offset; a leaf: the value in bits 0-30. */
+/* The longest prefix of p in the map: its length and where its replacement stands; 0 when there is
+ * none. A unit of the double array: bits 0-7 and 31 label, 8 has a leaf, 9 scale of the offset,
+ * 10-30 offset; a leaf: the value in bits 0-30. */
 static size_t map_longest(const char *blob, const char *p, size_t n, uint32_t *value)
 {
     size_t units = load_u32(blob) / 4, node = 0, longest = 0;

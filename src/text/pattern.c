@@ -1,14 +1,17 @@
 /*
- * Our own matcher for splitting patterns: an ordered list of alternatives, each a sequence of quantified character classes, simple
- * groups `(?i:'s|'ll)`, and one-character lookaheads. All known pre-tokenisers are of this form. Semantics are those of a
- * backtracking regex: leftmost, first alternative that matches, greedy, possessive where written.
+ * Our own matcher for splitting patterns: an ordered list of alternatives, each a sequence of
+ * quantified character classes, simple groups `(?i:'s|'ll)`, and one-character lookaheads. All
+ * known pre-tokenisers are of this form. Semantics are those of a backtracking regex: leftmost,
+ * first alternative that matches, greedy, possessive where written.
  *
- * A class is a table over the 128 ASCII characters and a set of property bytes (unicode_table.c), plus explicit ranges; so every
- * machine splits alike whatever Unicode its regex library knows. What does not fit (nested quantifiers, back references, lazy
- * quantifiers, anchors, …) is left to PCRE2: regex.c.
+ * A class is a table over the 128 ASCII characters and a set of property bytes (unicode_table.c),
+ * plus explicit ranges; so every machine splits alike whatever Unicode its regex library knows.
+ * What does not fit (nested quantifiers, back references, lazy quantifiers, anchors, …) is left to
+ * PCRE2: regex.c.
  *
- * Hostile patterns may backtrack quadratically: a call has a budget of steps (scratch->budget); when it is spent nothing matches
- * any more and the rest of the text is one piece. Known patterns are linear.
+ * Hostile patterns may backtrack quadratically: a call has a budget of steps (scratch->budget);
+ * when it is spent nothing matches any more and the rest of the text is one piece. Known patterns
+ * are linear.
  */
 #include "text/inside.h"
 
@@ -388,6 +391,51 @@ static bool read_character(reader *r, uint32_t *c)
     return *c < 0x110000 && (*c < 128 || !r->ignore_case);
 }
 
+static bool read_class(reader *r, class_set *s, int depth);
+
+/* &&[ … ] as the last thing in a class; r->p stands behind the &&. */
+static bool read_intersection(reader *r, class_set *s, int depth)
+{
+    class_set right = {0};
+    if (r->p == r->end || *r->p++ != '[')
+        return false;
+    if (!read_class(r, &right, depth + 1) || !set_intersect(s, &right))
+        return false;
+    return r->p < r->end && *r->p == ']';
+}
+
+/* One end of a range, or a single character or set (then *c is UINT32_MAX and s has it). */
+static bool read_class_end(reader *r, class_set *s, uint32_t *c)
+{
+    if (*r->p == '\\') {
+        r->p++;
+        return read_escape(r, s, c);
+    }
+    return read_character(r, c);
+}
+
+/* A member of a class: a set, a character or a range. */
+static bool read_class_member(reader *r, class_set *s)
+{
+    class_set part = {0};
+    uint32_t lo, hi;
+    if (s->n_ranges >= 250 || !read_class_end(r, &part, &lo))
+        return false;
+    if (lo == UINT32_MAX)
+        return set_union(s, &part);
+    if (r->end - r->p < 2 || r->p[0] != '-' || r->p[1] == ']') {
+        set_single(r, s, lo);
+        return true;
+    }
+    r->p++;
+    if (*r->p == '[' || !read_class_end(r, &part, &hi) || hi == UINT32_MAX)
+        return false;
+    if (hi < lo || r->ignore_case)
+        return false;
+    set_range(s, lo, hi);
+    return true;
+}
+
 /* [ … ]; r->p stands behind the bracket. */
 static bool read_class(reader *r, class_set *s, int depth)
 {
@@ -399,67 +447,27 @@ static bool read_class(reader *r, class_set *s, int depth)
         r->p++;
     }
     for (;; first = false) {
-        if (r->p == r->end)
+        size_t left = (size_t)(r->end - r->p);
+        if (!left)
             return false;
-        if (*r->p == ']' && !first) {
-            r->p++;
+        if (*r->p == ']' && !first)
             break;
-        }
-        if (r->end - r->p > 2 && r->p[0] == '&' && r->p[1] == '&') {
-            class_set right = {0};
+        if (left > 2 && r->p[0] == '&' && r->p[1] == '&') {
             r->p += 2;
-            if (*r->p != '[')
+            if (!read_intersection(r, s, depth))
                 return false;
-            r->p++;
-            if (!read_class(r, &right, depth + 1) || !set_intersect(s, &right))
-                return false;
-            if (r->p == r->end || *r->p != ']')
-                return false; /* only as the last thing */
-            continue;
-        }
-        class_set part = {0};
-        uint32_t lo, hi;
-        if (*r->p == '[') {
-            if (r->end - r->p > 1 && r->p[1] == ':')
+        } else if (*r->p == '[') {
+            class_set part = {0};
+            if (left > 1 && r->p[1] == ':')
                 return false;
             r->p++;
             if (!read_class(r, &part, depth + 1) || !set_union(s, &part))
                 return false;
-            continue;
-        }
-        if (*r->p == '\\') {
-            r->p++;
-            if (!read_escape(r, &part, &lo))
-                return false;
-            if (lo == UINT32_MAX) {
-                if (!set_union(s, &part))
-                    return false;
-                continue;
-            }
-        } else if (!read_character(r, &lo)) {
+        } else if (!read_class_member(r, s)) {
             return false;
         }
-        hi = lo;
-        if (r->end - r->p > 1 && r->p[0] == '-' && r->p[1] != ']') {
-            r->p++;
-            if (*r->p == '\\') {
-                class_set none = {0};
-                r->p++;
-                if (!read_escape(r, &none, &hi) || hi == UINT32_MAX)
-                    return false;
-            } else if (*r->p == '[' || !read_character(r, &hi)) {
-                return false;
-            }
-            if (hi < lo || r->ignore_case)
-                return false;
-        }
-        if (s->n_ranges >= 250)
-            return false;
-        if (lo == hi)
-            set_single(r, s, lo);
-        else
-            set_range(s, lo, hi);
     }
+    r->p++;
     if (invert)
         set_invert(s);
     return true;
@@ -544,7 +552,8 @@ static bool read_quantifier(reader *r, item *i)
     return true;
 }
 
-/* (a|b), (?:a|b), (?i:a|b): alternatives of single characters; nothing refers back. r->p stands at the first one. */
+/* (a|b), (?:a|b), (?i:a|b): alternatives of single characters; nothing refers back. r->p stands at
+ * the first one. */
 static bool read_group(reader *r, item *i)
 {
     text_pattern *p = r->out;

@@ -1,6 +1,7 @@
 /*
- * The splitters that GGUF files name in `tokenizer.ggml.pre`, as the regexes of the models' own tokenizers. Where llama.cpp's splitting
- * differs from the original regex, the original stands here. Names and groups as llama.cpp writes them into files.
+ * The splitters that GGUF files name in `tokenizer.ggml.pre`, as the regexes of the models' own
+ * tokenizers. Where llama.cpp's splitting differs from the original regex, the original stands
+ * here. Names and groups as llama.cpp writes them into files.
  */
 #include "text/inside.h"
 
@@ -17,7 +18,8 @@
 #define UPPER_NO_HAN              "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]"
 #define LOWER_NO_HAN              "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]"
 #define LEAD                      "[^\\r\\n\\p{L}\\p{N}]?"
-/* Words that may change from upper to lower case once, as in CamelCase, with what follows an apostrophe. */
+/* Words that may change from upper to lower case once, as in CamelCase, with what follows an
+ * apostrophe. */
 #define CASED(upper, lower, tail) LEAD upper "*" lower "+" tail "|" LEAD upper "+" lower "*" tail
 #define GPT4O                                                                                      \
     CASED(UPPER, LOWER, CONTRACTIONS "?") "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES
@@ -27,7 +29,8 @@
     "[A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|" SPACES
 #define KANJI_KANA "[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+"
 #define CJK_HANGUL "[\xE4\xB8\x80-\xE9\xBE\xA5\xE0\xA0\x80-\xE4\xB8\x80\xEA\xB0\x80-\xED\x9F\xBF]+"
-/* Cased letters of the Latin, Greek, Cyrillic, Armenian, Georgian, Cherokee and a few more scripts, as DeepSeek LLM lists them. */
+/* Cased letters of the Latin, Greek, Cyrillic, Armenian, Georgian, Cherokee and a few more
+ * scripts, as DeepSeek LLM lists them. */
 #define CASED_LETTERS                                                                              \
     "A-Za-z\\u00B5\\u00C0-\\u00D6\\u00D8-\\u00F6\\u00F8-\\u01BA\\u01BC-\\u01BF\\u01C4-"            \
     "\\u0293\\u0295-\\u02AF\\u0370-\\u0373"                                                        \

@@ -1,9 +1,11 @@
 /*
- * Pre-tokenising: each step cuts the pieces of the one before; a piece that has passed all steps goes to the model at once, so nothing
- * is stored. Steps that change text (Metaspace, the byte map) write into a buffer of their own level.
+ * Pre-tokenising: each step cuts the pieces of the one before; a piece that has passed all steps
+ * goes to the model at once, so nothing is stored. Steps that change text (Metaspace, the byte
+ * map) write into a buffer of their own level.
  *
- * All of tokenizer.json's pre-tokenisers come down to four kinds: SPLIT with a pattern and a behaviour (Split, Digits, Punctuation,
- * Whitespace, BERT, ByteLevel's regex), a space in front, Metaspace, and the byte map in the middle.
+ * All of tokenizer.json's pre-tokenisers come down to four kinds: SPLIT with a pattern and a
+ * behaviour (Split, Digits, Punctuation, Whitespace, BERT, ByteLevel's regex), a space in front,
+ * Metaspace, and the byte map in the middle.
  */
 #include "text/inside.h"
 
@@ -19,8 +21,8 @@ typedef struct cutter {
 
 static status run_steps(cutter *c, size_t k, const char *p, size_t n, bool at_start, err *e);
 
-/* Words of a SentencePiece vocabulary whose tokens never hold U+2581 behind another character: cutting there changes nothing and
- * lets the cache work. */
+/* Words of a SentencePiece vocabulary whose tokens never hold U+2581 behind another character:
+ * cutting there changes nothing and lets the cache work. */
 static status encode_words(cutter *c, const char *p, size_t n, err *e)
 {
     size_t from = 0;
@@ -41,7 +43,8 @@ static status encode_words(cutter *c, const char *p, size_t n, err *e)
 
 /* ---- split with a behaviour ------------------------------------------------------------------------------------- */
 
-/* What is between and in matches comes one after the other, in order; `held` waits for what follows. */
+/* What is between and in matches comes one after the other, in order; `held` waits for what
+ * follows. */
 typedef struct splitting {
     cutter *c;
     size_t k; /* of the step */

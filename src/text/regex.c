@@ -1,13 +1,16 @@
 /*
  * Splitting patterns that our own matcher does not take (pattern.c), by PCRE2.
  *
- * Patterns of tokenizer.json are written for Oniguruma or Rust's regex. Differences are translated: `[a&&[b]]`, scripts as
- * script (not script extensions), \w, `^` and `$` at lines. PCRE2's Unicode tables differ from ours (10.42: Unicode 14; other
- * machines: newer), so it is shown a copy of the text with stand-ins of equal length: for characters younger than its tables an
- * older one of the same category; where the tables are newer, for what ours calls unassigned a noncharacter; for U+180E another format character (PCRE2 counts
- * it as space), for bytes that are no UTF-8 U+0001.
+ * Patterns of tokenizer.json are written for Oniguruma or Rust's regex. Differences are
+ * translated: `[a&&[b]]`, scripts as script (not script extensions), \w, `^` and `$` at lines.
+ * PCRE2's Unicode tables differ from ours (10.42: Unicode 14; other machines: newer), so it is
+ * shown a copy of the text with stand-ins of equal length: for characters younger than its tables
+ * an older one of the same category; where the tables are newer, for what ours calls unassigned a
+ * noncharacter; for U+180E another format character (PCRE2 counts it as space), for bytes that are
+ * no UTF-8 U+0001.
  *
- * A pattern may be hostile: match and heap limits; when one is hit nothing matches any more, the rest of the text is one piece.
+ * A pattern may be hostile: match and heap limits; when one is hit nothing matches any more, the
+ * rest of the text is one piece.
  */
 #include "text/inside.h"
 
@@ -82,8 +85,8 @@ static size_t translate_escape(const char *p, size_t n, bool in_class, sb *out)
     return n ? 1 : 0;
 }
 
-/* The end of the class that begins at p[0] == '[': the index behind its bracket, 0 when it has none. *split: where its own
- * && stands, 0 when nowhere. */
+/* The end of the class that begins at p[0] == '[': the index behind its bracket, 0 when it has
+ * none. *split: where its own && stands, 0 when nowhere. */
 static size_t class_end(const char *p, size_t n, size_t *split)
 {
     int depth = 0;

@@ -1,28 +1,32 @@
 /*
  * text: bytes ↔ token ids, exactly as the model was trained.
  *
- * A text_tokenizer is made once, from the plain arrays of GGUF metadata (text_tokenizer_create) or from the bytes of a
- * Hugging Face tokenizer.json (text_tokenizer_from_json), and is immutable afterwards: any number of threads may encode and
- * decode with it at the same time. What a caller may change while encoding lives in a text_scratch of its own.
+ * A text_tokenizer is made once, from the plain arrays of GGUF metadata (text_tokenizer_create) or
+ * from the bytes of a Hugging Face tokenizer.json (text_tokenizer_from_json), and is immutable
+ * afterwards: any number of threads may encode and decode with it at the same time. What a caller
+ * may change while encoding lives in a text_scratch of its own.
  *
- * Encoding: added tokens are cut out first (leftmost, longest), the rest is normalised (where the vocabulary asks for it),
- * split into pre-tokens, and each pre-token goes through the model: byte-level BPE, SentencePiece BPE with byte fallback,
- * Unigram (Viterbi) or WordPiece. Splitting uses the Unicode 15.0 table of this module on every machine.
+ * Encoding: added tokens are cut out first (leftmost, longest), the rest is normalised (where the
+ * vocabulary asks for it), split into pre-tokens, and each pre-token goes through the model:
+ * byte-level BPE, SentencePiece BPE with byte fallback, Unigram (Viterbi) or WordPiece. Splitting
+ * uses the Unicode 15.0 table of this module on every machine.
  *
  *     text_tokenizer *t;                                        text_decoder d;
  *     status s = text_tokenizer_create(&t, &vocab, &e);         text_decoder_init(&d, t, TEXT_HIDE_SPECIAL);
  *     text_ids ids = {0};                                       text_decoder_feed(&d, id, &out, &e);
  *     s = text_encode(t, NULL, "Hi", 2, 0, &ids, &e);           text_decoder_flush(&d, &out, &e);
  *
- * Input is bytes, not C strings; NUL and invalid UTF-8 are allowed everywhere. Byte-level vocabularies and those with
- * byte fallback lose nothing: decode(encode(x)) = x for all bytes (unless a normaliser is asked for). Others give unk.
+ * Input is bytes, not C strings; NUL and invalid UTF-8 are allowed everywhere. Byte-level
+ * vocabularies and those with byte fallback lose nothing: decode(encode(x)) = x for all bytes
+ * (unless a normaliser is asked for). Others give unk.
  *
- * Errors: CORRUPT for a vocabulary that contradicts itself, UNSUPPORTED for a step or model that is not known (naming it),
- * NO_MEMORY. Encoding fails only with NO_MEMORY, or TOO_LONG above 1 GiB of text.
+ * Errors: CORRUPT for a vocabulary that contradicts itself, UNSUPPORTED for a step or model that
+ * is not known (naming it), NO_MEMORY. Encoding fails only with NO_MEMORY, or TOO_LONG above 1 GiB
+ * of text.
  *
- * Sources: GGUF keys `tokenizer.ggml.*` as in docs/gguf.md of ggml; huggingface/tokenizers (file format, order of steps);
- * google/sentencepiece (BPE and Unigram, the precompiled character map). Not here: chat templates (src/chat), JSON of
- * requests, reading files.
+ * Sources: GGUF keys `tokenizer.ggml.*` as in docs/gguf.md of ggml; huggingface/tokenizers (file
+ * format, order of steps); google/sentencepiece (BPE and Unigram, the precompiled character map).
+ * Not here: chat templates (src/chat), JSON of requests, reading files.
  */
 #ifndef SHOAL_TEXT_H
 #define SHOAL_TEXT_H
@@ -44,26 +48,26 @@ typedef enum text_type {
 
 /* ---- making one ------------------------------------------------------------------------------------------------ */
 
-/* The metadata of a GGUF file as plain arrays; text_vocab_init sets what a file may leave out. Everything is borrowed for
- * the call and copied. */
+/* The metadata of a GGUF file as plain arrays; text_vocab_init sets what a file may leave out.
+ * Everything is borrowed for the call and copied. */
 typedef struct text_vocab {
-    str model; /* tokenizer.ggml.model: "gpt2", "llama", "bert", "t5", "gemma4" */
-    str pre; /* tokenizer.ggml.pre: the splitter's name; empty = default (logged as a warning, as is an
-                               unknown one) */
-    size_t n_tokens;                                 /* at most 2^24 */
-    const str *tokens;                               /* [n_tokens] as in the file */
-    const float *scores;                             /* [n_tokens] or NULL */
-    const int32_t *types;                            /* [n_tokens] text_type, or NULL: all normal */
-    size_t n_merges;                                 /* gpt2 only */
-    const str *merges;                               /* [n_merges] "left right" */
+    str model;            /* tokenizer.ggml.model: "gpt2", "llama", "bert", "t5", "gemma4" */
+    str pre;              /* tokenizer.ggml.pre; empty or unknown: default, with a warning */
+    size_t n_tokens;      /* at most 2^24 */
+    const str *tokens;    /* [n_tokens] as in the file */
+    const float *scores;  /* [n_tokens] or NULL */
+    const int32_t *types; /* [n_tokens] text_type, or NULL: all normal */
+    size_t n_merges;      /* gpt2 only */
+    const str *merges;    /* [n_merges] "left right" */
     int32_t bos, eos, eot, eom, unk, sep, pad, mask; /* -1: none */
-    int add_bos, add_eos;         /* 0, 1, or -1: the file does not say, take the model's habit */
-    int add_sep;                  /* 0, 1 or -1, bert */
-    int add_space_prefix;         /* 0, 1 or -1 */
-    int remove_extra_whitespaces; /* 0, 1 or -1; Unigram: squeeze runs of spaces */
-    int ignore_merges;            /* 0, 1 or -1: what `pre` implies */
-    int lowercase,
-        strip_accents;        /* 0, 1 or -1, bert; tokenizer.ggml.normalizer.lowercase; -1: yes */
+
+    /* 0, 1, or -1: the file does not say, take the model's habit. */
+    int add_bos, add_eos, add_sep;
+    int add_space_prefix;
+    int remove_extra_whitespaces; /* Unigram: squeeze runs of spaces */
+    int ignore_merges;            /* -1: what `pre` implies */
+    int lowercase, strip_accents; /* bert */
+
     str precompiled_charsmap; /* tokenizer.ggml.precompiled_charsmap, may be empty */
 } text_vocab;
 
@@ -71,23 +75,22 @@ void text_vocab_init(text_vocab *v);
 
 status text_tokenizer_create(text_tokenizer **out, const text_vocab *v, err *e);
 
-/* `json`: the bytes of tokenizer.json. `config`: those of tokenizer_config.json, or {0}: names bos, eos and so on, and
- * whether to add BOS when tokenizer.json has no template of its own. */
+/* `json`: the bytes of tokenizer.json. `config`: those of tokenizer_config.json, or {0}: names
+ * bos, eos and so on, and whether to add BOS when tokenizer.json has no template of its own. */
 status text_tokenizer_from_json(text_tokenizer **out, str json, str config, err *e);
 
 void text_tokenizer_destroy(text_tokenizer *t); /* NULL is fine */
 
-/* One more token that ends a generation (eos_token_id of generation_config.json). Only before t is shared. */
+/* One more token that ends a generation (eos_token_id of generation_config.json). Only before t is
+ * shared. */
 status text_add_end(text_tokenizer *t, int32_t id, err *e);
 
 /* ---- encoding -------------------------------------------------------------------------------------------------- */
 
-enum text_encode_flags {
-    TEXT_PARSE_SPECIAL =
-        1, /* "<|im_start|>" in the text becomes its id; without it only user-defined tokens do */
-    TEXT_ADD_SPECIAL =
-        2, /* BOS/EOS (CLS/SEP) as the model asks. Rendered chat templates carry their own BOS: leave out */
-};
+/* PARSE_SPECIAL: "<|im_start|>" in the text becomes its id; without it only user-defined tokens do.
+ * ADD_SPECIAL: BOS and EOS (CLS and SEP) as the model asks. Rendered chat templates carry their own
+ * BOS: encode them without it. */
+enum text_encode_flags { TEXT_PARSE_SPECIAL = 1, TEXT_ADD_SPECIAL = 2 };
 
 /* A growing list of ids. Zero-initialise; text_encode appends. */
 typedef struct text_ids {
@@ -98,21 +101,25 @@ typedef struct text_ids {
 void text_ids_fini(text_ids *ids);
 status text_ids_add(text_ids *ids, int32_t id, err *e);
 
-/* Work memory and a cache pre-token → ids (bounded, a few MB). One thread at a time; may serve several tokenizers in turn
- * (the cache is dropped at a change). Keeping one per worker makes encoding about three times as fast. */
+/* Work memory and a cache pre-token → ids (bounded, a few MB). One thread at a time; may serve
+ * several tokenizers in turn (the cache is dropped at a change). Keeping one per worker makes
+ * encoding about three times as fast. */
 status text_scratch_create(text_scratch **out, err *e);
 void text_scratch_destroy(text_scratch *s);
-/* Elementary operations so far (characters looked at, pairs looked up, heap moves): tests assert growth on it. */
+/* Elementary operations so far (characters looked at, pairs looked up, heap moves): tests assert
+ * growth on it. */
 uint64_t text_scratch_work(const text_scratch *s);
 
-/* Appends the ids of n bytes to out. s may be NULL (a temporary one is made). On error out is as before. */
+/* Appends the ids of n bytes to out. s may be NULL (a temporary one is made). On error out is as
+ * before. */
 status text_encode(const text_tokenizer *t, text_scratch *s, const char *bytes, size_t n, int flags,
                    text_ids *out, err *e);
 
 /* ---- the vocabulary -------------------------------------------------------------------------------------------- */
 
 int32_t text_token_count(const text_tokenizer *t);
-/* What the token stands for: bytes after undoing byte map, "▁" or "<0x41>". An id that does not exist gives no bytes. */
+/* What the token stands for: bytes after undoing byte map, "▁" or "<0x41>". An id that does not
+ * exist gives no bytes. */
 str text_token_bytes(const text_tokenizer *t, int32_t id);
 /* The token as the file writes it ("Ġthe", "▁the", "<0x0A>"). */
 str text_token_piece(const text_tokenizer *t, int32_t id);
@@ -120,10 +127,11 @@ str text_token_piece(const text_tokenizer *t, int32_t id);
 int32_t text_find(const text_tokenizer *t, const char *piece);
 int32_t text_find_bytes(const text_tokenizer *t, const char *piece, size_t n);
 
-bool text_token_is_special(const text_tokenizer *t,
-                           int32_t id); /* control, unknown, unused: hidden from readers */
-bool text_token_is_control(const text_tokenizer *t, int32_t id); /* control only */
-/* Ends a generation: eos, eot, eom, what text_add_end named, and the usual names ("<|im_end|>", "<|eot_id|>", ...). */
+/* Special: control, unknown or unused; hidden from readers. */
+bool text_token_is_special(const text_tokenizer *t, int32_t id);
+bool text_token_is_control(const text_tokenizer *t, int32_t id);
+/* Ends a generation: eos, eot, eom, what text_add_end named, and the usual names ("<|im_end|>",
+ * "<|eot_id|>", ...). */
 bool text_token_is_end(const text_tokenizer *t, int32_t id);
 /* All of them, ascending; borrowed. Returns how many. */
 size_t text_end_tokens(const text_tokenizer *t, const int32_t **out);
@@ -147,11 +155,9 @@ const char *text_model_name(const text_tokenizer *t);
 
 /* ---- decoding -------------------------------------------------------------------------------------------------- */
 
-enum text_decode_flags {
-    TEXT_HIDE_SPECIAL = 1, /* special tokens give no bytes */
-    TEXT_AT_START =
-        2, /* the ids start a text: drop the one space that encoding added in front (SentencePiece) */
-};
+/* HIDE_SPECIAL: special tokens give no bytes. AT_START: the ids start a text: drop the one space
+ * that encoding added in front (SentencePiece). */
+enum text_decode_flags { TEXT_HIDE_SPECIAL = 1, TEXT_AT_START = 2 };
 
 /* One stream of ids → bytes. Caller's memory, no fini needed; borrows t. */
 typedef struct text_decoder {
@@ -163,9 +169,10 @@ typedef struct text_decoder {
 } text_decoder;
 
 void text_decoder_init(text_decoder *d, const text_tokenizer *t, int flags);
-/* Appends what is ready: never a part of a UTF-8 character whose rest may still come. Bytes that can no longer become a
- * character are passed on as they are: all that was appended plus text_decoder_flush is exactly the tokens' bytes. An id
- * that does not exist gives nothing. NO_MEMORY only. */
+/* Appends what is ready: never a part of a UTF-8 character whose rest may still come. Bytes that
+ * can no longer become a character are passed on as they are: all that was appended plus
+ * text_decoder_flush is exactly the tokens' bytes. An id that does not exist gives nothing.
+ * NO_MEMORY only. */
 status text_decoder_feed(text_decoder *d, int32_t id, sb *out, err *e);
 status text_decoder_flush(text_decoder *d, sb *out, err *e);
 
@@ -175,8 +182,8 @@ status text_decode(const text_tokenizer *t, const int32_t *ids, size_t n, int fl
 
 /* ---- Unicode (shared with src/chat and src/sample) ------------------------------------------------------------- */
 
-/* Length of the valid UTF-8 character at p (1-4), or 0: invalid or cut short by n. Overlong forms, surrogates and
- * > U+10FFFF are invalid. n > 0. */
+/* Length of the valid UTF-8 character at p (1-4), or 0: invalid or cut short by n. Overlong forms,
+ * surrogates and > U+10FFFF are invalid. n > 0. */
 int text_utf8_length(const char *p, size_t n);
 /* The character at p and its length; an invalid byte gives its value | 0x80000000 and length 1. */
 uint32_t text_utf8_next(const char *p, size_t n, int *length);

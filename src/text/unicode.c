@@ -1,7 +1,7 @@
 /*
- * UTF-8 and Unicode properties over the table that tools/gen_unicode.py made (unicode_table.c), and GPT-2's byte map.
- * Reading is total: a byte that is not part of valid UTF-8 is a unit of its own, category Cn.
- * Not here: normalisation and case (utf8proc, normal.c).
+ * UTF-8 and Unicode properties over the table that tools/gen_unicode.py made (unicode_table.c),
+ * and GPT-2's byte map. Reading is total: a byte that is not part of valid UTF-8 is a unit of its
+ * own, category Cn. Not here: normalisation and case (utf8proc, normal.c).
  */
 #include "text/inside.h"
 
@@ -72,7 +72,8 @@ int text_utf8_put(char out[4], uint32_t c)
 
 size_t text_utf8_back(const char *text, size_t begin, size_t at)
 {
-    /* A lead byte is never inside another character, so a valid character that ends here is the unit. */
+    /* A lead byte is never inside another character, so a valid character that ends here is the
+     * unit. */
     for (size_t k = 1; k <= 4 && at - begin >= k; k++) {
         if (((unsigned char)text[at - k] & 0xC0) == 0x80)
             continue;
@@ -106,8 +107,8 @@ bool text_is_punctuation(uint32_t c)
     return category >= CAT_PC && category <= CAT_PO;
 }
 
-/* Alphabetic, marks, decimal digits, connectors and joiners (UTS 18 annex C). Other_Alphabetic beyond the categories is the
- * enclosed letters. */
+/* Alphabetic, marks, decimal digits, connectors and joiners (UTS 18 annex C). Other_Alphabetic
+ * beyond the categories is the enclosed letters. */
 bool text_is_word(uint32_t c)
 {
     unsigned category = text_property(c) & PROPERTY_CATEGORY;

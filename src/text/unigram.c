@@ -1,8 +1,9 @@
 /*
- * Unigram (SentencePiece): the segmentation with the best sum of scores, by Viterbi over the places of a piece. Tokens that begin at a place
- * are found in the sorted vocabulary by narrowing a range byte by byte. Where no token covers the character at a place, an unknown one
- * with the worst score − 10 does. Time is proportional to length × the longest token.
- * And the two models that need no search: WordPiece (greedy, longest first) and WordLevel.
+ * Unigram (SentencePiece): the segmentation with the best sum of scores, by Viterbi over the
+ * places of a piece. Tokens that begin at a place are found in the sorted vocabulary by narrowing
+ * a range byte by byte. Where no token covers the character at a place, an unknown one with the
+ * worst score − 10 does. Time is proportional to length × the longest token. And the two models
+ * that need no search: WordPiece (greedy, longest first) and WordLevel.
  */
 #include "text/inside.h"
 

@@ -1,6 +1,7 @@
 /*
- * The vocabulary of a tokenizer: texts of tokens in one block, a hash table text → id, merges in a hash table (left, right) → (rank,
- * joined), the raw bytes of every token, and small facts found once. Built by create.c (GGUF) and json.c (tokenizer.json).
+ * The vocabulary of a tokenizer: texts of tokens in one block, a hash table text → id, merges in a
+ * hash table (left, right) → (rank, joined), the raw bytes of every token, and small facts found
+ * once. Built by create.c (GGUF) and json.c (tokenizer.json).
  */
 #include "text/inside.h"
 
@@ -192,7 +193,8 @@ static status merges_begin(text_tokenizer *t, size_t n, err *e)
     return STATUS_OK;
 }
 
-/* Merges whose parts or result are no tokens are passed over: they cannot happen. False without memory. */
+/* Merges whose parts or result are no tokens are passed over: they cannot happen. False without
+ * memory. */
 static bool merge_add(text_tokenizer *t, str left, str right, uint32_t rank, sb *joined)
 {
     int32_t a = text_find_bytes(t, left.data, left.length);
@@ -381,7 +383,8 @@ const added_token *text_added_match(const added_set *set, const char *p, size_t 
     unsigned first = (unsigned char)p[0];
     size_t lo = set->begin[first], hi = set->begin[first + 1];
     const added_token *best = NULL;
-    /* lo … hi: those that agree with p in `depth` bytes. The ones of exactly that length stand first. */
+    /* lo … hi: those that agree with p in `depth` bytes. The ones of exactly that length stand
+     * first. */
     for (size_t depth = 1; lo < hi; depth++) {
         for (; lo < hi && set->tokens[lo].length == depth; lo++)
             if (special || !set->tokens[lo].special)

@@ -1,6 +1,7 @@
 /*
- * Any ids into the incremental decoder of a byte-level and of a SentencePiece vocabulary: what comes out is exactly the tokens' bytes, in pieces
- * that never end within a character that could still become whole; and any bytes through encode and back are the same bytes.
+ * Any ids into the incremental decoder of a byte-level and of a SentencePiece vocabulary: what
+ * comes out is exactly the tokens' bytes, in pieces that never end within a character that could
+ * still become whole; and any bytes through encode and back are the same bytes.
  */
 #include "text/text.h"
 

@@ -1,6 +1,7 @@
 /*
- * Our own vocabularies (tests/data/text, made by tools/text/make_vocabularies.py) against the ids that the Rust library `tokenizers` gives for
- * them (tools/text/expected.mjs), and decoding: whole, one id at a time, special tokens hidden and shown.
+ * Our own vocabularies (tests/data/text, made by tools/text/make_vocabularies.py) against the ids
+ * that the Rust library `tokenizers` gives for them (tools/text/expected.mjs), and decoding:
+ * whole, one id at a time, special tokens hidden and shown.
  */
 #include "text/text.h"
 
@@ -133,7 +134,8 @@ static bool is_whole_utf8(const char *p, size_t n)
     return true;
 }
 
-/* The library decodes special tokens away and replaces bytes that are no UTF-8; texts without either must agree. */
+/* The library decodes special tokens away and replaces bytes that are no UTF-8; texts without
+ * either must agree. */
 static void test_decoding(void **state)
 {
     static const char *const exact[] = {"llama3",    "o200k", "gemma", "llama2",
@@ -250,7 +252,8 @@ static void test_special_tokens(void **state)
     assert_true(text_adds_bos(t));
     assert_string_equal(text_model_name(t), "byte-level BPE");
 
-    /* Without TEXT_PARSE_SPECIAL a user cannot write a control token, a user-defined one always counts. */
+    /* Without TEXT_PARSE_SPECIAL a user cannot write a control token, a user-defined one always
+     * counts. */
     static const char text[] = "<|end|><tool>";
     assert_int_equal(text_encode(t, NULL, text, strlen(text), 0, &ids, &e), STATUS_OK);
     for (size_t i = 0; i < ids.n; i++)

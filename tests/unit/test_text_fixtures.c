@@ -1,6 +1,7 @@
 /*
- * Every tokenizer vector of the outside fixtures (SHOAL_FIXTURES/tokenizers) against GGUF vocabularies, and the tokenizer.json of
- * the fixture models against their GGUF twins. Skipped, saying so, when SHOAL_FIXTURES is unset.
+ * Every tokenizer vector of the outside fixtures (SHOAL_FIXTURES/tokenizers) against GGUF
+ * vocabularies, and the tokenizer.json of the fixture models against their GGUF twins. Skipped,
+ * saying so, when SHOAL_FIXTURES is unset.
  */
 #include "text/text.h"
 

@@ -1,6 +1,7 @@
 /*
- * Splitting patterns: our matcher against PCRE2 on the same regex, for every preset and many odd patterns, over random text; and the
- * facts of the Unicode table that PCRE2 10.42 (Unicode 14) has otherwise.
+ * Splitting patterns: our matcher against PCRE2 on the same regex, for every preset and many odd
+ * patterns, over random text; and the facts of the Unicode table that PCRE2 10.42 (Unicode 14) has
+ * otherwise.
  */
 #include "text/inside.h"
 
@@ -23,7 +24,8 @@ static uint32_t next_random(uint32_t below)
     return (uint32_t)(seed >> 33) % below;
 }
 
-/* A character that splitters care about: much ASCII, all categories, letters new in Unicode 15, invalid bytes. */
+/* A character that splitters care about: much ASCII, all categories, letters new in Unicode 15,
+ * invalid bytes. */
 static void add_random(sb *out)
 {
     static const char *const pieces[] = {"'s",

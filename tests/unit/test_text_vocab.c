@@ -1,7 +1,9 @@
 /*
- * Tokenizers from plain arrays, each model against a slow reference written here: BPE by merges and by score (join the best pair until none is
- * left), Unigram (all segmentations), WordPiece by hand. Then what must hold for every input: bytes in = bytes out for byte-level
- * vocabularies, work that grows like the text for hostile texts, errors for senseless files, no leak when memory runs out.
+ * Tokenizers from plain arrays, each model against a slow reference written here: BPE by merges
+ * and by score (join the best pair until none is left), Unigram (all segmentations), WordPiece by
+ * hand. Then what must hold for every input: bytes in = bytes out for byte-level vocabularies,
+ * work that grows like the text for hostile texts, errors for senseless files, no leak when memory
+ * runs out.
  */
 #include "text/text.h"
 
@@ -463,7 +465,8 @@ static void test_unigram(void **state)
     text_tokenizer_destroy(t);
 }
 
-/* A double array by hand: "a" → "bc", "\xC3\xA9" (é) → "e". Units: offset << 10 | leaf << 8 | label. */
+/* A double array by hand: "a" → "bc", "\xC3\xA9" (é) → "e". Units: offset << 10 | leaf << 8 |
+ * label. */
 static void test_character_map(void **state)
 {
     static arrays a;
@@ -655,7 +658,8 @@ static void test_work_grows_like_the_text(void **state)
         text_tokenizer *t = load(names[k]);
         for (size_t i = 0; i < BASE_COUNT(units); i++) {
             uint64_t one = work_for(t, units[i], 50000), two = work_for(t, units[i], 100000);
-            /* n log n of the heap is 2.13 for a doubling; 40 operations a byte are far above what any of them needs. */
+            /* n log n of the heap is 2.13 for a doubling; 40 operations a byte are far above what
+             * any of them needs. */
             if ((double)two > 2.5 * (double)one + 1000 || two > 100000 * 60)
                 fail_msg("%s, \"%s\": %llu operations for 50,000 bytes, %llu for 100,000", names[k],
                          units[i], (unsigned long long)one, (unsigned long long)two);
@@ -787,7 +791,8 @@ static void test_malformed_arrays(void **state)
     text_tokenizer_destroy(t);
 }
 
-/* Every allocation fails in turn: NO_MEMORY, nothing leaks (the sanitizers look), outputs as they were. */
+/* Every allocation fails in turn: NO_MEMORY, nothing leaks (the sanitizers look), outputs as they
+ * were. */
 static void test_no_memory(void **state)
 {
     static const char *const names[] = {"flags", "bert",   "gpt2",     "unigram",
