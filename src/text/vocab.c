@@ -159,7 +159,8 @@ status text_vocab_set(text_tokenizer *t, size_t n, const str *tokens, const int3
             if (isnan(scores[i]))
                 return err_set(e, STATUS_CORRUPT, "text: the score of token %zu is not a number",
                                i);
-            t->scores[i] = scores[i];
+            /* Sums of them must stay finite whatever the length of a text. */
+            t->scores[i] = BASE_MAX(-1e30f, BASE_MIN(1e30f, scores[i]));
         }
         map_insert(t, (int32_t)i);
     }
