@@ -1,179 +1,248 @@
 /*
- * shoal bench MODEL [--threads 1,2] [--prompt 512] [--gen 64] [--depth 0] [--sequences 1] [--reps 3] [--ops] [--json]: how fast this
- * machine computes a model, without server, engine or sampling.
+ * shoal bench MODEL: how fast a model reads prompts and writes answers on this machine, by the model's step alone: no server, no queue, no
+ * cached prefixes. For every number of threads the model is loaded anew; figures are medians over the repetitions.
  *
- * For every thread count the model is loaded anew; every repetition evaluates a prompt of the first sequence behind `depth` positions, then
- * decodes `gen` steps of all sequences. Medians are shown. Token ids are pseudo-random: no model's speed depends on them here.
+ *   prompt   tokens of one prompt ÷ time until its last position is computed
+ *   decode   tokens of all sequences ÷ time, one token of each a step, sampled greedily, behind `depth` positions of context
  */
 #include "cli/cli.h"
-#include "kernel/kernel.h"
-#include "model/model.h"
+#include "engine/engine.h"
 #include "os/os.h"
+#include "store/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_THREADS = 16, MOST_REPS = 100, MOST_OPS = 32 };
+enum { MOST_THREAD_COUNTS = 16, MOST_REPS = 101, MOST_OPS = 64 };
 
 typedef struct plan {
-    int threads[MOST_THREADS], n_threads;
+    int threads[MOST_THREAD_COUNTS], n_threads;
     int prompt, gen, depth, sequences, reps;
     bool ops, json;
 } plan;
 
-typedef struct bench {
-    const cli *c;
+typedef struct runner {
     const plan *p;
     model *m;
-    int32_t *pages; /* [sequences][n_pages], one numbering for all classes */
-    int n_pages;
-    int32_t *ids;
-    model_run *runs;
+    engine_pool *pool;
+    engine_state **states; /* [sequences] */
+    int32_t *ids;          /* [max(prompt, depth, sequences)] */
     int32_t *outputs;
-    float *logits;
-    uint64_t load_us;
-    double prompt_rate[MOST_REPS], decode_rate[MOST_REPS];
-} bench;
+    model_run *runs;
+    float *logits; /* [sequences, V] */
+    sample *sampler;
+    sample_scratch *scratch;
+    int n_vocab, max_tokens;
+} runner;
 
 /* ---- options ------------------------------------------------------------------------------------------------------- */
 
-static bool read_threads(plan *p, const char *list)
+static status read_threads(plan *p, const char *text, err *e)
 {
-    p->n_threads = 0;
-    if (list == NULL || *list == 0) {
+    char copy[128];
+    if (!text || !*text) {
         p->threads[p->n_threads++] = os_cpu_count();
-        return true;
+        return STATUS_OK;
     }
-    while (*list != 0) {
-        size_t n = strcspn(list, ",");
-        char word[16];
-        uint64_t value;
-        if (n == 0 || n >= sizeof(word) || p->n_threads == MOST_THREADS)
-            return false;
-        memcpy(word, list, n);
-        word[n] = 0;
-        if (!base_parse_u64(word, &value) || value < 1 || value > 1024)
-            return false;
-        p->threads[p->n_threads++] = (int)value;
-        list += n + (list[n] == ',');
+    if ((size_t)snprintf(copy, sizeof copy, "%s", text) >= sizeof copy)
+        return err_set(e, STATUS_INVALID, "--threads: the list is too long");
+    for (char *at = copy, *next; at; at = next) {
+        next = strchr(at, ',');
+        if (next)
+            *next++ = '\0';
+        uint64_t n;
+        if (!base_parse_u64(at, &n) || n < 1 || n > 1024 || p->n_threads == MOST_THREAD_COUNTS)
+            return err_set(e, STATUS_INVALID,
+                           "--threads: expected at most %d numbers from 1 to 1024 with commas "
+                           "between, got '%s'",
+                           MOST_THREAD_COUNTS, text);
+        p->threads[p->n_threads++] = (int)n;
     }
-    return p->n_threads > 0;
+    return STATUS_OK;
 }
 
-static int count(const cli *c, cli_option o, uint64_t most)
+static status read_count(int *out, const cli *c, cli_option o, uint64_t least, uint64_t most,
+                         err *e)
 {
-    return (int)BASE_MIN(cli_whole(c, o), most);
+    uint64_t n = cli_whole(c, o);
+    if (n < least || n > most)
+        return err_set(e, STATUS_INVALID, "--%s: expected %llu to %llu, got %llu",
+                       cli_options[o].name, (unsigned long long)least, (unsigned long long)most,
+                       (unsigned long long)n);
+    *out = (int)n;
+    return STATUS_OK;
+}
+
+static status read_plan(plan *p, const cli *c, err *e)
+{
+    *p = (plan){.ops = cli_flag(c, OPT_ops), .json = cli_flag(c, OPT_json)};
+    status s = read_threads(p, cli_text(c, OPT_threads), e);
+    if (s == STATUS_OK)
+        s = read_count(&p->prompt, c, OPT_prompt, 0, 1 << 20, e);
+    if (s == STATUS_OK)
+        s = read_count(&p->gen, c, OPT_gen, 0, 1 << 20, e);
+    if (s == STATUS_OK)
+        s = read_count(&p->depth, c, OPT_depth, 0, 1 << 20, e);
+    if (s == STATUS_OK)
+        s = read_count(&p->sequences, c, OPT_sequences, 1, 256, e);
+    if (s == STATUS_OK)
+        s = read_count(&p->reps, c, OPT_reps, 1, MOST_REPS, e);
+    if (s == STATUS_OK && p->prompt == 0 && p->gen == 0)
+        s = err_set(e, STATUS_INVALID, "--prompt 0 and --gen 0: nothing is left to measure");
+    return s;
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------------- */
 
-static status load(bench *b, const char *path, int threads, err *e)
+static void close_runner(runner *r)
 {
-    const plan *p = b->p;
-    int64_t context = p->depth + BASE_MAX(p->prompt, p->gen) + 1;
-    b->n_pages = (int)((context + KERNEL_RANGE - 1) / KERNEL_RANGE);
-    model_options o = {
-        .device = cli_text(b->c, OPT_device),
-        .isa = cli_text(b->c, OPT_isa),
-        .n_threads = threads,
-        .context = context,
-        .n_sequences = p->sequences,
-        .max_outputs = p->sequences,
-        .max_tokens = BASE_MAX(256, p->sequences),
-        .time_ops = p->ops,
-    };
-    for (int i = 0; i < MODEL_STATE_CLASSES; i++)
-        o.n_pages[i] = p->sequences * b->n_pages;
-    file_model *f;
-    uint64_t begin = os_now_us();
-    status s = file_open(&f, path, e);
+    for (int i = 0; r->states && i < r->p->sequences; i++)
+        engine_state_drop(r->states[i]);
+    engine_pool_destroy(r->pool);
+    model_destroy(r->m);
+    sample_destroy(r->sampler);
+    sample_scratch_destroy(r->scratch);
+    base_free(r->states);
+    base_free(r->ids);
+    base_free(r->outputs);
+    base_free(r->runs);
+    base_free(r->logits);
+}
+
+static status open_runner(runner *r, const plan *p, const cli *c, const file_model *f, int threads,
+                          err *e)
+{
+    int longest = BASE_MAX(p->prompt, p->depth + p->gen) + 1;
+    *r = (runner){.p = p};
+    model_options o = {.device = cli_text(c, OPT_device),
+                       .isa = cli_text(c, OPT_isa),
+                       .n_threads = threads,
+                       .context = longest,
+                       .state_tokens = (uint64_t)(longest + 64) * (uint64_t)p->sequences,
+                       .n_sequences = p->sequences,
+                       .max_tokens = BASE_MAX(512, p->sequences),
+                       .max_outputs = p->sequences,
+                       .time_ops = p->ops};
+    status s = model_load(&r->m, f, &o, NULL, e);
     if (s != STATUS_OK)
         return s;
-    s = model_load(&b->m, f, &o, NULL, e);
-    file_close(f);
-    b->load_us = os_now_us() - begin;
-    if (s != STATUS_OK)
-        return s;
-    int64_t V = model_get_card(b->m)->n_vocab;
-    b->pages = base_zalloc((size_t)(p->sequences * b->n_pages), sizeof(*b->pages));
-    b->ids = base_zalloc((size_t)o.max_tokens, sizeof(*b->ids));
-    b->runs = base_zalloc((size_t)p->sequences, sizeof(*b->runs));
-    b->outputs = base_zalloc((size_t)p->sequences, sizeof(*b->outputs));
-    b->logits = base_zalloc((size_t)(p->sequences * V), sizeof(*b->logits));
-    if (!b->pages || !b->ids || !b->runs || !b->outputs || !b->logits)
-        return err_set(e, STATUS_NO_MEMORY, "no memory for the benchmark");
-    for (int i = 0; i < p->sequences * b->n_pages; i++)
-        b->pages[i] = i;
+    r->n_vocab = (int)model_get_card(r->m)->n_vocab;
+    r->max_tokens = model_get_options(r->m)->max_tokens;
+    size_t n = (size_t)p->sequences,
+           n_ids = (size_t)BASE_MAX(BASE_MAX(p->prompt, p->depth), p->sequences) + 1;
+    r->states = base_zalloc(n, sizeof(engine_state *));
+    r->ids = base_zalloc(n_ids, sizeof *r->ids);
+    r->outputs = base_zalloc(n, sizeof *r->outputs);
+    r->runs = base_zalloc(n, sizeof *r->runs);
+    r->logits = base_alloc(n * (size_t)r->n_vocab * sizeof *r->logits);
+    if (!r->states || !r->ids || !r->outputs || !r->runs || !r->logits)
+        s = err_set(e, STATUS_NO_MEMORY, "bench: no memory for %d sequences", p->sequences);
+    const kernel_table *k;
+    sample_options greedy = SAMPLE_DEFAULTS;
+    greedy.temperature = 0;
+    if (s == STATUS_OK)
+        s = engine_pool_create(&r->pool, r->m, 0, 0, e);
+    if (s == STATUS_OK)
+        s = kernel_select(&k, os_cpu_features(), model_isa(r->m), e);
+    if (s == STATUS_OK)
+        s = sample_scratch_create(&r->scratch, r->n_vocab, e);
+    if (s == STATUS_OK)
+        s = sample_create(&r->sampler, k, r->n_vocab, &greedy, 0, e);
+    return s;
+}
+
+/* n made-up ids into one sequence, in steps as large as the model takes. */
+static status read_prompt(runner *r, int sequence, int n, err *e)
+{
+    engine_state *state = r->states[sequence];
+    for (int i = 0; i < n; i++)
+        r->ids[i] =
+            (int32_t)(hash_u64((uint64_t)i, 17 + (uint64_t)sequence) % (uint64_t)r->n_vocab);
+    for (int at = 0; at < n;) {
+        int piece =
+            (int)BASE_MIN((int64_t)BASE_MIN(n - at, r->max_tokens), engine_state_run_limit(state));
+        status s = engine_state_extend(state, piece, e);
+        if (s != STATUS_OK)
+            return s;
+        engine_state_run(state, piece, r->runs);
+        int32_t last = piece - 1;
+        model_batch b = {piece, r->ids + at, 1, r->runs, at + piece == n, &last};
+        s = model_step(r->m, &b, r->logits, e);
+        if (s == STATUS_OK)
+            s = engine_state_commit(state, r->ids + at, piece, false, e);
+        if (s != STATUS_OK)
+            return s;
+        at += piece;
+    }
     return STATUS_OK;
 }
 
-static void unload(bench *b)
+static status fresh_states(runner *r, err *e)
 {
-    model_destroy(b->m);
-    base_free(b->pages);
-    base_free(b->ids);
-    base_free(b->runs);
-    base_free(b->outputs);
-    base_free(b->logits);
-    b->m = NULL;
-    b->pages = b->ids = b->outputs = NULL;
-    b->runs = NULL;
-    b->logits = NULL;
-}
-
-/* One step: n tokens of each of the sequences [first, first + n_sequences) at a position, the last row's logits of each. */
-static status step(bench *b, int first, int n_sequences, int64_t position, int n, err *e)
-{
-    int64_t V = model_get_card(b->m)->n_vocab;
-    for (int s = 0; s < n_sequences; s++) {
-        model_run *r = &b->runs[s];
-        *r = (model_run){.n_tokens = n, .position = position};
-        for (int c = 0; c < model_n_classes(b->m); c++) {
-            r->pages[c] = b->pages + (first + s) * b->n_pages;
-            r->n_pages[c] = b->n_pages;
-            r->slot[c] = first + s;
-        }
-        for (int i = 0; i < n; i++)
-            b->ids[s * n + i] =
-                (int32_t)(hash_u64((uint64_t)(position + i), (uint64_t)(first + s)) % (uint64_t)V);
-        b->outputs[s] = s * n + n - 1;
+    for (int i = 0; i < r->p->sequences; i++) {
+        engine_state_drop(r->states[i]);
+        r->states[i] = NULL;
+        status s = engine_state_create(&r->states[i], r->pool, e);
+        if (s != STATUS_OK)
+            return s;
     }
-    model_batch batch = {
-        .n_tokens = n_sequences * n,
-        .ids = b->ids,
-        .n_runs = n_sequences,
-        .runs = b->runs,
-        .n_outputs = n_sequences,
-        .outputs = b->outputs,
-    };
-    return model_step(b->m, &batch, b->logits, e);
+    return STATUS_OK;
 }
 
-/* n tokens of one sequence from a position on, in the largest chunks. */
-static status feed(bench *b, int sequence, int64_t position, int n, err *e)
+/* One token of every sequence. */
+static status decode_step(runner *r, err *e)
 {
-    int chunk = model_get_options(b->m)->max_tokens;
-    status s = STATUS_OK;
-    for (int at = 0; at < n && s == STATUS_OK; at += chunk)
-        s = step(b, sequence, 1, position + at, BASE_MIN(chunk, n - at), e);
+    int n = r->p->sequences;
+    for (int i = 0; i < n; i++) {
+        status s = engine_state_extend(r->states[i], 1, e);
+        if (s != STATUS_OK)
+            return s;
+        engine_state_run(r->states[i], 1, &r->runs[i]);
+        r->outputs[i] = i;
+    }
+    model_batch b = {n, r->ids, n, r->runs, n, r->outputs};
+    status s = model_step(r->m, &b, r->logits, e);
+    for (int i = 0; i < n && s == STATUS_OK; i++) {
+        s = engine_state_commit(r->states[i], &r->ids[i], 1, false, e);
+        sample_result chosen;
+        sample_call call = {.logits = r->logits + (size_t)i * (size_t)r->n_vocab,
+                            .top_logprobs = -1};
+        if (s == STATUS_OK)
+            s = sample_next(r->sampler, r->scratch, &call, &chosen, e);
+        if (s == STATUS_OK)
+            r->ids[i] = chosen.token;
+    }
     return s;
 }
 
-static status repeat(bench *b, int rep, err *e)
+static status time_prompt(runner *r, double *tokens_per_s, err *e)
 {
-    const plan *p = b->p;
+    status s = fresh_states(r, e);
     uint64_t begin = os_now_us();
-    status s = feed(b, 0, p->depth, p->prompt, e);
-    uint64_t us = BASE_MAX(os_now_us() - begin, 1);
-    b->prompt_rate[rep] = p->prompt * 1e6 / (double)us;
-    begin = os_now_us();
-    for (int i = 0; i < p->gen && s == STATUS_OK; i++)
-        s = step(b, 0, p->sequences, p->depth + i, 1, e);
-    us = BASE_MAX(os_now_us() - begin, 1);
-    b->decode_rate[rep] = (double)p->gen * p->sequences * 1e6 / (double)us;
+    if (s == STATUS_OK)
+        s = read_prompt(r, 0, r->p->prompt, e);
+    uint64_t us = os_now_us() - begin;
+    *tokens_per_s = (double)r->p->prompt * 1e6 / (double)(us ? us : 1);
     return s;
 }
+
+static status time_decode(runner *r, double *tokens_per_s, err *e)
+{
+    status s = fresh_states(r, e);
+    for (int i = 0; i < r->p->sequences && s == STATUS_OK; i++)
+        s = read_prompt(r, i, BASE_MAX(r->p->depth, 1), e);
+    for (int i = 0; i < r->p->sequences; i++)
+        r->ids[i] = 1 % r->n_vocab;
+    uint64_t begin = os_now_us();
+    for (int i = 0; i < r->p->gen && s == STATUS_OK; i++)
+        s = decode_step(r, e);
+    uint64_t us = os_now_us() - begin;
+    *tokens_per_s = (double)r->p->gen * r->p->sequences * 1e6 / (double)(us ? us : 1);
+    return s;
+}
+
+/* ---- reports ------------------------------------------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b)
 {
@@ -181,90 +250,81 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(double *x, int n)
+static double median(double *values, int n)
 {
-    qsort(x, (size_t)n, sizeof(*x), by_value);
-    return n % 2 == 1 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+    qsort(values, (size_t)n, sizeof *values, by_value);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-/* ---- output -------------------------------------------------------------------------------------------------------- */
-
-static void print_ops(bench *b)
+static void print_ops(const runner *r)
 {
     model_op_time ops[MOST_OPS];
-    int n = model_op_times(b->m, ops, MOST_OPS);
     uint64_t total = 0;
+    int n = model_op_times(r->m, ops, MOST_OPS);
     for (int i = 0; i < n; i++)
         total += ops[i].us;
     for (int i = 0; i < n; i++)
-        printf("    %-10s %10.1f ms %5.1f %%  %8llu calls  %8.1f us each\n", ops[i].name,
-               (double)ops[i].us / 1e3, 100.0 * (double)ops[i].us / (double)BASE_MAX(total, 1),
-               (unsigned long long)ops[i].calls, (double)ops[i].us / (double)ops[i].calls);
+        printf("  %-12s %9llu calls %10.1f ms %5.1f %%\n", ops[i].name,
+               (unsigned long long)ops[i].calls, (double)ops[i].us / 1e3,
+               total ? 100.0 * (double)ops[i].us / (double)total : 0);
 }
 
-static void print(bench *b, int threads)
+static void print_result(const runner *r, int threads, double prompt, double decode, double load_s)
 {
-    const plan *p = b->p;
-    const model_card *k = model_get_card(b->m);
-    double prompt = median(b->prompt_rate, p->reps), decode = median(b->decode_rate, p->reps);
-    if (p->json) {
+    const model_card *card = model_get_card(r->m);
+    if (r->p->json) {
         printf("{\"threads\": %d, \"prompt_tokens_per_s\": %.3f, \"decode_tokens_per_s\": %.3f, "
-               "\"weight_bytes_per_token\": %llu, \"kv_bytes_per_token\": %llu, \"load_s\": %.3f, "
-               "\"peak_bytes\": %llu, \"isa\": \"%s\", \"numerics\": \"%s\"}\n",
-               threads, prompt, decode, (unsigned long long)k->weight_bytes_per_token,
-               (unsigned long long)k->kv_bytes_per_token, (double)b->load_us / 1e6,
-               (unsigned long long)os_peak_resident_bytes(), model_isa(b->m), model_numerics(b->m));
+               "\"weight_bytes_per_token\": %llu, "
+               "\"kv_bytes_per_token\": %llu, \"load_s\": %.4f, \"peak_bytes\": %llu, \"isa\": "
+               "\"%s\", \"numerics\": \"%s\"}\n",
+               threads, prompt, decode, (unsigned long long)card->weight_bytes_per_token,
+               (unsigned long long)card->kv_bytes_per_token, load_s,
+               (unsigned long long)os_peak_resident_bytes(), model_isa(r->m), model_numerics(r->m));
         return;
     }
-    char peak[32];
-    printf("%2d threads  prompt %8.1f tok/s  decode %7.2f tok/s (%.1f GB/s of weights)  load %.2f "
-           "s  peak %s  %s\n",
-           threads, prompt, decode, decode / p->sequences * (double)k->weight_bytes_per_token / 1e9,
-           (double)b->load_us / 1e6, base_format_bytes(peak, os_peak_resident_bytes()),
-           model_isa(b->m));
-    if (p->ops)
-        print_ops(b);
+    printf("%2d thread%s  prompt %9.1f tok/s  decode %9.2f tok/s  (%.2f GB/s of weights)  load "
+           "%.2f s  %s\n",
+           threads, threads == 1 ? " " : "s", prompt, decode,
+           decode / r->p->sequences * (double)card->weight_bytes_per_token / 1e9, load_s,
+           model_isa(r->m));
+    if (r->p->ops)
+        print_ops(r);
 }
 
-static status measure(bench *b, const char *path, int threads, err *e)
+static status measure(const plan *p, const cli *c, const char *source, int threads, err *e)
 {
-    const plan *p = b->p;
-    status s = load(b, path, threads, e);
-    for (int i = 0; i < p->sequences && s == STATUS_OK; i++)
-        s = feed(b, i, 0, p->depth, e);
-    if (s == STATUS_OK) /* warm: first use of pages and buffers is not what is asked */
-        s = feed(b, 0, p->depth, BASE_MIN(p->prompt, 8), e);
+    file_model *f;
+    runner r;
+    double prompts[MOST_REPS] = {0}, decodes[MOST_REPS] = {0};
+    uint64_t begin = os_now_us();
+    status s = store_open(&f, source, e);
+    if (s != STATUS_OK)
+        return s;
+    s = open_runner(&r, p, c, f, threads, e);
+    double load_s = (double)(os_now_us() - begin) / 1e6;
+    file_close(f);
+    for (int i = 0; i < p->reps && s == STATUS_OK; i++) {
+        if (p->prompt)
+            s = time_prompt(&r, &prompts[i], e);
+        if (s == STATUS_OK && p->gen)
+            s = time_decode(&r, &decodes[i], e);
+    }
     if (s == STATUS_OK)
-        model_op_times_reset(b->m);
-    for (int i = 0; i < p->reps && s == STATUS_OK; i++)
-        s = repeat(b, i, e);
-    if (s == STATUS_OK)
-        print(b, threads);
-    unload(b);
+        print_result(&r, threads, median(prompts, p->reps), median(decodes, p->reps), load_s);
+    fflush(stdout);
+    close_runner(&r);
     return s;
 }
 
 int cli_cmd_bench(cli *c)
 {
-    plan p = {
-        .prompt = count(c, OPT_prompt, 1 << 20),
-        .gen = count(c, OPT_gen, 1 << 20),
-        .depth = count(c, OPT_depth, 1 << 24),
-        .sequences = count(c, OPT_sequences, 1024),
-        .reps = count(c, OPT_reps, MOST_REPS),
-        .ops = cli_flag(c, OPT_ops),
-        .json = cli_flag(c, OPT_json),
-    };
-    if (!read_threads(&p, cli_text(c, OPT_threads)))
-        return cli_usage(c, "--threads %s: expected numbers with commas", cli_text(c, OPT_threads));
-    if (p.sequences < 1 || p.reps < 1)
-        return cli_usage(c, "--sequences and --reps are at least 1");
-    bench b = {.c = c, .p = &p};
-    for (int i = 0; i < p.n_threads; i++) {
-        err e = {0};
-        if (measure(&b, c->arguments[0], p.threads[i], &e) != STATUS_OK)
-            return cli_fail_err(c, &e);
-        fflush(stdout);
-    }
-    return 0;
+    plan p;
+    err e;
+    char source[STORE_PATH];
+    if (read_plan(&p, c, &e) != STATUS_OK)
+        return cli_usage(c, "%s", e.text);
+    status s = store_find(source, NULL, c->arguments[0], &e);
+    for (int i = 0; i < p.n_threads && s == STATUS_OK; i++)
+        s = measure(&p, c, source, p.threads[i], &e);
+    return s == STATUS_OK ? 0 : cli_fail_err(c, &e);
 }
