@@ -45,10 +45,12 @@ typedef struct chat_render_options {
      * arguments given as a JSON string become an object (or the other way), content given as text parts becomes one string,
      * role `developer` becomes `system`. Off: variables are used exactly as they are. */
     bool adapt;
+    str bos_token, eos_token; /* when variables has none; borrowed for the call */
 } chat_render_options;
 
 /* variables: a JSON object {messages, tools?, add_generation_prompt?, bos_token?, eos_token?, …}; every member becomes a template
- * variable, key order is kept. Absent: messages [], tools and documents None, add_generation_prompt False, bos/eos_token "".
+ * variable, key order is kept. Absent: messages [], tools and documents None, add_generation_prompt False, bos/eos_token
+ * those of the options.
  * The text is appended to out (on an error out is as before). o NULL = all defaults.
  * Errors: INVALID   the template called raise_exception; e->text is exactly its message (cut at ERR_TEXT): tell the client;
  *         CORRUPT   the template failed (`line L column C: …`) or variables is not such an object;

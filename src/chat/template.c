@@ -28,14 +28,14 @@ static void bind(chat_runtime *rt, str name, chat_value v)
         chat_scope_set(rt, rt->root, symbol, v);
 }
 
-static void bind_defaults(chat_runtime *rt)
+static void bind_defaults(chat_runtime *rt, const chat_render_options *o)
 {
     bind(rt, str_from("messages"), chat_list_value(rt, 0));
     bind(rt, str_from("tools"), chat_none());
     bind(rt, str_from("documents"), chat_none());
     bind(rt, str_from("add_generation_prompt"), chat_bool(false));
-    bind(rt, str_from("bos_token"), chat_string_literal(""));
-    bind(rt, str_from("eos_token"), chat_string_literal(""));
+    bind(rt, str_from("bos_token"), chat_string_copy(rt, o->bos_token.data, o->bos_token.length));
+    bind(rt, str_from("eos_token"), chat_string_copy(rt, o->eos_token.data, o->eos_token.length));
 }
 
 static void bind_variables(chat_runtime *rt, const char *json, size_t n, bool adapt)
@@ -50,15 +50,15 @@ static void bind_variables(chat_runtime *rt, const char *json, size_t n, bool ad
 }
 
 /* Everything that may leave by longjmp. rt and text are the caller's, so they stay intact. */
-static status render_guarded(chat_runtime *rt, const char *json, size_t n, bool adapt,
-                             chat_value *text)
+static status render_guarded(chat_runtime *rt, const char *json, size_t n,
+                             const chat_render_options *o, chat_value *text)
 {
     chat_capture c;
     if (setjmp(rt->escape))
         return rt->code;
     rt->root = chat_scope_create(rt, NULL);
-    bind_defaults(rt);
-    bind_variables(rt, json, n, adapt);
+    bind_defaults(rt, o);
+    bind_variables(rt, json, n, o->adapt);
     rt->filter_input = chat_none();
     chat_capture_begin(rt, &c);
     chat_run_body(rt, rt->root, rt->t->root->items, rt->t->root->n);
@@ -79,7 +79,7 @@ status chat_render(const chat_template *t, const char *variables, size_t n,
     rt.max_steps = o->max_steps ? o->max_steps : DEFAULT_STEPS;
     rt.max_output = o->max_output ? o->max_output : DEFAULT_OUTPUT;
     arena_init(&rt.memory, o->max_memory ? o->max_memory : DEFAULT_MEMORY);
-    status s = render_guarded(&rt, variables, n, o->adapt, &text);
+    status s = render_guarded(&rt, variables, n, o, &text);
     if (s == STATUS_OK) {
         if (sb_reserve(out, text.length))
             sb_add(out, text.as.text, text.length);
@@ -114,7 +114,7 @@ static bool says(const sb *out, const char *text)
     "\"\",\"tool_calls\":[{"                                                                       \
     "\"id\":\"call00001\",\"type\":\"function\",\"function\":{\"name\":\"probe_tool\","            \
     "\"arguments\":" arguments "}}]},{\"role\":\"tool\",\"tool_call_id\":\"call00001\",\"name\":"  \
-                               "\"probe_tool\",\"content\":\"r\"}]}"
+    "\"probe_tool\",\"content\":\"r\"}]}"
 
 static void find_traits(chat_template *t)
 {
