@@ -100,6 +100,8 @@ str str_from(const char *s); /* of a C string; NULL gives the empty one */
 bool str_equal(str a, str b);
 bool str_is(str a, const char *b);
 bool str_starts(str a, const char *prefix);
+/* Letters to insert, delete or replace to make b of a (Levenshtein), case aside: for "did you mean". Strings over 64 bytes: 64. */
+int base_distance(const char *a, const char *b);
 
 /* A growing byte string. On a failed allocation it turns `failed` and stays so: check once at the end. */
 typedef struct sb {

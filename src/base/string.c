@@ -28,6 +28,32 @@ bool str_starts(str a, const char *prefix)
     return a.length >= n && memcmp(a.data, prefix, n) == 0;
 }
 
+static int lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c;
+}
+
+int base_distance(const char *a, const char *b)
+{
+    enum { LONGEST = 64 };
+    int row[LONGEST + 1];
+    size_t na = strlen(a), nb = strlen(b);
+    if (na > LONGEST || nb > LONGEST)
+        return LONGEST;
+    for (size_t j = 0; j <= nb; j++)
+        row[j] = (int)j;
+    for (size_t i = 1; i <= na; i++) {
+        int diagonal = row[0];
+        row[0] = (int)i;
+        for (size_t j = 1; j <= nb; j++) {
+            int replace = diagonal + (lower(a[i - 1]) != lower(b[j - 1]));
+            diagonal = row[j];
+            row[j] = BASE_MIN(BASE_MIN(row[j], row[j - 1]) + 1, replace);
+        }
+    }
+    return row[nb];
+}
+
 void sb_init(sb *b)
 {
     *b = (sb){0};

@@ -43,34 +43,12 @@ bool cli_takes(const cli_command *command, cli_option o)
     return strstr(list, word) != NULL;
 }
 
-/* Edit distance (Levenshtein) over one row; names are short. */
-static int distance(const char *a, const char *b)
-{
-    enum { LONGEST = 40 };
-    int row[LONGEST + 1];
-    size_t na = strlen(a), nb = strlen(b);
-    if (na > LONGEST || nb > LONGEST)
-        return LONGEST;
-    for (size_t j = 0; j <= nb; j++)
-        row[j] = (int)j;
-    for (size_t i = 1; i <= na; i++) {
-        int diagonal = row[0];
-        row[0] = (int)i;
-        for (size_t j = 1; j <= nb; j++) {
-            int replace = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            row[j] = BASE_MIN(BASE_MIN(row[j], row[j - 1]) + 1, replace);
-        }
-    }
-    return row[nb];
-}
-
 const char *cli_nearest(const char *typed, const char *const *candidates, int n)
 {
     const char *best = NULL;
     int best_distance = (int)strlen(typed) / 2 + 1;
     for (int i = 0; i < n; i++) {
-        int d = distance(typed, candidates[i]);
+        int d = base_distance(typed, candidates[i]);
         if (d < best_distance) {
             best_distance = d;
             best = candidates[i];
