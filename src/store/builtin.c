@@ -12,9 +12,8 @@ static uint64_t builtin_bytes(void)
     return (uint64_t)(store_builtin_end - store_builtin_begin);
 }
 
-static status list(store_visit visit, void *context, err *e)
+static status list(store_visit visit, void *context)
 {
-    (void)e;
     store_model m = {"minnow", builtin_source, "builtin", builtin_bytes(), 0};
     return visit(context, &m);
 }

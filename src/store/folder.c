@@ -1,17 +1,13 @@
 /* shoal's own folder of models: every .gguf file (split ones by their first part) and every folder with weights in <data>/models. */
-#include "os/os.h"
 #include "store/origins.h"
 
-#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
-static status models_folder(char *out, size_t bytes, err *e)
+static bool models_folder(char out[STORE_PATH])
 {
-    status s = os_user_dir(out, bytes - 8, "data", e);
-    if (s == STATUS_OK)
-        memcpy(out + strlen(out), "/models", 8);
-    return s;
+    char data[STORE_PATH];
+    return os_user_dir(data, sizeof data, "data", NULL) == STATUS_OK &&
+           store_join(out, data, "models");
 }
 
 typedef struct walk {
@@ -20,63 +16,58 @@ typedef struct walk {
     const char *folder;
 } walk;
 
-static bool ends_with(const char *s, size_t n, const char *end)
+typedef struct only {
+    char path[STORE_PATH];
+    int n;
+} only;
+
+static status find_gguf(void *context, const os_dir_entry *entry)
 {
-    size_t m = strlen(end);
-    return n > m && !memcmp(s + n - m, end, m);
+    only *o = context;
+    char name[STORE_NAME];
+    o->n += entry->is_file && store_gguf_name(name, entry->name);
+    return STATUS_OK;
 }
 
-/* A name without ".gguf" and "-00001-of-00003"; false: not a model's first part. */
-static bool bare_name(char out[256], const os_dir_entry *entry)
+/* A folder stands for itself when file_open could open it: safetensors, or the only GGUF in it. */
+static bool folder_size(store_model *m, const char *path)
 {
-    size_t n = strlen(entry->name);
-    if (n >= 256 || entry->name[0] == '.')
-        return false;
-    if (!entry->is_dir) {
-        if (!ends_with(entry->name, n, ".gguf"))
-            return false;
-        n -= strlen(".gguf");
-        unsigned part, parts;
-        if (n > 15 && sscanf(entry->name + n - 15, "-%5u-of-%5u", &part, &parts) == 2) {
-            if (part != 1)
-                return false;
-            n -= 15;
-        }
-    }
-    memcpy(out, entry->name, n);
-    out[n] = '\0';
-    return n > 0;
+    only o = {.n = 0};
+    if (store_safetensors_size(&m->bytes, &m->modified_unix, path))
+        return true;
+    store_walk(path, find_gguf, &o);
+    m->bytes = 0;
+    return o.n == 1;
 }
 
 static status visit_entry(void *context, const os_dir_entry *entry)
 {
     walk *w = context;
-    char path[STORE_PATH], name[256];
-    struct stat info;
-    if (!bare_name(name, entry))
+    char path[STORE_PATH], name[STORE_NAME];
+    store_model m = {.name = name, .source = path, .origin = "shoal"};
+    if (entry->name[0] == '.' || !store_join(path, w->folder, entry->name))
         return STATUS_OK;
-    int n = snprintf(path, sizeof path, "%s/%s", w->folder, entry->name);
-    if (n < 0 || (size_t)n >= sizeof path || stat(path, &info) != 0)
+    if (entry->is_dir && strlen(entry->name) < sizeof name) {
+        memcpy(name, entry->name, strlen(entry->name) + 1);
+        return folder_size(&m, path) ? w->visit(w->context, &m) : STATUS_OK;
+    }
+    if (!entry->is_file || !store_gguf_name(name, entry->name) ||
+        !store_gguf_size(&m.bytes, &m.modified_unix, path))
         return STATUS_OK;
-    store_model m = {name, path, "shoal", S_ISDIR(info.st_mode) ? 0 : (uint64_t)info.st_size,
-                     (int64_t)info.st_mtime};
     return w->visit(w->context, &m);
 }
 
-static status list(store_visit visit, void *context, err *e)
+static status list(store_visit visit, void *context)
 {
     char folder[STORE_PATH];
-    if (models_folder(folder, sizeof folder, NULL) != STATUS_OK || !os_is_dir(folder))
-        return STATUS_OK;
     walk w = {visit, context, folder};
-    return os_list_dir(folder, visit_entry, &w, e);
+    return models_folder(folder) ? store_walk(folder, visit_entry, &w) : STATUS_OK;
 }
 
-static void folders(void (*visit)(void *context, const char *what, const char *path, bool exists),
-                    void *context)
+static void folders(store_folder_visit visit, void *context)
 {
     char folder[STORE_PATH];
-    if (models_folder(folder, sizeof folder, NULL) == STATUS_OK)
+    if (models_folder(folder))
         visit(context, "models of shoal", folder, os_is_dir(folder));
 }
 

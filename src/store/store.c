@@ -12,7 +12,9 @@
 #include <string.h>
 #include <strings.h>
 
-static const store_origin *const origins[] = {&store_origin_builtin, &store_origin_shoal};
+static const store_origin *const origins[] = {&store_origin_builtin, &store_origin_shoal,
+                                              &store_origin_huggingface, &store_origin_ollama,
+                                              &store_origin_lmstudio};
 
 /* ---- listing ------------------------------------------------------------------------------------------------------- */
 
@@ -22,9 +24,20 @@ typedef struct collected {
     arena memory;
 } collected;
 
+/* Names go to terminals and tables. */
+static bool printable(const char *name)
+{
+    for (const char *p = name; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            return false;
+    return true;
+}
+
 static status collect(void *context, const store_model *m)
 {
     collected *c = context;
+    if (!printable(m->name))
+        return STATUS_OK;
     for (size_t i = 0; i < c->n; i++)
         if (!strcasecmp(c->models[i].name, m->name))
             return STATUS_OK;
@@ -65,11 +78,10 @@ static status collect_all(collected *c, err *e)
     *c = (collected){0};
     arena_init(&c->memory, 0);
     for (size_t i = 0; i < BASE_COUNT(origins); i++) {
-        status s = origins[i]->list(collect, c, e);
-        if (s == STATUS_OK)
+        if (origins[i]->list(collect, c) == STATUS_OK)
             continue;
         release(c);
-        return s == STATUS_NO_MEMORY ? err_set(e, s, "store: no memory for the list of models") : s;
+        return err_set(e, STATUS_NO_MEMORY, "store: no memory for the list of models");
     }
     if (c->n)
         qsort(c->models, c->n, sizeof *c->models, by_name);
@@ -100,16 +112,94 @@ static bool names_match(const char *known, const char *wanted)
     return !strncasecmp(known, wanted, n) && !strcasecmp(wanted + n, ":latest");
 }
 
+/* "org/name:<file>.gguf" or the same without its ending. */
+static bool file_matches(const store_model *m, const char *wanted)
+{
+    const char *colon = strrchr(m->name, ':'), *base = strrchr(m->source, '/');
+    char stem[STORE_NAME];
+    if (!colon || !base || !store_gguf_name(stem, base + 1))
+        return false;
+    size_t n = (size_t)(colon - m->name) + 1;
+    return !strncasecmp(m->name, wanted, n) &&
+           (!strcasecmp(wanted + n, stem) || !strcasecmp(wanted + n, base + 1));
+}
+
+static bool begins(const store_model *m, const char *wanted)
+{
+    size_t n = strlen(wanted);
+    return !strncasecmp(m->name, wanted, n) && m->name[n] == ':';
+}
+
+/* How far a name is from what was typed, its part behind the colon aside if that is nearer; less is nearer. */
+static int farness(const char *name, const char *typed)
+{
+    char stem[STORE_NAME];
+    if (strcasestr(name, typed))
+        return 0;
+    snprintf(stem, sizeof stem, "%.*s", (int)strcspn(name, ":"), name);
+    return BASE_MIN(base_distance(name, typed), base_distance(stem, typed));
+}
+
 static status not_found(const collected *c, const char *name, err *e)
 {
+    const char *nearest = NULL;
+    int best = (int)strlen(name) / 3 + 1;
+    for (size_t i = 0; i < c->n; i++) {
+        int far = farness(c->models[i].name, name);
+        if (far < best) {
+            best = far;
+            nearest = c->models[i].name;
+        }
+    }
+    if (nearest && *name)
+        return err_set(e, STATUS_NOT_FOUND, "there is no model '%.100s'; did you mean %.200s?",
+                       name, nearest);
     sb known;
     sb_init(&known);
-    for (size_t i = 0; i < c->n && known.length < 300; i++)
+    for (size_t i = 0; i < c->n && known.length < 200; i++)
         sb_printf(&known, "%s%s", i ? ", " : "", c->models[i].name);
     status s = err_set(e, STATUS_NOT_FOUND, "there is no model '%.100s'; there is: %s", name,
                        known.data ? known.data : "none");
     sb_fini(&known);
     return s;
+}
+
+static status ambiguous(const collected *c, const char *name, err *e)
+{
+    sb which;
+    sb_init(&which);
+    for (size_t i = 0; i < c->n && which.length < 200; i++)
+        if (begins(&c->models[i], name))
+            sb_printf(&which, "%s%s", which.length ? ", " : "", c->models[i].name);
+    status s = err_set(e, STATUS_CONFLICT, "'%.100s' is not enough, say which one: %s", name,
+                       which.data ? which.data : "");
+    sb_fini(&which);
+    return s;
+}
+
+/* *out NULL and OK: none. */
+static status choose(const store_model **out, const collected *c, const char *name, err *e)
+{
+    const store_model *by_file = NULL, *by_start = NULL;
+    int n_starts = 0;
+    *out = NULL;
+    for (size_t i = 0; i < c->n; i++) {
+        const store_model *m = &c->models[i];
+        if (names_match(m->name, name)) {
+            *out = m;
+            return STATUS_OK;
+        }
+        if (!by_file && file_matches(m, name))
+            by_file = m;
+        if (begins(m, name)) {
+            by_start = m;
+            n_starts++;
+        }
+    }
+    if (!by_file && n_starts > 1)
+        return ambiguous(c, name, e);
+    *out = by_file ? by_file : by_start;
+    return STATUS_OK;
 }
 
 static bool is_path(const char *name)
@@ -145,10 +235,12 @@ status store_find(char *source, const char **origin, const char *name, err *e)
         s = collect_all(&c, e);
         if (s != STATUS_OK)
             return s;
-        const store_model *found = NULL;
-        for (size_t i = 0; i < c.n && !found; i++)
-            if (names_match(c.models[i].name, name))
-                found = &c.models[i];
+        const store_model *found;
+        s = choose(&found, &c, name, e);
+        if (s != STATUS_OK) {
+            release(&c);
+            return s;
+        }
         if (found) {
             snprintf(source, STORE_PATH, "%s", found->source);
             from = found->origin;

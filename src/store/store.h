@@ -3,9 +3,14 @@
  *
  * A *source* is what a rank is told to open: an absolute path, or "builtin:minnow" for the model inside the binary. A *name* is what a
  * person or client says: a path, "minnow", a file or folder in shoal's data folder (models/), a repository in the Hugging Face hub
- * cache ("org/name", "org/name:file-part"), a model of Ollama's store ("llama3.2", "llama3.2:1b"), a model in LM Studio's folder.
+ * cache ("org/name" for safetensors, "org/name:Q4_K_M" for one of its GGUF files), a model of Ollama's store ("llama3.2:1b"), a model in LM
+ * Studio's folder (named like those of the hub).
  *
- * Threads: any; nothing is cached between calls. Names and files are not trusted: symbolic links are followed only to regular files and folders.
+ * Places: SHOAL's data folder/models; HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub; OLLAMA_MODELS or ~/.ollama/models; ~/.lmstudio/models
+ * and ~/.cache/lm-studio/models. One that cannot be read is as good as absent (`--log debug` says why).
+ *
+ * Threads: any; nothing is cached between calls. Names and files are not trusted: symbolic links are followed only to regular files and folders,
+ * digests and references stay inside their store, and names with control characters are left out.
  * Not here: downloads (they come later), what is inside a file (src/file), loading (src/model).
  */
 #ifndef SHOAL_STORE_H
@@ -28,7 +33,8 @@ typedef struct store_model {
 status store_list(status (*visit)(void *context, const store_model *m), void *context, err *e);
 
 /* Source of a name, into source[STORE_PATH]; *origin (may be NULL) as above or "path". Names compare without regard to case; ":latest" may be
- * left out. NOT_FOUND names the nearest, else what there is. */
+ * left out, and everything behind the colon when only one model begins so (else CONFLICT names them); the whole name of a GGUF file may stand
+ * behind the colon. NOT_FOUND names the nearest, else what there is. */
 status store_find(char *source, const char **origin, const char *name, err *e);
 
 /* file_open for sources. */
