@@ -146,14 +146,19 @@ static status cpu_copy(device *base, device_ref to, device_ref from, uint64_t n,
 
 /* ---- weights ------------------------------------------------------------------------------------------------------- */
 
-static uint64_t cpu_weight_bytes(const device *base, const kernel_type *type, int64_t rows,
-                                 int64_t columns)
+static uint64_t strip_bytes_of(const device_weight *w)
+{
+    return kernel_strip_bytes(w->type, w->column_begin, w->column_begin + w->columns);
+}
+
+static uint64_t cpu_weight_bytes(const device *base, const device_weight *w)
 {
     (void)base;
-    if (rows <= 0 || columns <= 0 || columns % type->block_elements != 0)
+    uint64_t bytes;
+    if (w->rows <= 0 || w->columns <= 0 || w->column_begin < 0 ||
+        w->column_begin % KERNEL_UNIT != 0 || (w->type->quantised && w->columns % KERNEL_UNIT != 0))
         return 0;
-    uint64_t strips = (uint64_t)kernel_strips(rows), bytes;
-    if (!checked_mul(strips, kernel_strip_bytes(type, 0, columns), &bytes) ||
+    if (!checked_mul((uint64_t)kernel_strips(w->rows), strip_bytes_of(w), &bytes) ||
         !checked_align(bytes, 64, &bytes))
         return 0;
     return bytes;
@@ -185,7 +190,8 @@ static void upload_strips(void *context, int64_t begin, int64_t end, int worker)
         int64_t row = strip * KERNEL_TILE_ROWS;
         int n = (int)BASE_MIN(u->n_rows - row, KERNEL_TILE_ROWS);
         kernel_pack(u->w->type, u->tiles + (uint64_t)strip * u->strip_bytes,
-                    u->rows + (uint64_t)row * u->row_bytes, u->row_bytes, n, 0, u->w->columns);
+                    u->rows + (uint64_t)row * u->row_bytes, u->row_bytes, n, u->w->column_begin,
+                    u->w->column_begin + u->w->columns);
     }
 }
 
@@ -193,13 +199,13 @@ static status cpu_upload(device *base, const device_weight *w, const void *rows,
                          int64_t first_row, int64_t n_rows, err *e)
 {
     cpu_device *d = cpu_of(base);
-    uint64_t bytes = cpu_weight_bytes(base, w->type, w->rows, w->columns);
+    uint64_t bytes = cpu_weight_bytes(base, w);
     if (bytes == 0 || !inside(d, w->at, bytes))
         return outside(w->at, bytes, e);
     REQUIRE(first_row >= 0 && first_row % KERNEL_TILE_ROWS == 0 && n_rows > 0 &&
             first_row + n_rows <= w->rows);
     REQUIRE(n_rows % KERNEL_TILE_ROWS == 0 || first_row + n_rows == w->rows);
-    uint64_t strip_bytes = kernel_strip_bytes(w->type, 0, w->columns);
+    uint64_t strip_bytes = strip_bytes_of(w);
     upload_task u = {
         .w = w,
         .tiles = (char *)cpu_at(d, w->at) + (uint64_t)(first_row / KERNEL_TILE_ROWS) * strip_bytes,
@@ -232,16 +238,16 @@ static uint64_t cpu_value_bytes(const device *base, const device_value *v, int64
 
 static status view(const cpu_device *d, kernel_matrix *m, const device_weight *w, err *e)
 {
-    uint64_t bytes = cpu_weight_bytes(&d->base, w->type, w->rows, w->columns);
+    uint64_t bytes = cpu_weight_bytes(&d->base, w);
     if (bytes == 0 || !inside(d, w->at, bytes))
         return outside(w->at, bytes, e);
     *m = (kernel_matrix){
         .type = w->type,
         .tiles = cpu_at(d, w->at),
         .rows = w->rows,
-        .column_begin = 0,
-        .column_end = w->columns,
-        .strip_bytes = kernel_strip_bytes(w->type, 0, w->columns),
+        .column_begin = w->column_begin,
+        .column_end = w->column_begin + w->columns,
+        .strip_bytes = strip_bytes_of(w),
     };
     return STATUS_OK;
 }

@@ -189,10 +189,9 @@ static status copy_copy(device *base, device_ref to, device_ref from, uint64_t n
     return device_cpu.copy(copy_of(base)->inner, to, from, n, e);
 }
 
-static uint64_t copy_weight_bytes(const device *base, const kernel_type *type, int64_t rows,
-                                  int64_t columns)
+static uint64_t copy_weight_bytes(const device *base, const device_weight *w)
 {
-    return device_cpu.weight_bytes(inner_of(base), type, rows, columns);
+    return device_cpu.weight_bytes(inner_of(base), w);
 }
 
 static unsigned copy_needs(const device *base, const kernel_type *type)

@@ -51,7 +51,7 @@ static void begin_task(void *context, int64_t begin, int64_t end, int worker)
         float *x = cpu_row(t, t->op->u.begin.x, row);
         kernel_gather_row(x, &t->matrix[0], t->step->ids[row]);
         if (t->op->u.begin.scale != 1.0f)
-            k->scale(x, x, t->op->u.begin.scale, t->matrix[0].column_end);
+            k->scale(x, x, t->op->u.begin.scale, t->op->u.begin.embedding.columns);
         for (int i = 0; i < DEVICE_ROTARIES; i++) {
             int v = t->op->u.begin.rotary[i];
             if (v < 0)
@@ -68,6 +68,25 @@ static void begin_task(void *context, int64_t begin, int64_t end, int worker)
 static void run_begin(cpu_task *t)
 {
     cpu_dispatch(t, begin_task, t->step->n_tokens, 4);
+}
+
+/* ---- input --------------------------------------------------------------------------------------- */
+
+static void input_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    const cpu_task *t = context;
+    const device_value *out = cpu_value(t, t->op->u.input.out);
+    float *scratch = cpu_scratch(t, worker);
+    memset(scratch + out->width, 0, (size_t)(cpu_padded(out->width) - out->width) * sizeof(float));
+    for (int64_t row = begin; row < end; row++) {
+        memcpy(scratch, cpu_row(t, t->op->u.input.x, row), (size_t)out->width * sizeof(float));
+        put_input(t, out, row, scratch);
+    }
+}
+
+static void run_input(cpu_task *t)
+{
+    cpu_dispatch(t, input_task, t->rows, 4);
 }
 
 /* ---- norm ---------------------------------------------------------------------------------------------------------- */
@@ -290,10 +309,15 @@ static void run_decay(cpu_task *t)
 /* ---- the table ----------------------------------------------------------------------------------------------------- */
 
 void (*const cpu_run_op[])(cpu_task *t) = {
-    [DEVICE_OP_BEGIN] = run_begin,     [DEVICE_OP_NORM] = run_norm,
-    [DEVICE_OP_PRODUCT] = run_product, [DEVICE_OP_GATED] = run_gated,
-    [DEVICE_OP_KEYS] = cpu_run_keys,   [DEVICE_OP_ATTENTION] = cpu_run_attention,
-    [DEVICE_OP_DECAY] = run_decay,     [DEVICE_OP_SUM] = NULL,
+    [DEVICE_OP_BEGIN] = run_begin,
+    [DEVICE_OP_NORM] = run_norm,
+    [DEVICE_OP_INPUT] = run_input,
+    [DEVICE_OP_PRODUCT] = run_product,
+    [DEVICE_OP_GATED] = run_gated,
+    [DEVICE_OP_KEYS] = cpu_run_keys,
+    [DEVICE_OP_ATTENTION] = cpu_run_attention,
+    [DEVICE_OP_DECAY] = run_decay,
+    [DEVICE_OP_SUM] = NULL,
 };
 
 uint64_t cpu_scratch_need(const struct device_program *p)

@@ -38,6 +38,7 @@ typedef struct device_weight {
     device_ref at;
     const kernel_type *type;
     int64_t rows, columns;
+    int64_t column_begin; /* of this rank's columns in the whole matrix; a multiple of 32 */
 } device_weight;
 
 /* ---- values -------------------------------------------------------------------------------------------------------- */
@@ -66,6 +67,7 @@ enum { DEVICE_PARTS = 4, DEVICE_ROTARIES = 2 };
 
 typedef enum device_op_kind {
     DEVICE_OP_BEGIN,     /* gather embedding rows; tables of angles */
+    DEVICE_OP_INPUT,     /* a value as product input */
     DEVICE_OP_NORM,      /* residual add and RMS norm, to product input */
     DEVICE_OP_PRODUCT,   /* up to DEVICE_PARTS matrices on one input */
     DEVICE_OP_GATED,     /* act(gate·x) ∘ (up·x), to product input */
@@ -99,6 +101,10 @@ typedef struct device_op {
             device_ref frequencies[DEVICE_ROTARIES]; /* f64 [width/2] radians a position */
             float rotary_scale[DEVICE_ROTARIES];     /* of cosines and sines */
         } begin;
+        struct {
+            int x;   /* F32 [T, width] */
+            int out; /* INPUT [T, width] */
+        } input;
         struct {
             int x;               /* F32 [T, D], in and out: x += norm(add + bias)·add_norm */
             int add;             /* F32 or F64 [T, D], or −1 */
@@ -208,15 +214,16 @@ typedef struct device_ops {
     status (*read)(device *d, void *bytes, device_ref from, uint64_t n, err *e);
     status (*copy)(device *d, device_ref to, device_ref from, uint64_t n, err *e);
 
-    /* Bytes of a matrix in this device's layout, 64-byte multiples; 0 when it cannot hold that type or shape. */
-    uint64_t (*weight_bytes)(const device *d, const kernel_type *type, int64_t rows,
-                             int64_t columns);
+    /* Bytes of a matrix in this device's layout, a 64-byte multiple (`at` is not looked at); 0 when it cannot hold that
+     * type or shape. */
+    uint64_t (*weight_bytes)(const device *d, const device_weight *w);
     /* DEVICE_NEEDS_*: what products with such a weight read. */
     unsigned (*needs)(const device *d, const kernel_type *type);
     /* Bytes of KERNEL_RANGE positions of one layer's keys and values; 0 when the widths cannot be. */
     uint64_t (*cache_bytes)(const device *d, int64_t n_kv_heads, int64_t head_dim);
-    /* Rows [first_row, first_row + n_rows) of w, as they lie in the file (unaligned, row_bytes apart). first_row and, but for the last
-     * rows, n_rows are multiples of 16. The source may go away when it returns. */
+    /* Rows [first_row, first_row + n_rows) of w, as they lie in the file (unaligned, row_bytes apart, whole rows even
+     * where w has some columns only). first_row and, but for the last rows, n_rows are multiples of 16. The source may go
+     * away when it returns. */
     status (*upload)(device *d, const device_weight *w, const void *rows, uint64_t row_bytes,
                      int64_t first_row, int64_t n_rows, err *e);
 

@@ -84,6 +84,16 @@ const device_op *graph_op(const graph *g, int i)
     return &g->ops[i];
 }
 
+int graph_n_values(const graph *g)
+{
+    return g->n_values;
+}
+
+const device_value *graph_get_value(const graph *g, int v)
+{
+    return &g->values[v];
+}
+
 /* ---- which values an op touches ----------------------------------------------------------------------------------- */
 
 enum { MAX_TOUCHED = 8 };
@@ -97,6 +107,10 @@ static int touched(const device_op *op, int out[MAX_TOUCHED])
         out[n++] = op->u.begin.x;
         for (int i = 0; i < DEVICE_ROTARIES; i++)
             out[n++] = op->u.begin.rotary[i];
+        break;
+    case DEVICE_OP_INPUT:
+        out[n++] = op->u.input.x;
+        out[n++] = op->u.input.out;
         break;
     case DEVICE_OP_NORM:
         out[n++] = op->u.norm.x;
@@ -168,6 +182,10 @@ static bool check_op(graph *g, const device_op *op)
     switch (op->kind) {
     case DEVICE_OP_BEGIN:
         return is_value(g, op->u.begin.x, DEVICE_F32, op->u.begin.embedding.columns);
+    case DEVICE_OP_INPUT:
+        return op->u.input.x >= 0 && op->u.input.x < g->n_values &&
+               is_value(g, op->u.input.x, DEVICE_F32, g->values[op->u.input.x].width) &&
+               is_value(g, op->u.input.out, DEVICE_INPUT, g->values[op->u.input.x].width);
     case DEVICE_OP_NORM: {
         if (op->u.norm.x < 0 || op->u.norm.x >= g->n_values)
             return false;
@@ -317,14 +335,20 @@ status graph_compile(graph *g, err *e)
                                    &g->limits, e);
 }
 
-status graph_run(graph *g, const device_step *step, err *e)
+status graph_enqueue(graph *g, const device_step *step, err *e)
 {
     const device_ops *ops = g->device->ops;
     int n = ops->n_segments(g->program);
     status s = STATUS_OK;
     for (int i = 0; i < n && s == STATUS_OK; i++)
         s = ops->enqueue(g->device, g->program, i, step, e);
-    status waited = ops->wait(g->device, s == STATUS_OK ? e : NULL);
+    return s;
+}
+
+status graph_run(graph *g, const device_step *step, err *e)
+{
+    status s = graph_enqueue(g, step, e);
+    status waited = g->device->ops->wait(g->device, s == STATUS_OK ? e : NULL);
     return s != STATUS_OK ? s : waited;
 }
 

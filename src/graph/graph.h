@@ -25,13 +25,16 @@ int graph_value(graph *g, device_format format, int64_t width, bool outputs_only
 void graph_add(graph *g, const device_op *op);
 int graph_n_ops(const graph *g);
 const device_op *graph_op(const graph *g, int i);
+int graph_n_values(const graph *g);
+const device_value *graph_get_value(const graph *g, int v);
 
 /* Places values. The scratch buffer will have the handle `buffer`. */
 status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e);
 /* After graph_plan, when the scratch buffer exists. */
 status graph_compile(graph *g, err *e);
 
-/* All segments of one step, then wait. Sums of a single rank cost nothing. */
+/* All segments of one step; graph_run waits for them as well. Sums of a single rank cost nothing. */
+status graph_enqueue(graph *g, const device_step *step, err *e);
 status graph_run(graph *g, const device_step *step, err *e);
 /* Bytes of a DEVICE_F32 value after graph_run. */
 status graph_read(graph *g, int value, float *out, int64_t n_rows, err *e);

@@ -95,8 +95,7 @@ static status place_weight(loading *l, model_weight *w, uint64_t *end, err *e)
         return STATUS_OK;
     uint64_t bytes = (uint64_t)w->device.columns * sizeof(float);
     if (!(w->row->flags & WEIGHT_VECTOR))
-        bytes = l->m->device->ops->weight_bytes(l->m->device, w->device.type, w->device.rows,
-                                                w->device.columns);
+        bytes = l->m->device->ops->weight_bytes(l->m->device, &w->device);
     w->device.at.buffer = BUFFER_WEIGHTS;
     if (bytes == 0 || !take(end, bytes, &w->device.at.offset))
         return err_set(e, STATUS_UNSUPPORTED, "%s: %.*s: %lld x %lld of %s does not fit the device",
