@@ -22,8 +22,8 @@ typedef struct os_park {
 
 void park_init(os_park *p);
 void park_fini(os_park *p);
-/* Returns when woken, at once when word is not `expected`, or for no reason: callers look again. */
-void park_wait(os_park *p, uint32_t expected);
+/* Returns when woken, after timeout_us (0: never), at once when word is not `expected`, or for no reason: callers look again. */
+void park_wait(os_park *p, uint32_t expected, uint64_t timeout_us);
 void park_wake(os_park *p, int n_threads);
 
 #endif

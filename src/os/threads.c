@@ -43,9 +43,11 @@ void park_fini(os_park *p)
     (void)p;
 }
 
-void park_wait(os_park *p, uint32_t expected)
+void park_wait(os_park *p, uint32_t expected, uint64_t timeout_us)
 {
-    syscall(SYS_futex, &p->word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+    struct timespec span = {.tv_sec = (time_t)(timeout_us / 1000000),
+                            .tv_nsec = (long)(timeout_us % 1000000) * 1000};
+    syscall(SYS_futex, &p->word, FUTEX_WAIT_PRIVATE, expected, timeout_us ? &span : NULL, NULL, 0);
 }
 
 void park_wake(os_park *p, int n_threads)
@@ -68,11 +70,17 @@ void park_fini(os_park *p)
     pthread_mutex_destroy(&p->mutex);
 }
 
-void park_wait(os_park *p, uint32_t expected)
+void park_wait(os_park *p, uint32_t expected, uint64_t timeout_us)
 {
+    struct timespec span = {.tv_sec = (time_t)(timeout_us / 1000000),
+                            .tv_nsec = (long)(timeout_us % 1000000) * 1000};
     pthread_mutex_lock(&p->mutex);
-    if (atomic_load_explicit(&p->word, memory_order_seq_cst) == expected)
-        pthread_cond_wait(&p->cond, &p->mutex);
+    if (atomic_load_explicit(&p->word, memory_order_seq_cst) == expected) {
+        if (timeout_us)
+            pthread_cond_timedwait_relative_np(&p->cond, &p->mutex, &span);
+        else
+            pthread_cond_wait(&p->cond, &p->mutex);
+    }
     pthread_mutex_unlock(&p->mutex);
 }
 
