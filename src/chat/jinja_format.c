@@ -149,6 +149,15 @@ static void format_text(chat_runtime *rt, const spec *s, str text, char default_
     pad(rt, s, default_align, str_from(""), text);
 }
 
+/* Digits as a number; anything above the limits stays above them. */
+static int64_t digits_at(const char **p, const char *end)
+{
+    int64_t v = 0;
+    for (; *p < end && **p >= '0' && **p <= '9'; ++*p)
+        v = BASE_MIN(v * 10 + (**p - '0'), (int64_t)MAX_WIDTH + 1);
+    return v;
+}
+
 /* ---- % -------------------------------------------------------------------------------------------------------------- */
 
 typedef struct percent {
@@ -172,14 +181,11 @@ static chat_value next_argument(percent *f)
 
 static int64_t number_or_star(percent *f)
 {
-    int64_t v = 0;
     if (f->p < f->end && *f->p == '*') {
         f->p++;
         return chat_want_integer(f->rt, next_argument(f), "format width");
     }
-    while (f->p < f->end && *f->p >= '0' && *f->p <= '9' && v < MAX_WIDTH)
-        v = v * 10 + (*f->p++ - '0');
-    return v;
+    return digits_at(&f->p, f->end);
 }
 
 static void check_spec(chat_runtime *rt, spec *s)
@@ -423,14 +429,12 @@ static void parse_spec(chat_runtime *rt, str text, spec *s)
         s->zero = true;
         p++;
     }
-    for (; p < end && *p >= '0' && *p <= '9' && s->width < MAX_WIDTH; p++)
-        s->width = s->width * 10 + (*p - '0');
+    s->width = digits_at(&p, end);
     if (p < end && (*p == ',' || *p == '_'))
         s->grouping = *p++;
     if (p < end && *p == '.') {
-        s->precision = 0;
-        for (p++; p < end && *p >= '0' && *p <= '9' && s->precision < MAX_WIDTH; p++)
-            s->precision = s->precision * 10 + (*p - '0');
+        p++;
+        s->precision = digits_at(&p, end);
     }
     if (p < end)
         s->type = *p++;
