@@ -135,30 +135,48 @@ static inline void make_vector(make_file *f, const char *name, int64_t n, float 
     make_add(f, name, make_type("F32"), 0, 0, 0.0f);
     f->tensors[f->n_tensors - 1].columns = n;
     for (int64_t i = 0; i < n; i++) {
-        float x = centre + make_uniform(f) * spread;
+        float x = spread > 0.0f ? centre + make_uniform(f) * spread : centre;
         sb_add(&f->data, &x, 4);
     }
 }
 
+/* Starts a tensor whose blocks are added by make_more. */
+static inline void make_more(make_file *f, const kernel_type *t, int64_t rows, int64_t columns)
+{
+    for (int64_t i = 0; i < rows * columns / t->block_elements; i++)
+        make_block(f, t, 1.7f * kernel_rsqrtf((float)columns));
+    f->tensors[f->n_tensors - 1].rows += rows;
+}
+
+/* Matrices in one order of random numbers for all architectures; phi3 fuses q, k, v and gate, up. */
 static inline void make_layer(make_file *f, const make_shape *s, const kernel_type *t, int layer)
 {
     const struct {
-        const char *name;
+        const char *name, *fused;
         int64_t rows, columns;
     } matrices[] = {
-        {"attn_q", s->H * s->dh, s->D},
-        {"attn_k", s->G * s->dh, s->D},
-        {"attn_v", s->G * s->dh, s->D},
-        {"ffn_gate", s->F, s->D},
-        {"ffn_up", s->F, s->D},
-        {"ffn_down", s->D, s->F},
-        {"attn_output", s->D, s->H * s->dh},
+        {"attn_q", "attn_qkv", s->H * s->dh, s->D},
+        {"attn_k", NULL, s->G * s->dh, s->D},
+        {"attn_v", NULL, s->G * s->dh, s->D},
+        {"ffn_gate", "ffn_up", s->F, s->D},
+        {"ffn_up", NULL, s->F, s->D},
+        {"ffn_down", "ffn_down", s->D, s->F},
+        {"attn_output", "attn_output", s->D, s->H * s->dh},
     };
+    bool fused = !strcmp(s->architecture, "phi3"), biased = !strcmp(s->architecture, "qwen2");
     char name[64];
     for (size_t i = 0; i < BASE_COUNT(matrices); i++) {
-        snprintf(name, sizeof(name), "blk.%d.%s.weight", layer, matrices[i].name);
-        float scale = 1.7f * kernel_rsqrtf((float)matrices[i].columns);
-        make_add(f, name, t, matrices[i].rows, matrices[i].columns, scale);
+        const char *own = fused ? matrices[i].fused : matrices[i].name;
+        if (own != NULL) {
+            snprintf(name, sizeof(name), "blk.%d.%s.weight", layer, own);
+            make_add(f, name, t, 0, 0, 0.0f);
+            f->tensors[f->n_tensors - 1].columns = matrices[i].columns;
+        }
+        make_more(f, t, matrices[i].rows, matrices[i].columns);
+    }
+    for (int i = 0; biased && i < 3; i++) {
+        snprintf(name, sizeof(name), "blk.%d.%s.bias", layer, matrices[i].name);
+        make_vector(f, name, matrices[i].rows, 0.0f, 0.0f);
     }
     static const char *const norms[] = {"attn_norm", "ffn_norm"};
     for (int i = 0; i < 2; i++) {

@@ -28,6 +28,7 @@ struct model {
     model_config config; /* for sizes */
     device *device;
     graph *graph;
+    const kernel_table *kernels;
     const char *isa, *numerics;
     int n_classes;
     model_pool pools[MODEL_STATE_CLASSES];

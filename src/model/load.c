@@ -67,6 +67,7 @@ static status open_device(loading *l, err *e)
     status s = kernel_select(&kernels, os_cpu_features(), m->options.isa, e);
     if (s != STATUS_OK)
         return s;
+    m->kernels = kernels;
     m->isa = m->options.isa = kernels->name;
     m->numerics = m->options.exact ? "reference/1" : KERNEL_NUMERICS;
     device_options o = {
@@ -426,6 +427,8 @@ status model_load(model **out, const file_model *f, const model_options *o,
     status s = prepare(l, f, o, frequency, e);
     if (s == STATUS_OK)
         s = check_memory(l, e);
+    if (s == STATUS_OK) /* class exact/1 is proved, not assumed; some milliseconds */
+        s = kernel_self_test(l->m->kernels, e);
     if (s == STATUS_OK)
         s = model_card_read(&l->m->card, f, e);
     if (s == STATUS_OK)

@@ -185,6 +185,22 @@ static void made_models(void **state)
     model_admit_test_families(false);
 }
 
+/* Phi-3 is the same computation as Qwen2 without biases, from fused tensors. */
+static void fused_tensors(void **state)
+{
+    (void)state;
+    static const source sources[] = {
+        {.name = "split", .shape = {"qwen2", 2, 64, 6, 2, 16, 96, 101, 0, "Q8_0", false, 11}},
+        {.name = "fused", .shape = {"phi3", 2, 64, 6, 2, 16, 96, 101, 0, "Q8_0", false, 11}},
+    };
+    way w = {.name = "fused"};
+    size_t n;
+    float *split = run_way(&sources[0], &w, &n), *fused = run_way(&sources[1], &w, &n);
+    compare(&sources[1], &w, split, fused, n);
+    free(split);
+    free(fused);
+}
+
 /* ---- exact is one answer too --------------------------------------------------------------------------------------- */
 
 static void exact_class(void **state)
@@ -364,9 +380,10 @@ static void some_outputs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(data_models),       cmocka_unit_test(made_models),
-        cmocka_unit_test(exact_class),       cmocka_unit_test(window_frees_pages),
-        cmocka_unit_test(fork_and_cut_back), cmocka_unit_test(some_outputs),
+        cmocka_unit_test(data_models),        cmocka_unit_test(made_models),
+        cmocka_unit_test(fused_tensors),      cmocka_unit_test(exact_class),
+        cmocka_unit_test(window_frees_pages), cmocka_unit_test(fork_and_cut_back),
+        cmocka_unit_test(some_outputs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
