@@ -122,14 +122,18 @@ void os_cond_broadcast(os_cond *c);
 void os_cond_wait(os_cond *c, os_mutex *m);
 bool os_cond_wait_us(os_cond *c, os_mutex *m, uint64_t timeout_us); /* false: the time passed */
 
-/* The fork-join pool that runs kernels: n_threads − 1 workers and the caller. Workers spin briefly, then sleep. Chunks are handed out
- * dynamically, so a worker that is being starved takes none. One caller at a time. */
+/* The fork-join pool that runs kernels: n_threads − 1 workers and the caller. Workers spin some microseconds, then sleep. Each thread has
+ * a contiguous share and then helps the others, chunk by chunk, so a worker that is being starved takes none. One caller at a time (any
+ * thread). Where the system allows it, threads are moved between the cores that the creating thread may use, so that none is waited for
+ * while it is preempted; the caller's own affinity is as before when os_pool_run returns. With n_threads 1 all runs inline. */
 typedef struct os_pool os_pool;
 typedef void (*os_pool_task)(void *context, int64_t begin, int64_t end, int worker);
 status os_pool_create(os_pool **out, int n_threads, err *e);
 void os_pool_destroy(os_pool *p);
 int os_pool_threads(const os_pool *p);
-/* Calls task over [0, n) in pieces of at most `chunk`; returns when all are done. worker is 0..threads−1, unique among those running. */
+/* Calls task over [0, n) in pieces of `chunk` (the last may be shorter; all begin at a multiple of it; a run that is one chunk, and a
+ * pool of one thread, run inline); returns when all are done. worker is 0..threads−1, unique among those running; 0 is the caller. Not
+ * from inside a task. A dispatch costs about a microsecond. */
 void os_pool_run(os_pool *p, os_pool_task task, void *context, int64_t n, int64_t chunk);
 
 /* ---- processes ------------------------------------------------------------------------------------------------- */

@@ -1,9 +1,9 @@
 /*
  * Microseconds a token of src/sample over a 128,256-token vocabulary, for several kinds of options and of logits. Usage:
- * sample_bench [table]. Prints; asserts nothing.
+ * bench_sample [table]. Prints; asserts nothing.
  */
-#include "os/os.h"
 #include "sample/sample.h"
+#include "os/os.h"
 
 #include <stdio.h>
 #include <stdlib.h>
