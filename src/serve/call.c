@@ -254,13 +254,24 @@ static status submit(serve_call *c, err *e)
     return s;
 }
 
-static void emit_echo(serve_call *c)
+/* The prompt as text: what the client wrote, or what its ids stand for. */
+static status emit_echo(serve_call *c, err *e)
 {
     int n = c->r.n_choices ? c->r.n_choices : 1;
-    for (int i = 0; i < n && !call_is_over(c); i++) {
+    const text_tokenizer *t = node_instance_tokenizer(node_lease_instance(c->lease));
+    status s = STATUS_OK;
+    sb text;
+    sb_init(&text);
+    if (!c->r.prompt.data)
+        s = text_decode(t, c->r.prompt_ids, (size_t)c->r.n_prompt_ids, 0, &text, e);
+    for (int i = 0; i < n && s == STATUS_OK && !call_is_over(c); i++) {
         serve_event event = {.kind = SERVE_TEXT, .choice = i, .text = c->r.prompt};
+        if (!c->r.prompt.data)
+            event.text = (str){text.data, text.length};
         call_emit(c, &event);
     }
+    sb_fini(&text);
+    return s;
 }
 
 static void on_ready(void *context)
@@ -271,9 +282,10 @@ static void on_ready(void *context)
         return;
     call_enter(c);
     c->phase = PHASE_RUNNING;
-    if (c->r.echo && c->r.prompt.data)
-        emit_echo(c);
-    if (!call_is_over(c) && submit(c, &e) != STATUS_OK)
+    status s = c->r.echo ? emit_echo(c, &e) : STATUS_OK;
+    if (s == STATUS_OK && !call_is_over(c))
+        s = submit(c, &e);
+    if (s != STATUS_OK)
         call_fail(c, &e);
     call_leave(c);
 }

@@ -109,6 +109,7 @@ static void job_ready(void *context)
                    : text_encode(t, j->of->scratch, j->text, j->n_text, j->flags, &j->ids, &e);
     if (s != STATUS_OK)
         result.error = &e;
+    result.tokenizer = t;
     result.ids = j->ids.ids;
     result.n = j->ids.n;
     result.text = (str){text.data ? text.data : "", text.length};

@@ -112,6 +112,7 @@ typedef struct serve_tokens {
     const int32_t *ids;
     size_t n;
     str text;
+    const text_tokenizer *tokenizer; /* for the bytes of single tokens; NULL with an error */
 } serve_tokens;
 status serve_tokenize(serve *s, const char *name, str text, bool add_special, bool parse_special,
                       void (*done)(void *context, const serve_tokens *t), void *context, err *e);
