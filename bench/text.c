@@ -1,9 +1,10 @@
 /*
  * How fast text becomes ids: time to make a tokenizer from the arrays of a GGUF file, and MB/s on
  * one core for a mixed text (English, code, Chinese, Russian, Arabic, Hindi, emoji) and for its
- * parts, with a cold cache a pass and without one.
+ * parts. Every pass begins with an empty cache. Time is the thread's CPU time, so that a busy
+ * machine does not count.
  *
- *     bench_text VOCAB.gguf… [--text FILE] [--seconds 1]
+ *     bench_text [--text FILE] [--seconds 1] [VOCAB.gguf | tokenizer.json …]
  *
  * Prints one JSON line a vocabulary. The text is made here from words of our own with a Zipf-like
  * choice, so that figures of two machines are about the same bytes; --text measures a file
@@ -205,21 +206,43 @@ static double measure(const text_tokenizer *t, const char *p, size_t n, double s
     return (double)n / times[passes / 2] / 1e6;
 }
 
+/* From a GGUF file or a tokenizer.json; *load: seconds for making it from arrays, or from the
+ * JSON. */
+static text_tokenizer *load_tokenizer(const char *path, double *load)
+{
+    text_tokenizer *t = NULL;
+    err e = {0};
+    size_t n = strlen(path);
+    double from;
+    if (n > 5 && !strcmp(path + n - 5, ".json")) {
+        str json = {0};
+        json.data = gguf_read_file(path, &json.length);
+        from = now();
+        if (json.data && text_tokenizer_from_json(&t, json, (str){0}, &e) != STATUS_OK)
+            fprintf(stderr, "%s: %s\n", path, e.text);
+        *load = now() - from;
+        base_free((char *)json.data);
+    } else {
+        gguf_vocab g;
+        if (!gguf_vocab_load(&g, path))
+            return NULL;
+        from = now();
+        if (text_tokenizer_create(&t, &g.vocab, &e) != STATUS_OK)
+            fprintf(stderr, "%s: %s\n", path, e.text);
+        *load = now() - from;
+        gguf_vocab_free(&g);
+    }
+    return t;
+}
+
 static int bench(const char *path, str given, double seconds)
 {
-    gguf_vocab g;
-    text_tokenizer *t = NULL;
-    err e;
-    if (!gguf_vocab_load(&g, path)) {
-        fprintf(stderr, "%s: cannot be read\n", path);
+    double load = 0;
+    text_tokenizer *t = load_tokenizer(path, &load);
+    if (!t) {
+        fprintf(stderr, "%s: cannot be used\n", path);
         return 1;
     }
-    double from = now();
-    if (text_tokenizer_create(&t, &g.vocab, &e) != STATUS_OK) {
-        fprintf(stderr, "%s: %s\n", path, e.text);
-        return 1;
-    }
-    double load = now() - from;
     const char *name = strrchr(path, '/');
     size_t n_ids = 0;
     printf("{\"vocabulary\": \"%s\", \"tokens\": %d, \"load_ms\": %.1f", name ? name + 1 : path,
@@ -242,12 +265,13 @@ static int bench(const char *path, str given, double seconds)
     }
     printf("}\n");
     text_tokenizer_destroy(t);
-    gguf_vocab_free(&g);
     return 0;
 }
 
 int main(int argc, char **argv)
 {
+    static const char *const outside[] = {"llama-bpe", "qwen2", "deepseek-llm", "llama-spm",
+                                          "gpt-2"};
     str given = {0};
     double seconds = 1;
     int failed = 0, vocabularies = 0;
@@ -262,8 +286,16 @@ int main(int argc, char **argv)
             failed |= bench(argv[i], given, seconds);
         }
     }
-    if (!vocabularies)
-        fprintf(stderr, "usage: bench_text VOCAB.gguf… [--text FILE] [--seconds 1]\n");
+    /* Alone, as `make bench` calls it: the outside vocabularies when there are some, else a small
+     * one of our own. */
+    const char *fixtures = getenv("SHOAL_FIXTURES");
+    if (!vocabularies && !fixtures)
+        failed = bench("tests/data/text/o200k.json", given, seconds);
+    for (size_t i = 0; !vocabularies && fixtures && i < BASE_COUNT(outside); i++) {
+        char path[1024];
+        snprintf(path, sizeof path, "%s/tokenizers/ggml-vocab-%s.gguf", fixtures, outside[i]);
+        failed |= bench(path, given, seconds);
+    }
     base_free((char *)given.data);
-    return failed || !vocabularies;
+    return failed;
 }

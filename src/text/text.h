@@ -103,7 +103,7 @@ status text_ids_add(text_ids *ids, int32_t id, err *e);
 
 /* Work memory and a cache pre-token → ids (bounded, a few MB). One thread at a time; may serve
  * several tokenizers in turn (the cache is dropped at a change). Keeping one per worker makes
- * encoding about three times as fast. */
+ * encoding about twice as fast. */
 status text_scratch_create(text_scratch **out, err *e);
 void text_scratch_destroy(text_scratch *s);
 /* Elementary operations so far (characters looked at, pairs looked up, heap moves): tests assert
