@@ -20,7 +20,8 @@ test-long:
 	@tools/setup test
 	@tools/test_long
 
-bench: build
+bench:
+	@tools/setup run
 	@tools/bench
 
 fuzz:
