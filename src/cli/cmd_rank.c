@@ -13,5 +13,6 @@ int cli_cmd_rank(cli *c)
         return cli_fail(
             c, "descriptor %d is no socket: a rank is started by `shoal serve`, not by hand",
             CONTROL_SOCKET);
+    os_ignore_interrupts();
     return engine_rank_run(&options);
 }

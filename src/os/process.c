@@ -274,6 +274,11 @@ status os_signal_fd(int *out_fd, err *e)
     return STATUS_OK;
 }
 
+void os_ignore_interrupts(void)
+{
+    signal(SIGINT, SIG_IGN);
+}
+
 bool os_raise_descriptor_limit(uint64_t *out_limit)
 {
     struct rlimit limit;
