@@ -101,7 +101,7 @@ function(shoal_tests)
             continue()
         endif()
         add_executable(${name} ${test})
-        target_link_libraries(${name} PRIVATE shoal_${module} PkgConfig::cmocka)
+        target_link_libraries(${name} PRIVATE shoal_${module} shoal_os PkgConfig::cmocka)
         target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
         target_compile_definitions(${name} PRIVATE
             TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data" SHOAL_SOURCE="${CMAKE_SOURCE_DIR}")
