@@ -332,11 +332,23 @@ static int cpu_n_segments(const device_program *p)
     return p->n_segments;
 }
 
+/* Whether an op works on the rows of wanted outputs: its result says so. */
 static bool outputs_only(const struct device_program *p, const device_op *op)
 {
-    if (op->kind == DEVICE_OP_NORM)
+    switch (op->kind) {
+    case DEVICE_OP_INPUT:
+        return p->values[op->u.input.out].outputs_only;
+    case DEVICE_OP_NORM:
         return p->values[op->u.norm.out].outputs_only;
-    return op->kind == DEVICE_OP_PRODUCT && p->values[op->u.product.input].outputs_only;
+    case DEVICE_OP_PRODUCT:
+        return p->values[op->u.product.input].outputs_only;
+    case DEVICE_OP_GATED:
+        return p->values[op->u.gated.out].outputs_only;
+    case DEVICE_OP_ATTENTION:
+        return p->values[op->u.attention.out].outputs_only;
+    default:
+        return false;
+    }
 }
 
 static status cpu_enqueue(device *base, const device_program *p, int segment,
@@ -352,7 +364,7 @@ static status cpu_enqueue(device *base, const device_program *p, int segment,
         t.op = &p->ops[i];
         t.matrix = p->matrices[i];
         t.rows = outputs_only(p, t.op) ? step->n_outputs : step->n_tokens;
-        if (cpu_run_op[t.op->kind] == NULL)
+        if (cpu_run_op[t.op->kind] == NULL || t.rows == 0)
             continue;
         uint64_t begin = d->time_ops ? os_now_us() : 0;
         cpu_run_op[t.op->kind](&t);

@@ -88,8 +88,9 @@ static bool groups_are_blocks(const cpu_task *t)
            0;
 }
 
+/* n_tokens of a run from its token `first` on, one K/V head; to rows of the output from `to` on. */
 static void attend(const cpu_task *t, const device_run *run, int32_t first, int32_t n_tokens,
-                   int64_t kv_head)
+                   int64_t to, int64_t kv_head)
 {
     const device_value *out = cpu_value(t, t->op->u.attention.out);
     int64_t group = t->op->u.attention.n_heads / t->op->u.attention.n_kv_heads,
@@ -97,7 +98,7 @@ static void attend(const cpu_task *t, const device_run *run, int32_t first, int3
     int64_t column = kv_head * group * dh, row = run->first + first;
     const float *sinks = cpu_at(t->d, t->op->u.attention.sinks);
     kernel_attention a = {
-        .dst = cpu_input_f32(t, out, row) + column,
+        .dst = cpu_input_f32(t, out, to) + column,
         .q = cpu_row(t, t->op->u.attention.q, row) + column,
         .dst_stride = cpu_padded(out->width),
         .q_stride = out->width,
@@ -120,8 +121,8 @@ static void attend(const cpu_task *t, const device_run *run, int32_t first, int3
     if (!(out->needs & DEVICE_NEEDS_Q8) || !groups_are_blocks(t))
         return;
     for (int32_t i = 0; i < n_tokens; i++)
-        t->d->kernels->quantise(cpu_input_q8(t, out, row + i) + column / KERNEL_UNIT,
-                                cpu_input_f32(t, out, row + i) + column, group * dh);
+        t->d->kernels->quantise(cpu_input_q8(t, out, to + i) + column / KERNEL_UNIT,
+                                cpu_input_f32(t, out, to + i) + column, group * dh);
 }
 
 /* Pieces are numbered (block of some run's tokens, K/V head). The run is found by counting: there are few. */
@@ -136,10 +137,23 @@ static void attention_task(void *context, int64_t begin, int64_t end, int worker
         int64_t pieces = (run->n_tokens + TOKEN_BLOCK - 1) / TOKEN_BLOCK * heads;
         for (int64_t i = BASE_MAX(begin, first); i < BASE_MIN(end, first + pieces); i++) {
             int32_t token = (int32_t)((i - first) / heads) * TOKEN_BLOCK;
-            attend(t, run, token, BASE_MIN(run->n_tokens - token, TOKEN_BLOCK),
+            attend(t, run, token, BASE_MIN(run->n_tokens - token, TOKEN_BLOCK), run->first + token,
                    (i - first) % heads);
         }
         first += pieces;
+    }
+}
+
+/* The last layer looks at wanted rows only. Pieces are numbered (output, K/V head). */
+static void outputs_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    (void)worker;
+    const cpu_task *t = context;
+    int64_t heads = t->op->u.attention.n_kv_heads;
+    for (int64_t i = begin; i < end; i++) {
+        int32_t row = t->step->outputs[i / heads];
+        const device_run *run = &t->step->runs[t->step->run_of[row]];
+        attend(t, run, row - run->first, 1, i / heads, i % heads);
     }
 }
 
@@ -166,10 +180,13 @@ void cpu_run_attention(cpu_task *t)
                   t->op->u.attention.n_kv_heads;
     for (int32_t i = 0; i < t->step->n_pages; i++) /* other classes' entries are not used here */
         t->p->pages[i] = page_at(t->d, cache, t->step->pages[i]);
-    cpu_dispatch(t, attention_task, pieces, 1);
     const device_value *out = cpu_value(t, t->op->u.attention.out);
+    if (out->outputs_only)
+        cpu_dispatch(t, outputs_task, t->rows * t->op->u.attention.n_kv_heads, 1);
+    else
+        cpu_dispatch(t, attention_task, pieces, 1);
     if (!groups_are_blocks(t) || out->width % KERNEL_UNIT != 0)
-        cpu_dispatch(t, finish_task, t->step->n_tokens, 4);
+        cpu_dispatch(t, finish_task, t->rows, 4);
 }
 
 /* ---- the exact class ----------------------------------------------------------------------------------------------- */

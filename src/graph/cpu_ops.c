@@ -91,7 +91,7 @@ static void run_input(cpu_task *t)
 
 /* ---- norm ---------------------------------------------------------------------------------------------------------- */
 
-/* x[row] += add[row] (+ bias, normed by add_norm). scratch: D floats. */
+/* x += add[row] (+ bias, normed by add_norm). scratch: D floats. */
 static void add_residual(const cpu_task *t, int64_t row, float *x, float *scratch)
 {
     const kernel_table *k = t->d->kernels;
@@ -130,7 +130,7 @@ static void norm_task(void *context, int64_t begin, int64_t end, int worker)
         int64_t row = out->outputs_only ? t->step->outputs[i] : i;
         float *x = cpu_row(t, t->op->u.norm.x, row);
         if (t->op->u.norm.add >= 0)
-            add_residual(t, row, x, scratch);
+            add_residual(t, cpu_value(t, t->op->u.norm.add)->outputs_only ? i : row, x, scratch);
         if (out->needs == DEVICE_NEEDS_Q8 && out->width % KERNEL_UNIT == 0) {
             k->rms_norm_quantise(cpu_input_q8(t, out, i), x, w, out->width, t->op->u.norm.eps);
         } else {
@@ -211,8 +211,7 @@ static void run_product(cpu_task *t)
     int64_t strips = 0;
     for (int part = 0; part < t->op->u.product.n_parts; part++)
         strips += kernel_strips(t->matrix[part].rows);
-    if (t->rows > 0)
-        cpu_dispatch(t, product_task, strips, chunk_of(t, strips));
+    cpu_dispatch(t, product_task, strips, chunk_of(t, strips));
 }
 
 /* ---- gated ------------------------------------------------------------------------------------- */

@@ -112,7 +112,7 @@ typedef struct device_op {
             device_ref add_norm; /* [D], or nowhere: add is added as it is */
             device_ref norm;     /* [D] */
             float eps;
-            int out; /* INPUT [T or outputs, D]; also the only rows of x that are kept when outputs_only */
+            int out; /* INPUT [T or outputs, D]; when outputs_only, the other rows of x are no longer kept */
         } norm;
         struct {
             int input;
@@ -126,7 +126,7 @@ typedef struct device_op {
             int input;
             device_weight gate, up; /* [F, D] */
             device_gate function;
-            int out; /* INPUT [T, F] */
+            int out; /* INPUT [T or outputs, F] */
         } gated;
         struct {
             int q, k, v; /* F32 [T, H dh], [T, G dh], [T, G dh]; q is changed in place */
@@ -139,7 +139,7 @@ typedef struct device_op {
         } keys;
         struct {
             int q;   /* F32 [T, H dh] */
-            int out; /* INPUT [T, H dh] */
+            int out; /* INPUT [T or outputs, H dh] */
             int64_t n_heads, n_kv_heads, head_dim;
             float scale;
             int window;       /* 0 = all */

@@ -157,6 +157,12 @@ static bool is_value(const graph *g, int v, device_format format, int64_t width)
            g->values[v].width == width;
 }
 
+/* Whether two values have the same rows. */
+static bool same_rows(const graph *g, int a, int b)
+{
+    return g->values[a].outputs_only == g->values[b].outputs_only;
+}
+
 static void need(graph *g, int input, const kernel_type *type)
 {
     g->values[input].needs |= g->device->ops->needs(g->device, type);
@@ -171,6 +177,8 @@ static bool check_product(graph *g, const device_op *op)
         if (!is_value(g, op->u.product.input, DEVICE_INPUT, w->columns) ||
             (!is_value(g, op->u.product.out[i], DEVICE_F32, w->rows) &&
              (op->u.product.leaf == 0 || !is_value(g, op->u.product.out[i], DEVICE_F64, w->rows))))
+            return false;
+        if (!same_rows(g, op->u.product.input, op->u.product.out[i]))
             return false;
         need(g, op->u.product.input, w->type);
     }
@@ -193,13 +201,16 @@ static bool check_op(graph *g, const device_op *op)
         return is_value(g, op->u.norm.x, DEVICE_F32, width) &&
                (op->u.norm.add < 0 || is_value(g, op->u.norm.add, DEVICE_F32, width) ||
                 is_value(g, op->u.norm.add, DEVICE_F64, width)) &&
-               is_value(g, op->u.norm.out, DEVICE_INPUT, width);
+               is_value(g, op->u.norm.out, DEVICE_INPUT, width) &&
+               (op->u.norm.add < 0 || !g->values[op->u.norm.add].outputs_only ||
+                g->values[op->u.norm.out].outputs_only);
     }
     case DEVICE_OP_PRODUCT:
         return check_product(g, op);
     case DEVICE_OP_GATED:
         if (!is_value(g, op->u.gated.input, DEVICE_INPUT, op->u.gated.gate.columns) ||
             !is_value(g, op->u.gated.out, DEVICE_INPUT, op->u.gated.gate.rows) ||
+            !same_rows(g, op->u.gated.input, op->u.gated.out) ||
             op->u.gated.gate.rows != op->u.gated.up.rows ||
             op->u.gated.gate.columns != op->u.gated.up.columns)
             return false;

@@ -8,8 +8,9 @@
 #include "model/family.h"
 
 typedef struct stream {
-    int x;   /* the residual stream, F32 [T, D] */
-    int add; /* what the next norm adds to it, or −1 */
+    bool last; /* behind the last keys: only rows of wanted outputs matter from here on */
+    int x;     /* the residual stream, F32 [T, D] */
+    int add;   /* what the next norm adds to it, or −1 */
     device_ref bias, add_norm;
     int rotary[MODEL_MAX_ROTARIES];
 } stream;
@@ -45,9 +46,9 @@ static void begin(model_builder *b, stream *s)
 }
 
 /* Adds what is pending to x and norms it. */
-static int norm(model_builder *b, stream *s, int64_t layer, weight_id id, bool outputs_only)
+static int norm(model_builder *b, stream *s, int64_t layer, weight_id id)
 {
-    int out = graph_value(b->g, DEVICE_INPUT, b->config->D, outputs_only);
+    int out = graph_value(b->g, DEVICE_INPUT, b->config->D, s->last);
     device_op op = {.kind = DEVICE_OP_NORM, .layer = (int)layer};
     op.u.norm.x = s->x;
     op.u.norm.add = s->add;
@@ -72,7 +73,7 @@ static void row_cut(model_builder *b, stream *s, int64_t layer, weight_id id, we
     op.u.product.weight[0] = *w;
     op.u.product.bias[0] = DEVICE_NOWHERE;
     op.u.product.leaf = kernel_leaf(w->columns, head);
-    s->add = op.u.product.out[0] = graph_value(b->g, DEVICE_F32, w->rows, false);
+    s->add = op.u.product.out[0] = graph_value(b->g, DEVICE_F32, w->rows, s->last);
     graph_add(b->g, &op);
     s->bias = bias == W_IDS ? DEVICE_NOWHERE : place(b, layer, bias);
     s->add_norm = place(b, layer, post_norm);
@@ -89,7 +90,7 @@ static void attention(model_builder *b, stream *s, int64_t layer)
         .layer_offset = pool->layer_bytes * (uint64_t)b->index_in[layer],
         .state_class = b->class_of[layer],
     };
-    int input = norm(b, s, layer, W_ATTENTION_NORM, false);
+    int input = norm(b, s, layer, W_ATTENTION_NORM);
 
     device_op qkv = {.kind = DEVICE_OP_PRODUCT, .layer = (int)layer};
     qkv.u.product.input = input;
@@ -118,7 +119,8 @@ static void attention(model_builder *b, stream *s, int64_t layer)
 
     device_op op = {.kind = DEVICE_OP_ATTENTION, .layer = (int)layer};
     op.u.attention.q = qkv.u.product.out[0];
-    op.u.attention.out = graph_value(b->g, DEVICE_INPUT, c->H * c->dh, false);
+    s->last = layer == c->L - 1;
+    op.u.attention.out = graph_value(b->g, DEVICE_INPUT, c->H * c->dh, s->last);
     op.u.attention.n_heads = c->H;
     op.u.attention.n_kv_heads = c->G;
     op.u.attention.head_dim = c->dh;
@@ -134,11 +136,11 @@ static void feed_forward(model_builder *b, stream *s, int64_t layer)
 {
     const model_config *c = b->config;
     device_op op = {.kind = DEVICE_OP_GATED, .layer = (int)layer};
-    op.u.gated.input = norm(b, s, layer, W_FFN_NORM, false);
+    op.u.gated.input = norm(b, s, layer, W_FFN_NORM);
     op.u.gated.gate = *matrix(b, layer, W_GATE);
     op.u.gated.up = *matrix(b, layer, W_UP);
     op.u.gated.function = c->gate;
-    op.u.gated.out = graph_value(b->g, DEVICE_INPUT, c->F, false);
+    op.u.gated.out = graph_value(b->g, DEVICE_INPUT, c->F, s->last);
     /* What reads it decides its form, and is added after it: see graph_add. */
     graph_add(b->g, &op);
     row_cut(b, s, layer, W_DOWN, W_IDS, W_FFN_POST_NORM, op.u.gated.out, 0);
@@ -147,7 +149,7 @@ static void feed_forward(model_builder *b, stream *s, int64_t layer)
 /* The tests' layer of constant-size state: adds a decaying sum of the residual stream to it. */
 static void decay(model_builder *b, stream *s, int64_t layer)
 {
-    norm(b, s, layer, W_ATTENTION_NORM, false); /* for its residual add */
+    norm(b, s, layer, W_ATTENTION_NORM); /* for its residual add */
     const model_pool *pool = &b->pools[b->decay_class];
     device_op op = {.kind = DEVICE_OP_DECAY, .layer = (int)layer};
     op.u.decay.x = s->x;
@@ -166,7 +168,7 @@ static void head(model_builder *b, stream *s)
 {
     const model_weight *output = weights_get(b->weights, 0, W_OUTPUT);
     device_op op = {.kind = DEVICE_OP_PRODUCT, .layer = -1};
-    op.u.product.input = norm(b, s, 0, W_OUTPUT_NORM, true);
+    op.u.product.input = norm(b, s, 0, W_OUTPUT_NORM);
     op.u.product.n_parts = 1;
     op.u.product.weight[0] = output->row != NULL ? output->device : *matrix(b, 0, W_EMBEDDING);
     op.u.product.bias[0] = DEVICE_NOWHERE;
