@@ -16,9 +16,10 @@
  *     text_ids ids = {0};                                       text_decoder_feed(&d, id, &out, &e);
  *     s = text_encode(t, NULL, "Hi", 2, 0, &ids, &e);           text_decoder_flush(&d, &out, &e);
  *
- * Input is bytes, not C strings; NUL and invalid UTF-8 are allowed everywhere. Byte-level
- * vocabularies and those with byte fallback lose nothing: decode(encode(x)) = x for all bytes
- * (unless a normaliser is asked for). Others give unk.
+ * Input is bytes, not C strings; NUL and invalid UTF-8 are allowed everywhere. Vocabularies with a
+ * token for every byte (byte-level, or with byte fallback) lose nothing: decode(encode(x)) = x,
+ * unless they ask for a normaliser; SentencePiece takes U+2581 for a space. A few (DeepSeek LLM)
+ * have no tokens for the 13 bytes that valid UTF-8 never holds. What has no token becomes unk.
  *
  * Errors: CORRUPT for a vocabulary that contradicts itself, UNSUPPORTED for a step or model that
  * is not known (naming it), NO_MEMORY. Encoding fails only with NO_MEMORY, or TOO_LONG above 1 GiB
