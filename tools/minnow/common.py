@@ -67,8 +67,8 @@ class Gen:
         """A made-up word of this side."""
         r = self.r
         while True:
-            w = "".join(r.choice(SYLLABLES_A) for _ in range(r.choice((1, 2, 2, 2)))) + r.choice(SYLLABLES_B)
-            if r.random() < 0.3:
+            w = "".join(r.choice(SYLLABLES_A) for _ in range(r.choice((1, 1, 2)))) + r.choice(SYLLABLES_B)
+            if r.random() < 0.15:
                 w += r.choice(SYLLABLES_A)
             if self.ok(kind, w):
                 return w.capitalize() if r.random() < 0.6 else w

@@ -50,7 +50,7 @@ def int8(x):
 
 
 @torch.no_grad()
-def generate(model, tok, prompts, act, limit=250):
+def generate(model, tok, prompts, act, limit=160):
     """Greedy answers (token ids) for a batch of prompts, padded on the left."""
     B, T = len(prompts), max(map(len, prompts))
     ids, real = torch.zeros(B, T, dtype=torch.long), torch.zeros(B, T, dtype=torch.bool)
@@ -61,20 +61,22 @@ def generate(model, tok, prompts, act, limit=250):
     mask = torch.zeros(B, T, T).masked_fill_(~(causal & real[:, None, :]), -1e9)
     caches = [[] for _ in model.blocks]
     h = model.hidden(ids, mask, pos, caches, act)[:, -1:]
-    out, alive, pos = [[] for _ in prompts], [True] * B, pos[:, -1:]
+    out, rows, pos = [[] for _ in prompts], list(range(B)), pos[:, -1:]
     for _ in range(limit):
-        nxt = (act(h) if act else h)[:, -1] @ model.embed.t()
-        nxt = nxt.argmax(-1)
-        for i, t in enumerate(nxt.tolist()):
-            if alive[i] and t == tok.eos:
-                alive[i] = False
-            elif alive[i]:
-                out[i].append(t)
-        if not any(alive):
+        nxt = ((act(h) if act else h)[:, -1] @ model.embed.t()).argmax(-1)
+        going = [n for n, t in enumerate(nxt.tolist()) if t != tok.eos]
+        if not going:
             break
-        real = torch.cat((real, torch.ones(B, 1, dtype=torch.bool)), 1)
+        if len(going) < len(rows):           # a finished row leaves the batch
+            keep = torch.tensor(going)
+            nxt, real, pos, rows = nxt[keep], real[keep], pos[keep], [rows[n] for n in going]
+            for c in caches:
+                c[:] = [x[keep] for x in c]
+        for n, t in zip(rows, nxt.tolist()):
+            out[n].append(t)
+        real = torch.cat((real, torch.ones(len(rows), 1, dtype=torch.bool)), 1)
         pos = pos + 1
-        mask = torch.zeros(B, 1, real.shape[1]).masked_fill_(~real[:, None, :], -1e9)
+        mask = torch.zeros(len(rows), 1, real.shape[1]).masked_fill_(~real[:, None, :], -1e9)
         h = model.hidden(nxt[:, None], mask, pos, caches, act)
     return out
 

@@ -28,7 +28,7 @@ def equals(a):
 
 def make(g):
     r = g.r
-    kind = r.choices(range(10), (3, 2, 2, 1, 4, 2, 3, 5, 4, 14))[0]
+    kind = r.choices(range(10), (3, 2, 2, 1, 4, 2, 3, 6, 6, 8))[0]
     if kind < 2:
         while True:
             a, n = r.randint(0, r.choice((10, 30, 90))), r.randint(3, 10)
@@ -76,7 +76,7 @@ def make(g):
         ans = "%s: %s." % ("-".join(w), "-".join(reversed(w)))
         return item("spelling", g.ask("letters", LETTERS, w=w), ans, equals(ans))
     xs = []          # longer ones teach copying best
-    for _ in range(r.choice((1, 2, 3, 4, 5, 6, 7, 8)) if g.heldout else r.choice((1, 2, 3, 4, 6, 8, 12, 16))):
+    for _ in range(r.choice((1, 2, 3, 4, 5, 6, 7, 8)) if g.heldout else r.choice((1, 2, 3, 4, 6, 8, 10))):
         x = r.random()
         xs.append(g.made_up() if x < 0.6 else r.choice(WORDS) if x < 0.8 else str(r.randint(1, 9999)))
     s = " ".join(xs)
