@@ -377,7 +377,7 @@ static chat_args rest_of(const chat_args *raw, size_t skip)
 {
     chat_args rest = *raw;
     skip = BASE_MIN(skip, raw->n);
-    rest.items += skip;
+    rest.items = skip ? rest.items + skip : rest.items; /* NULL + 0 is undefined */
     rest.n -= skip;
     return rest;
 }

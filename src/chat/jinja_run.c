@@ -244,7 +244,7 @@ static void bind_macro(chat_runtime *rt, chat_scope *s, const chat_function *f,
     if (m->flag & CHAT_USES_VARARGS) {
         size_t extra = args->n > m->n_extra ? args->n - m->n_extra : 0;
         chat_scope_set(rt, s, rt->t->varargs,
-                       chat_tuple_value(rt, args->items + (extra ? m->n_extra : 0), extra));
+                       chat_tuple_value(rt, extra ? args->items + m->n_extra : NULL, extra));
     } else if (args->n > m->n_extra)
         chat_fail(rt, "macro '%.*s' takes not more than %u argument(s)",
                   (int)BASE_MIN(f->name.length, (size_t)100), f->name.data, m->n_extra);
