@@ -149,6 +149,8 @@ void api_openai_logprob(sb *out, const serve_event *event);
 void api_put_member(sb *out, const char *name, str value);
 void api_put_number(sb *out, double value);
 
+void api_get_metrics(const api_request *q); /* metrics.c */
+
 /* ---- the api itself (api.c) ---------------------------------------------------------------------------------------- */
 
 /* A question to serve_tokenize that is on its way (admin.c). */

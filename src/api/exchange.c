@@ -134,13 +134,6 @@ static void tell_loading(api_exchange *x, const api_leg *leg, double share)
 
 /* ---- events -------------------------------------------------------------------------------------------------------- */
 
-static void take_started(api_exchange *x, const serve_call *call)
-{
-    if (!*x->fingerprint)
-        serve_call_fingerprint(call, x->fingerprint);
-    begin_stream(x);
-}
-
 static void take_done(api_exchange *x, api_leg *leg, const serve_event *event)
 {
     leg->call = NULL;
@@ -178,12 +171,12 @@ static void on_event(void *context, const serve_event *event)
     case SERVE_FAILED:
         take_failed(x, leg, event);
         return;
-    case SERVE_STARTED:
-        take_started(x, leg->call);
-        break;
     default:
         break;
     }
+    if (!*x->fingerprint)
+        serve_call_fingerprint(leg->call, x->fingerprint);
+    begin_stream(x);
     x->voice->event(x, leg->index, event);
     if (x->broken) {
         api_fault f;
