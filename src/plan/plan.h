@@ -88,7 +88,6 @@ typedef struct plan_engine {
     double rate_efficiency; /* share of the node's rate that a prompt reaches */
     double expert_us;       /* per expert that a rank touches in a layer */
     double wire_bytes;      /* a number on the wire */
-    double wave;            /* of a sum: more messages at once cost this share of hop_us each */
 } plan_engine;
 
 /* ---- the question --------------------------------------------------------------------------------------------------- */
