@@ -171,11 +171,12 @@ static text_state *new_state(const api_params *p, int n_calls)
     return NULL;
 }
 
-static bool is_utf8(str s)
+/* Whole characters, and no NUL, which many JSON readers refuse in the name of a member. */
+static bool is_plain(str s)
 {
     for (size_t i = 0; i < s.length;) {
         int n = text_utf8_length(s.data + i, s.length - i);
-        if (n == 0)
+        if (n == 0 || s.data[i] == '\0')
             return false;
         i += (size_t)n;
     }
@@ -186,7 +187,7 @@ static bool is_utf8(str s)
 static void put_token(sb *out, str token)
 {
     sb_putc(out, '"');
-    if (is_utf8(token)) {
+    if (is_plain(token)) {
         sb_json(out, token.data, token.length);
     } else {
         sb_puts(out, "bytes:");
