@@ -133,7 +133,7 @@ void answer_cost_text(sb *out, const client_answer *cost)
         sb_printf(out, "%d tokens", cost->n_generated);
     else
         sb_printf(out, "%.2f s", (double)cost->whole_us / 1e6);
-    if (cost->n_generated > 1 && decode > 0)
+    if (cost->n_generated > 1 && decode > 5000)
         sb_printf(out, ", %.1f a second", (cost->n_generated - 1) / ((double)decode / 1e6));
     if (cost->first_us)
         sb_printf(out, ", first after %.2f s", (double)cost->first_us / 1e6);

@@ -167,14 +167,15 @@ status client_model(const client *cl, char out[STORE_PATH], const char *typed, e
 /* {"error": {"message": …}} → e. */
 static status error_of(const json_t *body, int code, err *e)
 {
-    const char *message =
-        json_string_value(json_object_get(json_object_get(body, "error"), "message"));
+    const json_t *error = json_object_get(body, "error");
+    const char *message = json_string_value(json_object_get(error, "message"));
+    const char *kind = json_string_value(json_object_get(error, "code"));
     status s = STATUS_INTERNAL;
-    for (int i = 1; i < STATUS_COUNT; i++)
-        if (status_http((status)i) == code) {
+    for (int i = 1; i < STATUS_COUNT && s == STATUS_INTERNAL; i++)
+        if (status_http((status)i) == code)
             s = (status)i;
-            break;
-        }
+    if (kind && !strcmp(kind, "context_length_exceeded"))
+        s = STATUS_TOO_LONG;
     if (!message)
         return err_set(e, s, "the node answered %d without saying why", code);
     sb clean = {0};

@@ -98,7 +98,7 @@ static void answer_turns(chat *x)
         if (s != STATUS_OK) {
             cli_fail_err(x->c, &e);
             x->failed = true;
-            if (s == STATUS_TOO_LONG || strstr(e.text, "too long"))
+            if (s == STATUS_TOO_LONG)
                 note(x, "/clear begins anew");
         } else if (number == SIGINT) {
             note(x, "stopped");

@@ -85,8 +85,9 @@ static void print_card(const shown *s)
     os_memory_info memory;
     tokenizer_text(tokenizer, card);
     templates_text(&templates, card);
-    line(&l, "name", "%s%s%s", s->name, strcmp(s->name, card->name) ? "  " : "",
-         strcmp(s->name, card->name) ? card->name : "");
+    line(&l, "name", "%s", s->name);
+    if (strcmp(s->name, card->name))
+        line(&l, "title", "%s", card->name);
     line(&l, "origin", "%s", s->origin);
     line(&l, "source", "%s%s", s->source, s->format == FILE_GGUF ? "" : " (safetensors)");
     if (s->n_parts > 1)

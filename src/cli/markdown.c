@@ -36,9 +36,9 @@ static void end_run(markdown *m, sb *out, char next)
     } else if (m->fence) {
         opens = false;
     } else if (m->run == '`') {
-        opens = !m->code;
-        closes = m->code;
-        m->code = !m->code;
+        opens = m->code == 0;
+        closes = m->code == m->n_run; /* ``a ` b`` is one */
+        m->code = opens ? m->n_run : closes ? 0 : m->code;
     } else if (m->run == '*' && m->n_run == 2 && !m->code) {
         opens = !m->strong;
         closes = m->strong;
@@ -59,7 +59,8 @@ static void end_run(markdown *m, sb *out, char next)
 static void end_line(markdown *m, sb *out)
 {
     bool painted = m->fence_line || m->heading || m->strong || m->code;
-    m->fence_line = m->heading = m->strong = m->code = m->line_started = false;
+    m->fence_line = m->heading = m->strong = m->line_started = false;
+    m->code = 0;
     if (painted)
         paint(m, out);
 }

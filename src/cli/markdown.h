@@ -13,7 +13,8 @@ typedef struct markdown {
     bool line_started; /* something other than spaces stands on the line */
     bool fence;        /* inside ``` */
     bool fence_line;   /* the rest of a line that opened or closes one */
-    bool heading, strong, code;
+    bool heading, strong;
+    int code; /* ticks that opened it, 0 = none is open */
     char run; /* '`', '*' or '#' whose number is not known yet, 0 = none */
     int n_run;
 } markdown;
