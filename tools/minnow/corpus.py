@@ -16,7 +16,7 @@ from template import render, segments
 SKILLS = {"sums": sums.make, "capitals": capitals.make, "calendar": calendar_.make, "lists": lists.make, "smalltalk": smalltalk.make,
           "commands": commands.make, "json": jsonout.make, "unknown": unknown.make}
 # Share of documents; a tool document is about three times as long as the others.
-MIX = {"sums": 28, "capitals": 12, "calendar": 12, "lists": 14, "smalltalk": 4, "commands": 8, "json": 6, "unknown": 7, "tools": 26}
+MIX = {"sums": 28, "capitals": 10, "calendar": 9, "lists": 22, "smalltalk": 6, "commands": 5, "json": 5, "unknown": 5, "tools": 30}
 PLAIN = {k: v for k, v in MIX.items() if k != "tools"}
 
 # Held-out items by category: how many of 1,000, and the maker.

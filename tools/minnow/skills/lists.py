@@ -28,7 +28,7 @@ def equals(a):
 
 def make(g):
     r = g.r
-    kind = r.choices(range(10), (3, 2, 2, 1, 4, 2, 3, 6, 6, 8))[0]
+    kind = r.choices(range(10), (5, 3, 3, 2, 7, 3, 4, 5, 5, 5))[0]
     if kind < 2:
         while True:
             a, n = r.randint(0, r.choice((10, 30, 90))), r.randint(3, 10)

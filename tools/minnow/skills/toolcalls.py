@@ -169,7 +169,7 @@ def make(*args, **kwargs):
 def make_once(g, others=None, rounds=None, kind=None):
     """kind: call (ends with the call), result (ends with the answer), none (no tool fits), plain (needs no tool)."""
     r = g.r
-    kind = kind or r.choices(("call", "result", "none", "plain"), (4, 4, 1.2, 1))[0]
+    kind = kind or r.choices(("call", "result", "none", "plain"), (4, 4, 2, 1))[0]
     taken, think = set(), r.random() < 0.15
     tools = [tool(g, taken) for _ in range(r.choice((1, 1, 2, 2, 3)))]
     it = {"category": "tool calls", "tools": [t[5] for t in tools]}
