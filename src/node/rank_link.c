@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { READ_PIECE = 64 << 10, DEFAULT_SEQUENCES = 32 };
+enum { READ_PIECE = 64 << 10, DEFAULT_SEQUENCES = 32, REAP_US = 200000 };
 
 /* ---- requests in flight -------------------------------------------------------------------------------------------- */
 
@@ -274,6 +274,18 @@ static status take_frames(node_instance *i, err *e)
     return s;
 }
 
+/* How it ended. A dying process closes its socket a moment before its exit can be asked for, so this may take a little patience. */
+static void end_of_child(node_instance *i, char how[64])
+{
+    for (uint64_t waited = 0; !os_child_ended(&i->child, how); waited += 1000) {
+        if (waited >= REAP_US) {
+            snprintf(how, 64, "its socket closed");
+            return;
+        }
+        os_sleep_us(1000);
+    }
+}
+
 static void on_socket(void *context, unsigned what)
 {
     node_instance *i = context;
@@ -290,8 +302,7 @@ static void on_socket(void *context, unsigned what)
         return;
     if (n <= 0) {
         char how[64];
-        if (!os_child_ended(&i->child, how))
-            snprintf(how, sizeof how, "its socket closed");
+        end_of_child(i, how);
         rank_died(i, how);
         return;
     }
