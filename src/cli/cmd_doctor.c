@@ -261,13 +261,16 @@ static void look_at_port(doctor *d)
         fact(d, "node", json_null());
     }
     bool ours = !is_free && client_is_node("http://127.0.0.1:52415");
-    const char *who = is_free ? "free" : ours ? "a node of shoal" : "another program";
+    char holder[128] = "another program";
+    if (!is_free && !os_port_holder(holder, sizeof holder, PORT) && ours)
+        snprintf(holder, sizeof holder, "a node of shoal");
+    const char *who = is_free ? "free" : holder;
     tell(d, "port", "%d: %s", PORT, who);
     fact(d, "port", json_pack("{s:i, s:s}", "number", PORT, "state", who));
     if (!is_free && !ours)
         wrong(d, false,
-              "end it (`ss -ltnp sport = :52415` or `lsof -i :52415` names it), or use --port",
-              "port %d belongs to another program: %s", PORT, e.text);
+              "end it (`ss -ltnp sport = :52415` or `lsof -i :52415` tells more), or use --port",
+              "port %d is taken by %s: %s", PORT, holder, e.text);
     else if (ours && !up)
         wrong(d, false,
               "it may belong to another user or another HOME; that is fine if you meant it",

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <wchar.h>
@@ -22,7 +23,9 @@ struct line_reader {
     const char *prompt;
     int signals, signal; /* signal: the one that ended the line, else 0 */
     bool ended;          /* the other side of the terminal is gone */
-    char buffer[4096];   /* without a terminal */
+    bool pastes;         /* the terminal is asked to mark what is pasted */
+    FILE *screen;
+    char buffer[4096]; /* without a terminal */
     size_t at, end;
 };
 
@@ -79,10 +82,37 @@ static int next_character(EditLine *edit, wchar_t *out)
     }
 }
 
+/* Bound to the mark that terminals send before pasted text: everything up to the end mark goes into the line, line breaks too, so that
+ * several lines are one turn and nothing is sent before Enter is typed. */
+static unsigned char paste(EditLine *edit, int typed)
+{
+    static const char end[] = "\033[201~";
+    line_reader *r;
+    sb text = {0};
+    char byte;
+    (void)typed;
+    el_get(edit, EL_CLIENTDATA, &r);
+    while (text.length < LONGEST && !text.failed && next_byte(r, &byte) == 1) {
+        sb_putc(&text, byte == '\r' ? '\n' : byte);
+        size_t n = text.length, m = sizeof end - 1;
+        if (n < m || memcmp(text.data + n - m, end, m))
+            continue;
+        text.data[n - m] = '\0';
+        el_insertstr(edit, text.data);
+        sb_fini(&text);
+        return CC_REFRESH;
+    }
+    sb_fini(&text);
+    return CC_EOF; /* a signal, or the end of the terminal */
+}
+
 static status open_edit(line_reader *r, err *e)
 {
     HistEvent event;
-    r->edit = el_init("shoal", stdin, os_is_terminal(1) ? stdout : stderr, stderr);
+    const char *term = getenv("TERM");
+    r->screen = os_is_terminal(1) ? stdout : stderr;
+    r->pastes = term && *term && strcmp(term, "dumb");
+    r->edit = el_init("shoal", stdin, r->screen, stderr);
     r->history = history_init();
     if (!r->edit || !r->history)
         return err_set(e, STATUS_NO_MEMORY, "no memory for the line editor");
@@ -92,6 +122,8 @@ static status open_edit(line_reader *r, err *e)
     el_set(r->edit, EL_PROMPT, prompt_of);
     el_set(r->edit, EL_GETCFN, next_character);
     el_set(r->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    el_set(r->edit, EL_ADDFN, "paste", "insert what is pasted", paste);
+    el_set(r->edit, EL_BIND, "\\e[200~", "paste", NULL);
     history(r->history, &event, H_SETSIZE, HISTORY_ENTRIES);
     history(r->history, &event, H_SETUNIQUE, 1);
     el_set(r->edit, EL_HIST, history, r->history);
@@ -105,14 +137,20 @@ static line_result read_edited(line_reader *r, sb *out)
     int n = 0;
     r->signal = 0;
     el_resize(r->edit);
+    if (r->pastes)
+        fputs("\033[?2004h", r->screen);
+    fflush(r->screen);
     const char *text = el_gets(r->edit, &n);
+    if (r->pastes)
+        fputs("\033[?2004l", r->screen);
+    fflush(r->screen);
     if (r->signal) {
-        fputs("\n", stdout);
+        fputs("\n", r->screen);
         return r->signal == SIGINT ? LINE_INTERRUPTED : LINE_TERMINATED;
     }
     if (!text || n <= 0) {
         if (!r->ended)
-            fputs("\n", stdout);
+            fputs("\n", r->screen);
         return LINE_END;
     }
     size_t length = strlen(text);

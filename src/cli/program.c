@@ -5,6 +5,7 @@
 
 #include <locale.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void print_message(const cli *c, const char *format, va_list args)
@@ -72,6 +73,8 @@ static status set_log_level(const cli *c, err *e)
 int cli_main(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "");
+    if (MB_CUR_MAX == 1) /* no locale is set: what is typed and shown is UTF-8 all the same */
+        setlocale(LC_CTYPE, "C.UTF-8");
     if (argc < 2) {
         cli_print_overview();
         return 2;

@@ -170,6 +170,8 @@ status os_set_nonblocking(int fd, bool on, err *e);
 void os_close(int fd);
 status os_random(void *bytes, size_t n, err *e);
 const char *os_host_name(char out[256]);
+/* "nginx, pid 4711" for whoever listens on a TCP port of this machine; false: not known. For messages only. */
+bool os_port_holder(char *out, size_t out_bytes, int port);
 bool os_is_terminal(int fd);
 bool os_is_socket(int fd);
 int os_terminal_columns(int fd); /* 80 when unknown */

@@ -13,6 +13,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -610,6 +611,34 @@ def interrupted_chat_goes_on():
         # what was shown is remembered, the turn that got no answer is not
         must(told[0] == "endless" and told[1].startswith("word word") and told[2] == "endless" and told[-1] == "again", told)
         must("silence" not in told, told)
+
+
+@test
+def pasted_lines_are_one_turn():
+    with PlayedNode():
+        t = Terminal("chat", env={"LC_ALL": "C"})
+        t.expect("> ")
+        t.send("é: \x1b[200~one\r  two\rthree\x1b[201~!\r")
+        t.expect("fine")
+        t.expect("> ")
+        t.send("\x1b[200~half\x03")
+        t.expect("> ")
+        t.send("/exit\r")
+        must(t.end() == 0, t.seen)
+        must([m["content"] for m in Played.asked[-1]["messages"]] == ["é: one\n  two\nthree!"], Played.asked[-1])
+
+
+@test
+def doctor_names_who_has_the_port():
+    with socket.socket() as s:
+        try:
+            s.bind(("127.0.0.1", 52415))
+        except OSError:
+            return  # somebody else really has it
+        s.listen()
+        out, _ = shoal("doctor")
+        must(f"pid {os.getpid()}" in out and "--port" in out, out)
+        must(str(os.getpid()) in json.loads(shoal("doctor", "--json")[0])["port"]["state"])
 
 
 @test
