@@ -243,6 +243,21 @@ def killed_rank(node):
     os.kill(node.status()["models"][0]["pid"], signal.SIGKILL)
     thread.join(WAIT_S)
     assert result and result[0][0] == 502 and "signal 9" in result[0][1]["error"]["message"], result
+    # the second death in a row: a stream hears that the model is being loaded, then is answered
+    connection, answer = node.stream({**endless(), "max_tokens": 3})
+    lines = answer.read().decode("utf-8").split("\n")
+    connection.close()
+    assert lines[-3] == "data: [DONE]", lines
+    comments = [line for line in lines if line.startswith(": loading ")]
+    restarts = node.status()["models"][0]["restarts"]
+    while not comments:  # the longer the pause, the surer the comment
+        assert restarts < 5, restarts
+        os.kill(node.status()["models"][0]["pid"], signal.SIGKILL)
+        until("it is seen", lambda: node.status()["models"][0]["restarts"] > restarts)
+        restarts += 1
+        connection, answer = node.stream({**endless(), "max_tokens": 3})
+        comments = [line for line in answer.read().decode("utf-8").split("\n") if line.startswith(": loading ")]
+        connection.close()
 
 
 def two_models(node):

@@ -348,6 +348,30 @@ static void cancelled_by_id(void **state)
     sb_fini(&got);
 }
 
+static int generated(void)
+{
+    reply r;
+    ask(&r, &it, "GET", "/v1/status", NULL);
+    int n = whole_at(r.json, "requests.generated_tokens");
+    if (whole_at(r.json, "requests.live") == 0)
+        fail_msg("the request is over, though nobody read what it said");
+    reply_fini(&r);
+    return n;
+}
+
+/* Until no more tokens come; that is before `all` of them did. */
+static void await_standstill(int all)
+{
+    int before = -1, n_same = 0, now;
+    while (n_same < 20) {
+        now = generated();
+        n_same = now == before ? n_same + 1 : 0;
+        before = now;
+        os_sleep_us(10000);
+    }
+    assert_true(before < all);
+}
+
 /* A reader that takes nothing holds its sequence, others go on, and it gets everything when it reads again. */
 static void slow_reader(void **state)
 {
@@ -360,11 +384,43 @@ static void slow_reader(void **state)
     post(&r, "/v1/completions", "{\"prompt\":\"y\",\"max_tokens\":5,\"ignore_eos\":true}", 200);
     assert_int_equal(whole_at(r.json, "usage.completion_tokens"), 5);
     reply_fini(&r);
+    await_standstill(generated() + 16 * 1500);
     take_until(fd, &got, "[DONE]");
     assert_int_equal(count_of(got.data, "\"finish_reason\":\"length\""), 16);
     close(fd);
     sb_fini(&got);
     await_live(0);
+}
+
+/* A stream that waits for its turn begins with comments, and is answered once the others are gone. */
+static void queued_stream(void **state)
+{
+    (void)state;
+    api_rig own, before = it;
+    api_options o = {.ping_us = 20000};
+    sb body, got, waited;
+    sb_init(&body);
+    sb_init(&waited);
+    sb_puts(&body, "{\"max_tokens\":2000,\"ignore_eos\":true,\"stream\":true,\"prompt\":[\"0\"");
+    for (int i = 1; i < 100; i++) /* one after the other: a long time */
+        sb_printf(&body, ",\"%d\"", i);
+    sb_puts(&body, "]}");
+    api_rig_start(&own, (node_options){.default_model = TINY, .max_sequences = 1}, &o);
+    it = own; /* begin_stream dials it */
+    int fd = begin_stream(body.data, &got), waiting = dial(own.port);
+    puts_to(waiting,
+            "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 43\r\n\r\n"
+            "{\"prompt\":\"x\",\"max_tokens\":2,\"stream\":true}");
+    take_until(waiting, &waited, ": ping");
+    assert_null(strstr(waited.data, "data:"));
+    close(fd);
+    take_until(waiting, &waited, "[DONE]");
+    close(waiting);
+    sb_fini(&body);
+    sb_fini(&got);
+    sb_fini(&waited);
+    api_rig_stop(&own);
+    it = before;
 }
 
 /* ---- metrics ------------------------------------------------------------------------------------------------------- */
@@ -442,6 +498,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(vanished_client),
         cmocka_unit_test(cancelled_by_id),
         cmocka_unit_test(slow_reader),
+        cmocka_unit_test(queued_stream),
         cmocka_unit_test(metrics),
     };
     return cmocka_run_group_tests_name("api answers", tests, set_up, tear_down);
