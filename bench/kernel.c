@@ -119,7 +119,7 @@ static void bench_type(const bench *b, const kernel_type *type, int threads)
     static float x[512 * COLUMNS];
     static kernel_act act[512 * COLUMNS / 32];
     int64_t strips = fill(b, type), rows = strips * 16;
-    float *y = malloc((size_t)BASE_MAX(rows, 512 * COLUMNS) * sizeof(float));
+    float *y = malloc((size_t)BASE_MAX(rows * 16, 512 * COLUMNS) * sizeof(float));
     if (!y || !strips)
         return;
     kernel_example_floats(x, 512 * COLUMNS, 1);
@@ -142,10 +142,11 @@ static void bench_type(const bench *b, const kernel_type *type, int threads)
         r.p.output = KERNEL_SUMS_F32;
         sums[i] = bytes / product_us(&r) / 1e3;
     }
-    m.rows = COLUMNS;
+    if (b->tokens > 16) /* few tokens are about memory, many about the processor */
+        m.rows = COLUMNS;
     r.p.n_tokens = b->tokens;
-    r.p.dst_stride = COLUMNS;
-    double operations = 2.0 * COLUMNS * COLUMNS * b->tokens;
+    r.p.dst_stride = m.rows;
+    double operations = 2.0 * COLUMNS * (double)m.rows * b->tokens;
     for (int i = 0; i < b->reps; i++) {
         r.p.output = KERNEL_F32;
         mat[i] = operations / product_us(&r) / 1e3;

@@ -9,7 +9,8 @@
 #define ALWAYS static inline __attribute__((always_inline))
 #define UNROLL KERNEL_UNROLL
 
-#if defined(__clang__) /* its checks of every unrolled index cost minutes of compiling; gcc's stay on */
+#if defined(                                                                                       \
+    __clang__) /* its checks of every unrolled index cost minutes of compiling; gcc's stay on */
 #pragma clang attribute push(__attribute__((no_sanitize("undefined"))), apply_to = function)
 #endif
 
@@ -148,7 +149,14 @@ ALWAYS int lanes_store_bytes(int8_t *p, lanes x)
 
 /* ---- the operations of x86_products.h -------------------------------------------------------------------------------- */
 
-enum { GROUP_ROWS = 8, VEC_STREAMS = 4, MAT_GROUPS = 2, MAT_WIDE = 4, FLOAT_GROUP = 3 };
+enum {
+    GROUP_ROWS = 8,
+    VEC_STREAMS = 4,
+    FEW_TOKENS = 4,
+    MAT_GROUPS = 2,
+    MAT_WIDE = 4,
+    FLOAT_GROUP = 3
+};
 
 typedef __m256i vi;
 typedef __m256 vf;

@@ -9,7 +9,8 @@
 #define ALWAYS static inline __attribute__((always_inline))
 #define UNROLL KERNEL_UNROLL
 
-#if defined(__clang__) /* its checks of every unrolled index cost minutes of compiling; gcc's stay on */
+#if defined(                                                                                       \
+    __clang__) /* its checks of every unrolled index cost minutes of compiling; gcc's stay on */
 #pragma clang attribute push(__attribute__((no_sanitize("undefined"))), apply_to = function)
 #endif
 
@@ -120,7 +121,14 @@ ALWAYS int lanes_store_bytes(int8_t *p, lanes a)
 
 /* ---- the operations of x86_products.h -------------------------------------------------------- */
 
-enum { GROUP_ROWS = 16, VEC_STREAMS = 4, MAT_GROUPS = 2, MAT_WIDE = 8, FLOAT_GROUP = 6 };
+enum {
+    GROUP_ROWS = 16,
+    VEC_STREAMS = 4,
+    FEW_TOKENS = 8,
+    MAT_GROUPS = 2,
+    MAT_WIDE = 8,
+    FLOAT_GROUP = 6
+};
 
 typedef __m512i vi;
 typedef __m512 vf;

@@ -348,30 +348,35 @@ ALWAYS vf vec_block(shape s, const unit *u, const kernel_act *x, vi sums, vf acc
     return block_end(s, u, i0, i1, x, sums, acc);
 }
 
-/* n_streams (constant) strips, `step` strips apart, against one token. */
+/* n_streams (constant) strips, `step` strips apart and none beyond last, against n_tokens (constant) tokens, none beyond p->n_tokens. What is
+ * beyond is done again with the last one. */
 ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int n_streams,
-                       int64_t strip, int64_t step)
+                       int n_tokens, int64_t strip, int64_t step, int64_t last)
 {
+    enum { MOST = 8 }; /* sums of a strip at once: VEC_STREAMS × 1, 2 × 4, 1 × FEW_TOKENS */
     const kernel_matrix *w = p->w;
     const unsigned char *base[VEC_STREAMS];
-    vf acc[VEC_STREAMS * GROUPS];
-    wide_sums sums[VEC_STREAMS * GROUPS];
+    const char *x[FEW_TOKENS];
+    vf acc[MOST * GROUPS];
+    wide_sums sums[MOST * GROUPS];
     place at = place_start(w, s.run_units);
-    const kernel_act *x = p->x;
     int64_t left = (w->column_end - w->column_begin) / KERNEL_UNIT,
             leaf = p->output == KERNEL_F32 ? left : p->leaf / KERNEL_UNIT;
-    UNROLL for (int i = 0; i < n_streams; i++) base[i] = strip_at(w, strip + i * step);
-    UNROLL for (int i = 0; i < n_streams * GROUPS; i++)
+    const int n_sums = n_streams * n_tokens * GROUPS;
+    UNROLL for (int i = 0; i < n_streams; i++) base[i] =
+        strip_at(w, BASE_MIN(strip + i * step, last));
+    UNROLL for (int t = 0; t < n_tokens; t++) x[t] =
+        (const char *)p->x + (uint64_t)BASE_MIN(t, p->n_tokens - 1) * p->x_bytes;
+    UNROLL for (int i = 0; i < n_sums; i++)
     {
         sums_clear(&sums[i]);
         acc[i] = vf_zero();
     }
-    while (left > 0) {
+    for (uint64_t column = 0; left > 0;) {
         int64_t n = BASE_MIN(leaf, left);
         left -= n;
-        UNROLL for (int i = 0; i < n_streams * GROUPS; i++) acc[i] = vf_zero();
-        for (; n > 0; n--, x++) {
-            vi halves_of_x = half_sums(x);
+        UNROLL for (int i = 0; i < n_sums; i++) acc[i] = vf_zero();
+        for (; n > 0; n--, column += sizeof(kernel_act)) {
             UNROLL for (int i = 0; i < n_streams; i++)
             {
                 for (int line = 0; line < s.unit_lines; line++)
@@ -381,18 +386,28 @@ ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int n_
                 {
                     unit u;
                     open(&u, base[i] + at.header, base[i] + at.unit, at.in_run, g);
-                    acc[i * GROUPS + g] = vec_block(s, &u, x, halves_of_x, acc[i * GROUPS + g]);
+                    UNROLL for (int t = 0; t < n_tokens; t++)
+                    {
+                        const kernel_act *a = (const kernel_act *)(const void *)(x[t] + column);
+                        vf *sum = &acc[(i * n_tokens + t) * GROUPS + g];
+                        *sum = vec_block(s, &u, a, half_sums(a), *sum);
+                    }
                 }
             }
             place_next(&at, w->type, s.run_units);
         }
         if (p->output != KERNEL_F32)
-            UNROLL for (int i = 0; i < n_streams * GROUPS; i++) sums_add_leaf(&sums[i], acc[i]);
+            UNROLL for (int i = 0; i < n_sums; i++) sums_add_leaf(&sums[i], acc[i]);
     }
     bool good = true;
-    UNROLL for (int i = 0; i < n_streams * GROUPS; i++) good &=
-        write_rows(p, (strip + i / GROUPS * step) * KERNEL_TILE_ROWS + i % GROUPS * GROUP_ROWS, 0,
-                   acc[i], &sums[i]);
+    UNROLL for (int i = 0; i < n_sums; i++)
+    {
+        int64_t t = i / GROUPS % n_tokens,
+                row = (strip + i / GROUPS / n_tokens * step) * KERNEL_TILE_ROWS +
+                      i % GROUPS * GROUP_ROWS;
+        if (t < p->n_tokens && row / KERNEL_TILE_ROWS <= last)
+            good &= write_rows(p, row, t, acc[i], &sums[i]);
+    }
     return good;
 }
 
@@ -403,9 +418,25 @@ ALWAYS bool vec_product(const kernel_product *p, open_unit *open, shape s, int64
     bool good = true;
     int64_t share = (end - begin) / VEC_STREAMS, strip = begin + share * VEC_STREAMS;
     for (int64_t i = 0; i < share; i++)
-        good &= vec_strips(p, open, s, VEC_STREAMS, begin + i, share);
+        good &= vec_strips(p, open, s, VEC_STREAMS, 1, begin + i, share, end - 1);
     for (; strip < end; strip++)
-        good &= vec_strips(p, open, s, 1, strip, 1);
+        good &= vec_strips(p, open, s, 1, 1, strip, 1, strip);
+    return good;
+}
+
+/* 2..FEW_TOKENS tokens: still bound by memory, so nothing is stored in between either. */
+ALWAYS bool few_product(const kernel_product *p, open_unit *open, shape s, int64_t begin,
+                        int64_t end)
+{
+    bool good = true;
+    int64_t share = (end - begin + 1) / 2;
+    if (FEW_TOKENS > 4 && p->n_tokens > 4) {
+        for (int64_t strip = begin; strip < end; strip++)
+            good &= vec_strips(p, open, s, 1, FEW_TOKENS, strip, 1, strip);
+        return good;
+    }
+    for (int64_t i = 0; i < share; i++)
+        good &= vec_strips(p, open, s, 2, 4, begin + i, share, end - 1);
     return good;
 }
 
@@ -524,6 +555,8 @@ ALWAYS bool mat_groups(const kernel_product *p, open_unit *open, shape s, int64_
         for (int k = 0; k < units; k++) {
             for (int g = 0; g < n_groups; g++) {
                 const unsigned char *from = strip_at(w, (group + g) / GROUPS);
+                for (int line = 0; line < s.unit_lines; line++)
+                    _mm_prefetch((const char *)from + at.unit + VEC_AHEAD + 64 * line, _MM_HINT_T0);
                 open(&m->units[k][g], from + at.header, from + at.unit, at.in_run,
                      (int)((group + g) % GROUPS));
             }
@@ -706,11 +739,21 @@ ALWAYS void float_chunk(const vf *w, int columns, int n_tokens, vf (*acc)[4], co
 static void float_tokens(const vf *w, int columns, int n, vf (*acc)[4], const char *x,
                          uint64_t x_bytes)
 {
-    int t = 0;
-    for (; t + FLOAT_GROUP <= n; t += FLOAT_GROUP)
-        float_chunk(w, columns, FLOAT_GROUP, acc + t, x + (uint64_t)t * x_bytes, x_bytes);
-    for (; t < n; t++)
-        float_chunk(w, columns, 1, acc + t, x + (uint64_t)t * x_bytes, x_bytes);
+    for (int t = 0, size; t < n; t += size, x += (uint64_t)size * x_bytes) {
+        int rest = n - t;
+        size = rest >= FLOAT_GROUP && rest != 8 ? FLOAT_GROUP
+               : rest >= 4 && FLOAT_GROUP > 4   ? 4
+               : rest >= 2                      ? 2
+                                                : 1;
+        if (size == FLOAT_GROUP)
+            float_chunk(w, columns, FLOAT_GROUP, acc + t, x, x_bytes);
+        else if (FLOAT_GROUP > 4 && size == 4)
+            float_chunk(w, columns, 4, acc + t, x, x_bytes);
+        else if (size == 2)
+            float_chunk(w, columns, 2, acc + t, x, x_bytes);
+        else
+            float_chunk(w, columns, 1, acc + t, x, x_bytes);
+    }
 }
 
 ALWAYS bool float_rows(const kernel_product *p, fill_floats *fill, int64_t group, int64_t t0, int n,
@@ -728,6 +771,8 @@ ALWAYS bool float_rows(const kernel_product *p, fill_floats *fill, int64_t group
         if (p->output != KERNEL_F32)
             columns = BASE_MIN(columns, until_leaf);
         for (int k = 0; k * KERNEL_UNIT < columns; k++) {
+            for (int line = 0; line < w->type->unit_bytes / 64; line++)
+                _mm_prefetch((const char *)base + at.unit + VEC_AHEAD + 64 * line, _MM_HINT_T0);
             fill(m->w + k * KERNEL_UNIT, base + at.header, base + at.unit, at.in_run,
                  (int)(group % GROUPS));
             place_next(&at, w->type, w->type->run_units);
@@ -769,43 +814,64 @@ ALWAYS bool float_mat(const kernel_product *p, fill_floats *fill, int64_t begin,
         return float_mat(p, fill, begin, end);                                                     \
     }
 
-/* name, kind, bias, wide, units of a run, bytes of memory per unit */
-#define QUANTISED_PRODUCT(name, kind_of, bias, wide, run_units, unit_bytes)                        \
-    static bool product_##name(const kernel_product *p, int64_t begin, int64_t end)                \
-    {                                                                                              \
-        const shape s = {kind_of, bias, wide, run_units, ((unit_bytes) + 63) / 64};                \
-        if (p->n_tokens == 1)                                                                      \
-            return vec_product(p, open_##name, s, begin, end);                                     \
-        return mat_product(p, open_##name, s, begin, end);                                         \
-    }                                                                                              \
+/* The class of dequantised weights, and the way of many tokens: one function a type. */
+#define EXACT_PRODUCT(name, ...)                                                                   \
     ALWAYS void fill_##name(vf *dst, const unsigned char *header, const unsigned char *p, int i,   \
                             int g)                                                                 \
     {                                                                                              \
         unit u;                                                                                    \
         open_##name(&u, header, p, i, g);                                                          \
-        fill_unit(dst, &u, (shape){kind_of, bias, wide, run_units, 1});                            \
+        fill_unit(dst, &u, (shape){__VA_ARGS__, 1});                                               \
     }                                                                                              \
     static bool exact_##name(const kernel_product *p, int64_t begin, int64_t end)                  \
     {                                                                                              \
         return float_mat(p, fill_##name, begin, end);                                              \
     }
 
+/* name, bytes of memory per unit, then kind, bias, wide, units of a run. The types that most weights come in. */
+#define QUANTISED_PRODUCT(name, unit_bytes, ...)                                                   \
+    static bool product_##name(const kernel_product *p, int64_t begin, int64_t end)                \
+    {                                                                                              \
+        const shape s = {__VA_ARGS__, ((unit_bytes) + 63) / 64};                                   \
+        if (p->n_tokens == 1)                                                                      \
+            return vec_product(p, open_##name, s, begin, end);                                     \
+        if (p->n_tokens <= FEW_TOKENS)                                                             \
+            return few_product(p, open_##name, s, begin, end);                                     \
+        return mat_product(p, open_##name, s, begin, end);                                         \
+    }                                                                                              \
+    EXACT_PRODUCT(name, __VA_ARGS__)
+
+/* The same for types that are rarely met: as fast for one token and for many, less code. */
+#define RARE_PRODUCT(name, unit_bytes, ...)                                                        \
+    static bool product_##name(const kernel_product *p, int64_t begin, int64_t end)                \
+    {                                                                                              \
+        const shape s = {__VA_ARGS__, ((unit_bytes) + 63) / 64};                                   \
+        if (p->n_tokens > 1)                                                                       \
+            return mat_product(p, open_##name, s, begin, end);                                     \
+        bool good = true;                                                                          \
+        int64_t share = (end - begin + VEC_STREAMS - 1) / VEC_STREAMS;                             \
+        for (int64_t i = 0; i < share; i++)                                                        \
+            good &= vec_strips(p, open_##name, s, VEC_STREAMS, 1, begin + i, share, end - 1);      \
+        return good;                                                                               \
+    }                                                                                              \
+    EXACT_PRODUCT(name, __VA_ARGS__)
+
 FLOAT_PRODUCT(f32, TYPE_F32, fill_f32)
 FLOAT_PRODUCT(f16, TYPE_F16, fill_f16)
 FLOAT_PRODUCT(bf16, TYPE_BF16, fill_bf16)
-QUANTISED_PRODUCT(q8_0, PLAIN, 128, true, 1, 544)
-QUANTISED_PRODUCT(q4_0, PLAIN, 8, false, 1, 288)
-QUANTISED_PRODUCT(q4_k, MINIMUM, 0, false, 8, 288)
-QUANTISED_PRODUCT(q6_k, HALVES, 32, false, 8, 420)
-QUANTISED_PRODUCT(q4_1, MINIMUM, 0, false, 1, 320)
-QUANTISED_PRODUCT(q5_0, PLAIN, 16, false, 1, 352)
-QUANTISED_PRODUCT(q5_1, MINIMUM, 0, false, 1, 384)
-QUANTISED_PRODUCT(q2_k, HALVES_MINIMUM, 0, false, 8, 168)
-QUANTISED_PRODUCT(q3_k, HALVES, 4, false, 8, 220)
-QUANTISED_PRODUCT(q5_k, MINIMUM, 0, false, 8, 352)
-QUANTISED_PRODUCT(iq4_nl, PLAIN, 128, true, 1, 288)
-QUANTISED_PRODUCT(iq4_xs, PLAIN, 128, true, 8, 272)
-QUANTISED_PRODUCT(mxfp4, PLAIN, 12, false, 1, 272)
+QUANTISED_PRODUCT(q8_0, 544, PLAIN, 128, true, 1)
+QUANTISED_PRODUCT(q4_0, 288, PLAIN, 8, false, 1)
+QUANTISED_PRODUCT(q4_k, 288, MINIMUM, 0, false, 8)
+QUANTISED_PRODUCT(q6_k, 420, HALVES, 32, false, 8)
+QUANTISED_PRODUCT(mxfp4, 272, PLAIN, 12, false, 1)
+RARE_PRODUCT(q4_1, 320, MINIMUM, 0, false, 1)
+RARE_PRODUCT(q5_0, 352, PLAIN, 16, false, 1)
+RARE_PRODUCT(q5_1, 384, MINIMUM, 0, false, 1)
+RARE_PRODUCT(q2_k, 168, HALVES_MINIMUM, 0, false, 8)
+RARE_PRODUCT(q3_k, 220, HALVES, 4, false, 8)
+RARE_PRODUCT(q5_k, 352, MINIMUM, 0, false, 8)
+RARE_PRODUCT(iq4_nl, 288, PLAIN, 128, true, 1)
+RARE_PRODUCT(iq4_xs, 272, PLAIN, 128, true, 8)
 
 #define PRODUCT_ROWS                                                                               \
     .product = {[TYPE_F32] = product_f32,       [TYPE_F16] = product_f16,                          \
