@@ -401,9 +401,9 @@ static void set_number(json_t *to, const char *key, const cli *c, cli_option o)
 static status set_count(json_t *to, const char *key, const cli *c, cli_option o, uint64_t most,
                         err *e)
 {
-    if (!cli_given(c, o))
-        return STATUS_OK;
     uint64_t n = cli_whole(c, o);
+    if (!cli_given(c, o) || (o == OPT_max_tokens && n == 0))
+        return STATUS_OK;
     if (n > most)
         return err_set(e, STATUS_INVALID, "%s: expected at most %llu, got %llu",
                        c->values[o].source, (unsigned long long)most, (unsigned long long)n);
