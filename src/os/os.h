@@ -176,4 +176,34 @@ bool os_is_terminal(int fd);
 bool os_is_socket(int fd);
 int os_terminal_columns(int fd); /* 80 when unknown */
 
+/* ---- TCP, descriptors, shared memory ---------------------------------------------------------------------------- */
+
+/* Stream sockets that never block, without Nagle's delay, with keep-alives that notice a lost machine within seconds. port of listen in:
+ * 0 = any; out: the one it got. host: a name or an address. */
+status os_tcp_listen(int *out_fd, const char *host, uint16_t *port, err *e);
+status os_tcp_accept(int *out_fd, int listen_fd, uint64_t timeout_us, err *e);
+status os_tcp_connect(int *out_fd, const char *host, uint16_t port, uint64_t timeout_us, err *e);
+status os_socket_pair(int out[2], err *e); /* of this host, not blocking */
+
+/* What goes at once: 0 bytes means later. The other side is gone: CLOSED. */
+status os_try_send(int fd, const void *bytes, size_t n, size_t *sent, err *e);
+status os_try_recv(int fd, void *bytes, size_t n, size_t *got, err *e);
+
+typedef struct os_interest {
+    int fd;
+    bool read, write; /* wanted */
+    bool ready;       /* out: one of them, or the connection is gone */
+} os_interest;
+/* Until one is ready or the time has passed (which is no error). timeout_us 0: only looks. */
+status os_wait_any(os_interest *interests, size_t n, uint64_t timeout_us, err *e);
+
+/* Copies of descriptors travel through a socket of this host, with one byte; receiving waits, 0 = for ever. Received ones close on exec. */
+status os_send_descriptors(int socket_fd, const int *fds, int n, err *e);
+status os_recv_descriptors(int socket_fd, int *fds, int n, uint64_t timeout_us, err *e);
+
+/* Memory without a name that processes share through its descriptor; zeroed; on Linux its size is sealed. */
+status os_shared_create(int *out_fd, uint64_t bytes, err *e);
+status os_shared_map(void **out, uint64_t *out_bytes, int fd, err *e);
+void os_shared_unmap(void *p, uint64_t bytes);
+
 #endif
