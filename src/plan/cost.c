@@ -360,14 +360,19 @@ static int taken(const vessels *v, double t)
 /* The smallest greatest time; false when the caps do not hold all units. */
 static bool fill(int *units, const vessels *v)
 {
-    double high = 0, low = 0;
+    double high = 0, widest = 0, flow = 0;
     int64_t caps = 0;
     for (int i = 0; i < v->n; i++) {
         caps += v->cap[i];
+        flow += 1 / v->slope[i];
         high = fmax(high, v->base[i] + v->slope[i] * v->cap[i]);
+        widest = fmax(widest, v->base[i] + v->slope[i]);
     }
     if (caps < v->total)
         return false;
+    double low = v->total / flow, near = low + widest; /* where no cap binds it is between these */
+    if (near < high && taken(v, near) >= v->total)
+        high = near;
     for (int step = 0; step < 48 && high - low > 1e-7 * high; step++) {
         double middle = (low + high) / 2;
         if (taken(v, middle) >= v->total)
@@ -574,19 +579,21 @@ static void units_alone(const plan_shape *s, plan_shares *h, plan_span p)
 }
 
 /* The best of all variants (attention by head or by K/V group, experts sliced or whole) and ways (memory endless, even, in turn). Where
- * `fitting`, what does not fit is left out and the later ways are tried only when the first does not. */
+ * `fitting`, what does not fit is left out and the later ways are tried only when the first does not. variants: a set in, the chosen one out. */
 static plan_cost share_best(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
-                            plan_link worst, double *scratch, bool fitting)
+                            plan_link worst, double *scratch, bool fitting, int *variants)
 {
     static bool (*const ways[])(sharing *) = {share_free, share_evenly, share_in_turn};
     size_t n = (size_t)h->n, n_ways = fitting ? BASE_COUNT(ways) : 1;
     int *cap = (int *)(void *)(scratch + 3 * n);
     plan_shares trial = {h->n, h->nodes, cap + n, false};
     plan_cost best = {INFINITY, 0};
+    int chosen = 0;
     bool grouped = !s->m->kv_rank && s->m->n_kv_heads > 1 && s->m->n_kv_heads < s->m->n_heads;
     bool whole_too = p.n_expert && (l.tokens > 1 || s->n_units[PLAN_EXPERTS] < h->n);
     for (int variant = 0; variant < 4; variant++) {
-        if (((variant & 1) && !grouped) || ((variant & 2) && !whole_too))
+        if (!(*variants >> variant & 1) || ((variant & 1) && !grouped) ||
+            ((variant & 2) && !whole_too))
             continue;
         trial.whole = variant & 2;
         for (size_t way = 0; way < n_ways; way++) {
@@ -598,6 +605,7 @@ static plan_cost share_best(const plan_shape *s, plan_shares *h, plan_span p, pl
             plan_cost cost = plan_stage_cost(s, &trial, p, l, worst);
             if (cost.compute_us + cost.sum_us < best.compute_us + best.sum_us) {
                 best = cost;
+                chosen = variant;
                 h->whole = trial.whole;
                 memcpy(h->units, trial.units, PLAN_KINDS * n * sizeof(int));
             }
@@ -605,27 +613,30 @@ static plan_cost share_best(const plan_shape *s, plan_shares *h, plan_span p, pl
                 break; /* memory does not bind */
         }
     }
+    *variants = 1 << chosen;
     return best;
 }
 
 plan_cost plan_stage_share(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
-                           plan_link worst, double *scratch)
+                           plan_link worst, int variants, double *scratch)
 {
     if (h->n > 1)
-        return share_best(s, h, p, l, worst, scratch, true);
+        return share_best(s, h, p, l, worst, scratch, true, &variants);
     units_alone(s, h, p);
     if (!plan_stage_fits(s, h, p))
         return (plan_cost){INFINITY, 0};
     return plan_stage_cost(s, h, p, l, worst);
 }
 
-void plan_share_free(const plan_shape *s, plan_shares *h, plan_span p, plan_load l, plan_link worst,
-                     double *scratch)
+int plan_share_free(const plan_shape *s, plan_shares *h, plan_span p, plan_load l, plan_link worst,
+                    double *scratch)
 {
+    int variants = PLAN_VARIANTS;
     if (h->n > 1)
-        share_best(s, h, p, l, worst, scratch, false);
+        share_best(s, h, p, l, worst, scratch, false, &variants);
     else
         units_alone(s, h, p);
+    return variants;
 }
 
 double plan_span_bytes(const plan_shape *s, plan_span p)

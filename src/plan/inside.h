@@ -7,6 +7,9 @@
 
 #include "plan/plan.h"
 
+/* A node must gain this share of a score to be taken: of equals the fewest nodes. */
+#define PLAN_TIES 5e-3
+
 enum { PLAN_CHUNK = 256 }; /* tokens of a prompt that go through a stage at once */
 
 /* Parts of a layer, in stored bytes; multiply-adds of one token are the parameters read. */
@@ -67,13 +70,16 @@ bool plan_stage_fits(const plan_shape *s, const plan_shares *h, plan_span p);
 /* With given shares; does not look at memory. */
 plan_cost plan_stage_cost(const plan_shape *s, const plan_shares *h, plan_span p, plan_load l,
                           plan_link worst);
+/* Attention by heads or by K/V groups, experts sliced or whole: a set of bits, PLAN_VARIANTS = all are tried. */
+enum { PLAN_VARIANTS = 15 };
+
 /* Chooses the shares for this load under the memory caps and returns their cost. scratch: [plan_scratch_doubles(n)]. */
 plan_cost plan_stage_share(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
-                           plan_link worst, double *scratch);
+                           plan_link worst, int variants, double *scratch);
 size_t plan_scratch_doubles(int n);
-/* The same as if memory were endless: the shares then do not depend on the number of layers. */
-void plan_share_free(const plan_shape *s, plan_shares *h, plan_span p, plan_load l, plan_link worst,
-                     double *scratch);
+/* The same as if memory were endless: the shares then do not depend on the number of layers. Returns the chosen variant. */
+int plan_share_free(const plan_shape *s, plan_shares *h, plan_span p, plan_load l, plan_link worst,
+                    double *scratch);
 /* Weights and state of a span, once: the least that its ranks need together. */
 double plan_span_bytes(const plan_shape *s, plan_span p);
 /* The slowest link inside a group; bandwidth 0 when two of it have none. */

@@ -269,7 +269,7 @@ static void predict(plan_cut *p, const plan_shape *s, const bench_of_stage *b)
 
 double plan_score(const plan_shape *s, const plan_cut *p)
 {
-    double ties = 1 + 1e-4 * p->n_nodes; /* of equals the fewest nodes */
+    double ties = 1 + PLAN_TIES * p->n_nodes;
     switch (s->r->goal) {
     case PLAN_FEWEST:
         return p->n_nodes * 1e9 + p->step_us;
@@ -312,7 +312,8 @@ static status settle_stage(plan_stage *t, const plan_shape *s, const bench_of_st
     plan_span span = plan_span_of(s->m, t->first, t->last);
     plan_shares h = shares_of(t, b);
     if (choose) {
-        plan_stage_share(s, &h, span, l, plan_worst_link(s->c, b->nodes, h.n), b->scratch);
+        plan_stage_share(s, &h, span, l, plan_worst_link(s->c, b->nodes, h.n), PLAN_VARIANTS,
+                         b->scratch);
         t->whole_experts = h.whole;
     }
     stage_units(t, s, span);

@@ -23,6 +23,7 @@ typedef struct table {
     double sequences; /* of the load */
     int *units;       /* [PLAN_KINDS, n] shares while memory does not bind */
     bool whole;
+    int variants;      /* for layers where memory binds */
     int least_full[4]; /* layers from which they do not fit, by ends */
     double *cells[4];  /* [L + 1] by ends: bit 0 first, bit 1 last; NaN = not computed */
 } table;
@@ -53,7 +54,8 @@ typedef struct searcher {
     int *border;    /* [max_depth + 1] */
     uint64_t keys[PLAN_RANKED];
     plan_load load;
-    double bound; /* of one stage's time */
+    double bound;    /* of one stage's time */
+    double hopeless; /* sums from which on nothing is kept */
     double work;
     bool failed; /* no memory */
 } searcher;
@@ -134,7 +136,10 @@ static table *table_of(searcher *x, group *g)
     g->tables = t;
     /* as if memory were endless: shares do not depend on how many layers there are */
     plan_shares h = {g->n, g->nodes, t->units, false};
-    plan_share_free(x->s, &h, plan_span_of(x->s->m, 0, x->L), x->load, g->worst, x->scratch);
+    t->variants =
+        plan_share_free(x->s, &h, plan_span_of(x->s->m, 0, x->L), x->load, g->worst, x->scratch);
+    if (x->n <= FEW)
+        t->variants = PLAN_VARIANTS;
     t->whole = h.whole;
     x->work += 2000.0 * g->n;
     return t;
@@ -159,8 +164,8 @@ static double cell_compute(searcher *x, const group *g, table *t, int first, int
     if (g->n == 1)
         return INFINITY;
     h.units = x->spare;
-    cost = plan_stage_share(x->s, &h, span, x->load, g->worst, x->scratch);
-    x->work += 4000.0 * g->n;
+    cost = plan_stage_share(x->s, &h, span, x->load, g->worst, t->variants, x->scratch);
+    x->work += 3000.0 * g->n;
     return cost.compute_us + cost.sum_us;
 }
 
@@ -208,7 +213,7 @@ static bool push(searcher *x, int depth, group *g)
     for (int l = 0; l <= L; l++)
         row[l] = INFINITY;
     for (int k = 0; k < L; k++) {
-        if (isinf(before[k]))
+        if (before[k] >= x->hopeless)
             continue;
         for (int l = k + 1; l <= L; l++) {
             if (l < L && !border_allowed(x, l))
@@ -332,7 +337,7 @@ static double slowest_stage(searcher *x, int depth)
 static double score_of(searcher *x, int depth, double sum)
 {
     const plan_request *r = x->s->r;
-    double nodes = nodes_of(x, depth), ties = 1 + 1e-4 * nodes;
+    double nodes = nodes_of(x, depth), ties = 1 + PLAN_TIES * nodes;
     switch (r->goal) {
     case PLAN_FEWEST:
         return nodes * 1e9 + sum + back_hop(x, depth);
@@ -361,6 +366,15 @@ static void offer(searcher *x, int depth)
         keep(x, depth, score);
 }
 
+/* What the score would be if all stages took the same time: none of this structure can be better. */
+static double best_possible(searcher *x, int depth, double sum)
+{
+    const plan_request *r = x->s->r;
+    if (r->goal == PLAN_TTFT)
+        return sum + (ceil((double)r->prompt / PLAN_CHUNK) - 1) * sum / depth;
+    return fmax(sum, ceil(r->concurrency / x->load.sequences) * sum / depth);
+}
+
 /* Where the slowest stage counts: the same structure again with shorter and shorter stages. */
 static void offer_even(searcher *x, int depth)
 {
@@ -368,10 +382,12 @@ static void offer_even(searcher *x, int depth)
     double sum = x->rows[(size_t)depth * (size_t)(x->L + 1) + (size_t)x->L];
     if (isinf(sum) || depth < 2 || x->s->r->goal == PLAN_SPEED || x->s->r->goal == PLAN_FEWEST)
         return;
-    for (int turn = 0; turn < 8; turn++) {
+    if (best_possible(x, depth, sum) >= x->out->found[0].score)
+        return;
+    for (int turn = 0; turn < 5; turn++) {
         double most = slowest_stage(x, depth);
         bool reached = true;
-        x->bound = fmax(most * (turn ? 0.93 : 0.999), sum / depth);
+        x->bound = fmax(most * (turn ? 0.88 : 0.999), sum / depth);
         if (x->bound >= most)
             break;
         for (int d = 0; d < depth && reached; d++)
@@ -381,7 +397,7 @@ static void offer_even(searcher *x, int depth)
         offer(x, depth);
     }
     x->bound = INFINITY;
-    for (int d = 0; d < depth; d++) /* the rows as they were */
+    for (int d = 0; d < depth; d++) /* the rows as they were: a prefix of something longer */
         push(x, d, x->path[d]);
 }
 
@@ -755,6 +771,8 @@ static void exchanges(searcher *x)
             w.used[f->nodes[i]] = true;
         for (int i = 0; i < w.m; i++)
             w.now[i] = group_of(x, f->nodes + f->start[i], f->start[i + 1] - f->start[i]);
+        if (x->s->r->goal == PLAN_SPEED && x->out->n_found == PLAN_RANKED)
+            x->hopeless = x->out->found[PLAN_RANKED - 1].score;
         for (int i = 0; i < w.m && x->work < EXCHANGES && !x->failed; i++)
             exchange_stage(x, &w, i);
     }
@@ -773,7 +791,7 @@ status plan_search_run(plan_search *out, const plan_shape *s, err *e)
     x->L = s->m->n_layers;
     x->n = s->c->n_nodes;
     x->max_depth = BASE_MIN(x->n, x->L);
-    x->bound = INFINITY;
+    x->bound = x->hopeless = INFINITY;
     size_t depth = (size_t)x->max_depth, width = (size_t)x->L + 1;
     x->scratch = take(x, plan_scratch_doubles(x->n), sizeof(double));
     x->spare = take(x, PLAN_KINDS * (size_t)x->n, sizeof(int));
@@ -784,12 +802,17 @@ status plan_search_run(plan_search *out, const plan_shape *s, err *e)
     x->hops = take(x, depth, sizeof(double));
     x->border = take(x, depth + 1, sizeof(int));
     out->best_with = take(x, (size_t)x->n, sizeof(double));
+    double room = 0;
+    for (int i = 0; i < x->n; i++)
+        room += fmax(0, room_of(x, i));
     if (!x->failed) {
         for (int i = 0; i < x->n; i++)
             out->best_with[i] = INFINITY;
         for (size_t l = 1; l < width; l++)
             x->rows[l] = INFINITY;
-        if (few(x)) {
+        if (plan_span_bytes(s, plan_span_of(s->m, 0, x->L)) > room) {
+            return STATUS_OK; /* nothing fits */
+        } else if (few(x)) {
             everything(x);
         } else {
             islands(x);
