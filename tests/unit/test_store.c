@@ -150,7 +150,7 @@ static void own_folder(void **state)
 
 static void paths(void **state)
 {
-    char path[600], outside[STORE_PATH];
+    char path[1024], outside[STORE_PATH];
     (void)state;
     put("a.gguf", "1");
     snprintf(path, sizeof path, "%s", below("a.gguf"));
@@ -172,7 +172,7 @@ static void paths(void **state)
 
 static void hub_cache(void **state)
 {
-    char target[600];
+    char target[1024];
     (void)state;
     put(HUB "models--org--Tiny-1B-GGUF/refs/main", REV "\n");
     put(HUB "models--org--Tiny-1B-GGUF/blobs/aa", "123456");
