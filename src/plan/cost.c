@@ -470,17 +470,21 @@ static void slopes(sharing *x, plan_kind kind)
     }
 }
 
-static bool share_kind(sharing *x, plan_kind kind)
+static bool take_units(sharing *x, plan_kind kind, const vessels *v)
 {
     int *units = x->h->units + kind * x->h->n;
+    if (!fill(units, v))
+        return false;
+    for (int i = 0; i < x->h->n && kind == PLAN_ATTENTION; i++)
+        units[i] *= heads_a_unit(x);
+    return true;
+}
+
+static bool share_kind(sharing *x, plan_kind kind)
+{
     slopes(x, kind);
     vessels v = {x->h->n, n_units(x, kind), x->base, x->slope, x->cap};
-    if (!fill(units, &v))
-        return false;
-    if (kind == PLAN_ATTENTION)
-        for (int i = 0; i < x->h->n; i++)
-            units[i] *= heads_a_unit(x);
-    return true;
+    return take_units(x, kind, &v);
 }
 
 /* Memory of a unit, K/V heads included. */
@@ -564,6 +568,24 @@ static bool share_in_turn(sharing *x)
     return true;
 }
 
+/* Every kind by the memory of the ranks: whether this fits does not depend on speed. */
+static bool share_by_memory(sharing *x)
+{
+    double fixed = fixed_memory(x);
+    for (int kind = 0; kind < PLAN_KINDS; kind++) {
+        for (int i = 0; i < x->h->n; i++) {
+            double room = room_of(x->s, x->h->nodes[i]) - fixed;
+            x->cap[i] = room > 0 ? n_units(x, (plan_kind)kind) : 0;
+            x->base[i] = 0;
+            x->slope[i] = 1e12 / fmax(room, 1);
+        }
+        vessels v = {x->h->n, n_units(x, (plan_kind)kind), x->base, x->slope, x->cap};
+        if (has(x, (plan_kind)kind) && !take_units(x, (plan_kind)kind, &v))
+            return false;
+    }
+    return true;
+}
+
 size_t plan_scratch_doubles(int n)
 {
     return (size_t)n * 3 + ((size_t)n * (PLAN_KINDS + 1) * sizeof(int) + 7) / sizeof(double) + 1;
@@ -578,12 +600,13 @@ static void units_alone(const plan_shape *s, plan_shares *h, plan_span p)
     h->units[PLAN_VOCABULARY] = p.first || p.last ? s->n_units[PLAN_VOCABULARY] : 0;
 }
 
-/* The best of all variants (attention by head or by K/V group, experts sliced or whole) and ways (memory endless, even, in turn). Where
+/* The best of all variants (attention by head or by K/V group, experts sliced or whole) and ways (memory endless, even, in turn, by memory). Where
  * `fitting`, what does not fit is left out and the later ways are tried only when the first does not. variants: a set in, the chosen one out. */
 static plan_cost share_best(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
                             plan_link worst, double *scratch, bool fitting, int *variants)
 {
-    static bool (*const ways[])(sharing *) = {share_free, share_evenly, share_in_turn};
+    static bool (*const ways[])(sharing *) = {share_free, share_evenly, share_in_turn,
+                                              share_by_memory};
     size_t n = (size_t)h->n, n_ways = fitting ? BASE_COUNT(ways) : 1;
     int *cap = (int *)(void *)(scratch + 3 * n);
     plan_shares trial = {h->n, h->nodes, cap + n, false};
@@ -626,6 +649,91 @@ plan_cost plan_stage_share(const plan_shape *s, plan_shares *h, plan_span p, pla
     if (!plan_stage_fits(s, h, p))
         return (plan_cost){INFINITY, 0};
     return plan_stage_cost(s, h, p, l, worst);
+}
+
+/* ---- polish --------------------------------------------------------------------------------------------------------- */
+
+typedef struct move {
+    int kind, from, to, units;
+} move;
+
+static bool moved(plan_shares *h, move m)
+{
+    int *from = &h->units[m.kind * h->n + m.from];
+    if (*from < m.units)
+        return false;
+    *from -= m.units;
+    h->units[m.kind * h->n + m.to] += m.units;
+    return true;
+}
+
+static void move_back(plan_shares *h, move m)
+{
+    h->units[m.kind * h->n + m.from] += m.units;
+    h->units[m.kind * h->n + m.to] -= m.units;
+}
+
+typedef struct polishing {
+    const plan_shape *s;
+    plan_shares *h;
+    plan_span p;
+    plan_load l;
+    plan_link worst;
+    double best;
+} polishing;
+
+/* Makes the moves if that is quicker and fits. */
+static bool gains(polishing *x, const move *moves, int n)
+{
+    int done = 0;
+    while (done < n && moved(x->h, moves[done]))
+        done++;
+    if (done == n && plan_stage_fits(x->s, x->h, x->p)) {
+        plan_cost c = plan_stage_cost(x->s, x->h, x->p, x->l, x->worst);
+        if (c.compute_us + c.sum_us < x->best * (1 - 1e-9)) {
+            x->best = c.compute_us + c.sum_us;
+            return true;
+        }
+    }
+    while (done > 0)
+        move_back(x->h, moves[--done]);
+    return false;
+}
+
+/* Units of one kind from a to b, alone or against units of another kind of about the same bytes. */
+static bool gains_between(polishing *x, int a, int b, int part)
+{
+    bool any = false;
+    for (int k = 0; k < PLAN_KINDS; k++) {
+        int units = BASE_MAX(x->h->units[k * x->h->n + a] / part, 1);
+        double bytes = units * unit_bytes(x->s, x->p, (plan_kind)k, x->h->whole);
+        move moves[2] = {{k, a, b, units}};
+        any |= gains(x, moves, 1);
+        for (int back = 0; back < PLAN_KINDS; back++) {
+            double one = unit_bytes(x->s, x->p, (plan_kind)back, x->h->whole);
+            if (back == k || one <= 0)
+                continue;
+            moves[1] = (move){back, b, a, (int)fmin(ceil(bytes / one), 1e6)};
+            any |= gains(x, moves, 2);
+        }
+    }
+    return any;
+}
+
+void plan_stage_polish(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
+                       plan_link worst)
+{
+    plan_cost now = plan_stage_cost(s, h, p, l, worst);
+    polishing x = {s, h, p, l, worst, now.compute_us + now.sum_us};
+    for (int part = 2; part <= 1 << 12 && h->n <= 16; part *= 2)
+        for (int turn = 0; turn < 4; turn++) {
+            bool any = false;
+            for (int a = 0; a < h->n; a++)
+                for (int b = 0; b < h->n; b++)
+                    any |= a != b && gains_between(&x, a, b, part);
+            if (!any)
+                break;
+        }
 }
 
 int plan_share_free(const plan_shape *s, plan_shares *h, plan_span p, plan_load l, plan_link worst,

@@ -80,6 +80,10 @@ size_t plan_scratch_doubles(int n);
 /* The same as if memory were endless: the shares then do not depend on the number of layers. Returns the chosen variant. */
 int plan_share_free(const plan_shape *s, plan_shares *h, plan_span p, plan_load l, plan_link worst,
                     double *scratch);
+/* Moves units between ranks while that is quicker: where memory binds, water-filling kind by kind is not always the best. Shares must
+ * fit. Only for a plan that is shown: it takes milliseconds. */
+void plan_stage_polish(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
+                       plan_link worst);
 /* Weights and state of a span, once: the least that its ranks need together. */
 double plan_span_bytes(const plan_shape *s, plan_span p);
 /* The slowest link inside a group; bandwidth 0 when two of it have none. */

@@ -312,8 +312,10 @@ static status settle_stage(plan_stage *t, const plan_shape *s, const bench_of_st
     plan_span span = plan_span_of(s->m, t->first, t->last);
     plan_shares h = shares_of(t, b);
     if (choose) {
-        plan_stage_share(s, &h, span, l, plan_worst_link(s->c, b->nodes, h.n), PLAN_VARIANTS,
-                         b->scratch);
+        plan_link worst = plan_worst_link(s->c, b->nodes, h.n);
+        plan_cost cost = plan_stage_share(s, &h, span, l, worst, PLAN_VARIANTS, b->scratch);
+        if (h.n > 1 && isfinite(cost.compute_us) && !s->r->shares)
+            plan_stage_polish(s, &h, span, l, worst);
         t->whole_experts = h.whole;
     }
     stage_units(t, s, span);
@@ -552,6 +554,15 @@ static void name_as_caller(plan_cut *p, const ordered *o)
             p->stages[i].ranks[k].node = o->caller[p->stages[i].ranks[k].node];
 }
 
+/* The search took shares of whole groups; those of a stage's own layers may be a little better. */
+static void rank_cut(plan_result *out, const plan_cut *cut)
+{
+    int at = out->n_plans++;
+    for (; at > 0 && cut->score < out->plans[at - 1].score; at--)
+        out->plans[at] = out->plans[at - 1];
+    out->plans[at] = *cut;
+}
+
 static status make(plan_result *out, const plan_model *m, const plan_cluster *c,
                    const plan_engine *g, const plan_request *r, err *e)
 {
@@ -567,11 +578,12 @@ static status make(plan_result *out, const plan_model *m, const plan_cluster *c,
         return got;
     out->tried = found.tried;
     for (int i = 0; i < found.n_found; i++) {
-        got = cut_of_found(&out->plans[out->n_plans], &found.found[i], &s, &out->memory, e);
+        plan_cut cut;
+        got = cut_of_found(&cut, &found.found[i], &s, &out->memory, e);
         if (got == STATUS_NO_MEMORY)
             return got;
         if (got == STATUS_OK)
-            out->n_plans++;
+            rank_cut(out, &cut);
     }
     if (!out->n_plans) {
         say_nearest_miss(out, &s, &o);

@@ -9,8 +9,8 @@
  *     t = Σ stages Σ segments ( max over ranks of max(bytes / bandwidth, multiply-adds / rate) + ops + t_sum(N, width) ) + Σ hops
  *
  * Search: islands of the link graph under each latency, tensor groups in them, stage borders by dynamic programming, shares by
- * water-filling under memory caps, then exchanges of nodes. With five nodes or fewer every order of every grouping is tried (unless the
- * model has very many layers). The effort is bounded by counted work, never by time.
+ * water-filling under memory caps, then exchanges of nodes. With six nodes or fewer every order of every grouping is tried where the
+ * model's layers allow it (five nodes: always but for TTFT and throughput of very deep models). The effort is bounded by counted work, never by time.
  *
  * Units: bytes, bytes/s, multiply-adds/s, microseconds (double). Threads: no state but the result; anything may run at once.
  * Memory: a result owns everything it points to. Errors: INVALID names the field; TOO_LARGE when the model fits nowhere (the result is

@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { FEW = 5, CLASSES = 8, WORDS = PLAN_NODES / 64, BUCKETS = 4096 };
+enum { FEW = 6, CLASSES = 8, WORDS = PLAN_NODES / 64, BUCKETS = 4096 };
 
 /* Counted in roughly nanoseconds. */
 #define EVERYTHING 25e6
@@ -57,6 +57,7 @@ typedef struct searcher {
     double bound;    /* of one stage's time */
     double hopeless; /* sums from which on nothing is kept */
     double work;
+    bool few;    /* everything is tried */
     bool failed; /* no memory */
 } searcher;
 
@@ -138,7 +139,7 @@ static table *table_of(searcher *x, group *g)
     plan_shares h = {g->n, g->nodes, t->units, false};
     t->variants =
         plan_share_free(x->s, &h, plan_span_of(x->s->m, 0, x->L), x->load, g->worst, x->scratch);
-    if (x->n <= FEW)
+    if (x->few)
         t->variants = PLAN_VARIANTS;
     t->whole = h.whole;
     x->work += 2000.0 * g->n;
@@ -473,7 +474,7 @@ static void descend(searcher *x, unsigned used, int depth, int target)
 
 static bool few(const searcher *x)
 {
-    static const double structures[] = {0, 1, 4, 21, 150, 1082};
+    static const double structures[] = {0, 1, 4, 21, 150, 1082, 9366};
     if (x->n > FEW)
         return false;
     double work = structures[x->n] * x->L * x->L;
@@ -756,25 +757,43 @@ static void exchange_stage(searcher *x, exchange *w, int at)
     }
 }
 
+/* One round from a found structure: every single change of it. */
+static void exchange_from(searcher *x, exchange *w, const plan_found *f)
+{
+    w->m = f->n_stages;
+    memset(w->used, 0, (size_t)x->n * sizeof(bool));
+    for (int i = 0; i < f->start[f->n_stages]; i++)
+        w->used[f->nodes[i]] = true;
+    for (int i = 0; i < w->m; i++)
+        w->now[i] = group_of(x, f->nodes + f->start[i], f->start[i + 1] - f->start[i]);
+    for (int i = 0; i < w->m && x->work < EXCHANGES && !x->failed; i++)
+        exchange_stage(x, w, i);
+}
+
+/* From the best that has not been changed yet, until none of the kept ones is left. */
 static void exchanges(searcher *x)
 {
     exchange w = {.now = take(x, (size_t)x->max_depth + 1, sizeof(group *)),
                   .trial = take(x, (size_t)x->max_depth + 1, sizeof(group *)),
                   .used = take(x, (size_t)x->n, sizeof(bool))};
-    double score = INFINITY;
-    while (!x->failed && x->out->n_found && x->out->found[0].score < score && x->work < EXCHANGES) {
-        const plan_found *f = &x->out->found[0];
-        score = f->score;
-        w.m = f->n_stages;
-        memset(w.used, 0, (size_t)x->n * sizeof(bool));
-        for (int i = 0; i < f->start[f->n_stages]; i++)
-            w.used[f->nodes[i]] = true;
-        for (int i = 0; i < w.m; i++)
-            w.now[i] = group_of(x, f->nodes + f->start[i], f->start[i + 1] - f->start[i]);
+    uint64_t done[64];
+    int n_done = 0;
+    while (!x->failed && x->work < EXCHANGES && n_done < (int)BASE_COUNT(done)) {
+        int next = 0;
+        for (; next < x->out->n_found; next++) {
+            int k = 0;
+            while (k < n_done && done[k] != x->keys[next])
+                k++;
+            if (k == n_done)
+                break;
+        }
+        if (next == x->out->n_found)
+            break;
+        done[n_done++] = x->keys[next];
         if (x->s->r->goal == PLAN_SPEED && x->out->n_found == PLAN_RANKED)
             x->hopeless = x->out->found[PLAN_RANKED - 1].score;
-        for (int i = 0; i < w.m && x->work < EXCHANGES && !x->failed; i++)
-            exchange_stage(x, &w, i);
+        plan_found from = x->out->found[next];
+        exchange_from(x, &w, &from);
     }
 }
 
@@ -812,7 +831,7 @@ status plan_search_run(plan_search *out, const plan_shape *s, err *e)
             x->rows[l] = INFINITY;
         if (plan_span_bytes(s, plan_span_of(s->m, 0, x->L)) > room) {
             return STATUS_OK; /* nothing fits */
-        } else if (few(x)) {
+        } else if ((x->few = few(x))) {
             everything(x);
         } else {
             islands(x);
