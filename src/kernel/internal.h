@@ -137,6 +137,10 @@ extern const kernel_table kernel_avx2;
 extern const kernel_table kernel_avxvnni;
 extern const kernel_table kernel_avx512;
 extern const kernel_table kernel_avx512vnni;
+#elif defined(__aarch64__)
+extern const kernel_table kernel_neon;
+extern const kernel_table kernel_dotprod;
+extern const kernel_table kernel_i8mm;
 #endif
 
 #endif

@@ -13,6 +13,10 @@ static const kernel_table *const tables[] = {
     &kernel_avxvnni,
     &kernel_avx512,
     &kernel_avx512vnni,
+#elif defined(__aarch64__)
+    &kernel_neon,
+    &kernel_dotprod,
+    &kernel_i8mm,
 #endif
     NULL,
 };

@@ -1,5 +1,5 @@
 /*
- * AVX2 with FMA and F16C: the lanes of vector.h (two registers) and the operations of x86_products.h on registers of 32 bytes, a strip's 16
+ * AVX2 with FMA and F16C: the lanes of vector.h (two registers) and the operations of products.h on registers of 32 bytes, a strip's 16
  * rows in two. x86_avx2.c and x86_avxvnni.c define dot4 and dot4_wide and include this file.
  */
 #include <immintrin.h>
@@ -147,7 +147,7 @@ ALWAYS int lanes_store_bytes(int8_t *p, lanes x)
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
 
-/* ---- the operations of x86_products.h -------------------------------------------------------------------------------- */
+/* ---- the operations of products.h -------------------------------------------------------------------------------- */
 
 enum {
     GROUP_ROWS = 8,
@@ -178,7 +178,6 @@ typedef __m256 vf;
 #define vi_shlv32         _mm256_sllv_epi32
 #define vi_madd16         _mm256_madd_epi16
 #define vi_shuffle8       _mm256_shuffle_epi8
-#define vi_table          _mm256_broadcastsi128_si256
 #define vf_zero           _mm256_setzero_ps
 #define vf_set            _mm256_set1_ps
 #define vf_add            _mm256_add_ps
@@ -205,6 +204,10 @@ ALWAYS vi vi_from_u16(const unsigned char *p)
 ALWAYS vi vi_from_u8(const unsigned char *p)
 {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+}
+ALWAYS vi vi_table(const uint8_t table[16])
+{
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));
 }
 /* a < b ? x : y on integers */
 ALWAYS vi vi_less(vi a, vi b, vi x, vi y)
@@ -242,8 +245,8 @@ ALWAYS void sums_store(double *p, const wide_sums *sums)
     _mm256_storeu_pd(p + 4, sums->high);
 }
 
+#include "kernel/products.h"
 #include "kernel/vector.h"
-#include "kernel/x86_products.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

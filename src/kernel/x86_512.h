@@ -1,5 +1,5 @@
 /*
- * AVX-512 (F, BW, VL, DQ): the lanes of vector.h and the operations of x86_products.h on registers of 64 bytes, a strip's 16 rows in one.
+ * AVX-512 (F, BW, VL, DQ): the lanes of vector.h and the operations of products.h on registers of 64 bytes, a strip's 16 rows in one.
  * x86_avx512.c and x86_avx512vnni.c define dot4 and dot4_wide and include this file.
  */
 #include <immintrin.h>
@@ -119,7 +119,7 @@ ALWAYS int lanes_store_bytes(int8_t *p, lanes a)
     return _mm512_reduce_add_epi32(q);
 }
 
-/* ---- the operations of x86_products.h -------------------------------------------------------- */
+/* ---- the operations of products.h -------------------------------------------------------- */
 
 enum {
     GROUP_ROWS = 16,
@@ -150,7 +150,6 @@ typedef __m512 vf;
 #define vi_shlv32         _mm512_sllv_epi32
 #define vi_madd16         _mm512_madd_epi16
 #define vi_shuffle8       _mm512_shuffle_epi8
-#define vi_table          _mm512_broadcast_i32x4
 #define vf_zero           _mm512_setzero_ps
 #define vf_set            _mm512_set1_ps
 #define vf_add            _mm512_add_ps
@@ -178,6 +177,10 @@ ALWAYS vi vi_from_u16(const unsigned char *p)
 ALWAYS vi vi_from_u8(const unsigned char *p)
 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+ALWAYS vi vi_table(const uint8_t table[16])
+{
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));
 }
 /* a < b ? x : y on integers */
 ALWAYS vi vi_less(vi a, vi b, vi x, vi y)
@@ -211,8 +214,8 @@ ALWAYS void sums_store(double *p, const wide_sums *sums)
     _mm512_storeu_pd(p + 8, sums->high);
 }
 
+#include "kernel/products.h"
 #include "kernel/vector.h"
-#include "kernel/x86_products.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

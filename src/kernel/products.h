@@ -1,7 +1,7 @@
 /*
- * Products on x86, written once over registers of 32 or 64 bytes: x86_512.h and x86_256.h define the operations (vi_ on bytes and integers, vf_
- * on floats, sums_ on doubles, dot4, dot4_wide) and include this file. A group is the GROUP_ROWS rows of a strip that fill a register: 16, or 8
- * and then a strip is two groups.
+ * Products, written once over registers of 16, 32 or 64 bytes: x86_512.h, x86_256.h and arm_128.h define the operations (vi_ on bytes and integers, vf_
+ * on floats, sums_ on doubles, dot4, dot4_wide) and include this file. A group is the GROUP_ROWS rows of a strip that fill a register: 16, 8 or 4,
+ * and then a strip is one, two or four groups.
  *
  *   open_TYPE   one unit of a group → 8 registers of unsigned bytes (4 columns each), scale, minimum or half scales
  *   vec_*       one token: some strips walked at once as separate memory streams, nothing stored in between
@@ -119,7 +119,7 @@ ALWAYS void open_q5_1(unit *u, const unsigned char *header, const unsigned char 
     open_fifth_bits(u, p + 64, g);
 }
 
-ALWAYS void look_up(unit *u, __m128i table)
+ALWAYS void look_up(unit *u, const uint8_t table[16])
 {
     vi t = vi_table(table);
     UNROLL for (int j = 0; j < 8; j++) u->q[j] = vi_shuffle8(t, u->q[j]);
@@ -128,8 +128,9 @@ ALWAYS void look_up(unit *u, __m128i table)
 /* the values of IQ4_NL and IQ4_XS plus 128 */
 ALWAYS void look_up_iq4(unit *u)
 {
-    look_up(u, _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, (char)129, (char)141, (char)153,
-                             (char)166, (char)181, (char)197, (char)217, (char)241));
+    static const uint8_t values[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                       129, 141, 153, 166, 181, 197, 217, 241};
+    look_up(u, values);
 }
 
 ALWAYS void open_iq4_nl(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
@@ -140,13 +141,13 @@ ALWAYS void open_iq4_nl(unit *u, const unsigned char *header, const unsigned cha
 
 ALWAYS void open_mxfp4(unit *u, const unsigned char *header, const unsigned char *p, int i, int g)
 {
+    static const uint8_t values[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
     (void)header, (void)i;
     vi e = vi_from_u8(p + GROUP_ROWS * g);
     vi normal = vi_shl32(vi_sub32(e, vi_set32(1)), 23), tiny = vi_shlv32(vi_set32(0x00200000), e);
     u->d = vf_as(vi_less(e, vi_set32(2), tiny, normal));
     open_nibbles(u, p + 16, g);
-    look_up(u, _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4,
-                             0)); /* doubled, plus 12 */
+    look_up(u, values); /* doubled, plus 12 */
 }
 
 /* Scales and minima of Q4_K and Q5_K: three words of a row's header, see q4_k_scales in types.c. */
@@ -380,8 +381,7 @@ ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int n_
             UNROLL for (int i = 0; i < n_streams; i++)
             {
                 for (int line = 0; line < s.unit_lines; line++)
-                    _mm_prefetch((const char *)base[i] + at.unit + VEC_AHEAD + 64 * line,
-                                 _MM_HINT_T0);
+                    __builtin_prefetch(base[i] + at.unit + VEC_AHEAD + 64 * line);
                 UNROLL for (int g = 0; g < GROUPS; g++)
                 {
                     unit u;
@@ -556,7 +556,7 @@ ALWAYS bool mat_groups(const kernel_product *p, open_unit *open, shape s, int64_
             for (int g = 0; g < n_groups; g++) {
                 const unsigned char *from = strip_at(w, (group + g) / GROUPS);
                 for (int line = 0; line < s.unit_lines; line++)
-                    _mm_prefetch((const char *)from + at.unit + VEC_AHEAD + 64 * line, _MM_HINT_T0);
+                    __builtin_prefetch(from + at.unit + VEC_AHEAD + 64 * line);
                 open(&m->units[k][g], from + at.header, from + at.unit, at.in_run,
                      (int)((group + g) % GROUPS));
             }
@@ -669,7 +669,7 @@ ALWAYS bool float_vec_groups(const kernel_product *p, int type, int n_streams, i
             {
                 const unsigned char *from = base[i] + c * column_bytes;
                 for (int line = 0; line < column_bytes * 4 / 64 && g == 0; line++)
-                    _mm_prefetch((const char *)from + VEC_AHEAD + 64 * line, _MM_HINT_T0);
+                    __builtin_prefetch(from + VEC_AHEAD + 64 * line);
                 UNROLL for (int a = 0; a < 4; a++) acc[i][a] =
                     vf_fma(float_load(from, type, a, g), vf_set(x[c + a]), acc[i][a]);
             }
@@ -772,7 +772,7 @@ ALWAYS bool float_rows(const kernel_product *p, fill_floats *fill, int64_t group
             columns = BASE_MIN(columns, until_leaf);
         for (int k = 0; k * KERNEL_UNIT < columns; k++) {
             for (int line = 0; line < w->type->unit_bytes / 64; line++)
-                _mm_prefetch((const char *)base + at.unit + VEC_AHEAD + 64 * line, _MM_HINT_T0);
+                __builtin_prefetch(base + at.unit + VEC_AHEAD + 64 * line);
             fill(m->w + k * KERNEL_UNIT, base + at.header, base + at.unit, at.in_run,
                  (int)(group % GROUPS));
             place_next(&at, w->type, w->type->run_units);

@@ -1,0 +1,31 @@
+/*
+ * NEON of every AArch64 processor: signed bytes are multiplied into 16 bits and added pairwise into 32, exactly. Unsigned bytes beyond 127 are
+ * taken less 128, which is put back by the sum of the activations.
+ * The rest: arm_128.h.
+ */
+#include <arm_neon.h>
+
+typedef int32x4_t vi;
+
+static inline __attribute__((always_inline)) vi dot4(vi acc, vi u, vi x)
+{
+    int8x16_t a = vreinterpretq_s8_s32(u), b = vreinterpretq_s8_s32(x);
+    int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
+    return vaddq_s32(acc, vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(a, b))));
+}
+
+static inline __attribute__((always_inline)) vi dot4_wide(vi acc, vi u, vi x)
+{
+    vi ones = vreinterpretq_s32_s8(vdupq_n_s8(1)), top = vreinterpretq_s32_u8(vdupq_n_u8(128));
+    vi sum = dot4(vdupq_n_s32(0), ones, x);
+    return dot4(vaddq_s32(acc, vshlq_n_s32(sum, 7)), veorq_s32(u, top), x);
+}
+
+#include "kernel/arm_128.h"
+
+const kernel_table kernel_neon = {
+    .name = "neon",
+    .features = KERNEL_CPU_NEON,
+    PRODUCT_ROWS,
+    V_TABLE_ROWS,
+};
