@@ -1,0 +1,408 @@
+/*
+ * Plans for people and for scripts: a table of ranks with what memory each needs, a diagram of stages and shares in text, the times by part,
+ * other plans, reasons, money; the same as JSON; a picture as SVG. Names of nodes come from files: they are cleaned for terminals and escaped.
+ */
+#include "cli/look.h"
+#include "cli/plans.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { BAR = 24 };
+
+plans_money plans_money_of(const plans_answer *a, const plan_cut *p)
+{
+    plans_money m = {.priced = true, .even_tokens = INFINITY, .even_days = INFINITY};
+    for (int i = 0; i < p->n_stages; i++)
+        for (int k = 0; k < p->stages[i].n_ranks; k++) {
+            const plan_node *node = &a->cluster->nodes[p->stages[i].ranks[k].node];
+            m.price += node->price;
+            m.watts += node->watts;
+            m.priced = m.priced && node->price > 0 && node->watts > 0;
+        }
+    double kwh_per_million = m.watts / 1e3 * (1e6 / p->throughput) / 3600;
+    m.energy_per_million = kwh_per_million * a->kwh_price;
+    if (a->token_price > m.energy_per_million) {
+        m.even_tokens = m.price / (a->token_price - m.energy_per_million) * 1e6;
+        m.even_days = m.even_tokens / p->throughput / 86400;
+    }
+    return m;
+}
+
+/* The share of a rank in its stage, by the bytes that it reads; in per cent. */
+static double share_of(const plan_stage *t, int rank)
+{
+    double all = 0;
+    for (int i = 0; i < t->n_ranks; i++)
+        all += t->ranks[i].weight_bytes;
+    return all > 0 ? 100 * t->ranks[rank].weight_bytes / all : 0;
+}
+
+static const char *units_text(char out[40], const plan_stage *t, const plan_rank *r, plan_kind k)
+{
+    if (!t->units[k])
+        snprintf(out, 40, "-");
+    else if (r->units[k] == t->units[k])
+        snprintf(out, 40, "all");
+    else
+        snprintf(out, 40, "%d/%d", r->units[k], t->units[k]);
+    return out;
+}
+
+static void print_ranks(const plans_answer *a, const plan_cut *p)
+{
+    look_table t = {.heads = {"stage", "layers", "node", "heads", "feed", "experts", "vocab",
+                              "weights", "state", "memory used"},
+                    .right = {false, false, false, true, true, true, true, true, true, true},
+                    .n_columns = 10,
+                    .gives = 2};
+    for (int i = 0; i < p->n_stages; i++)
+        for (int k = 0; k < p->stages[i].n_ranks; k++) {
+            const plan_stage *s = &p->stages[i];
+            const plan_rank *r = &s->ranks[k];
+            char stage[16], layers[32], u[PLAN_KINDS][40], weights[32], state[32], used[48];
+            snprintf(stage, sizeof stage, "%d", i + 1);
+            snprintf(layers, sizeof layers, "%d-%d", s->first, s->last - 1);
+            for (int q = 0; q < PLAN_KINDS; q++)
+                units_text(u[q], s, r, (plan_kind)q);
+            snprintf(weights, sizeof weights, "%.1f GB", r->weight_bytes / 1e9);
+            snprintf(state, sizeof state, "%.2f GB", r->state_bytes / 1e9);
+            double all = r->weight_bytes + r->state_bytes + r->scratch_bytes + r->reserve_bytes;
+            snprintf(used, sizeof used, "%.1f of %.1f GB", all / 1e9, r->memory_bytes / 1e9);
+            sb name = {0};
+            look_clean(&name, a->cluster->nodes[r->node].name,
+                       strlen(a->cluster->nodes[r->node].name));
+            const char *cells[] = {k ? "" : stage,
+                                   k ? "" : layers,
+                                   name.data ? name.data : "",
+                                   u[0],
+                                   u[1],
+                                   u[2],
+                                   u[3],
+                                   weights,
+                                   state,
+                                   used};
+            look_table_row(&t, cells);
+            sb_fini(&name);
+        }
+    look_table_print(&t, stdout);
+    look_table_fini(&t);
+}
+
+/* One line a rank: a bar as long as its share of the stage's weights; arrows between stages with their time. */
+static void print_diagram(const plans_answer *a, const plan_cut *p)
+{
+    for (int i = 0; i < p->n_stages; i++) {
+        const plan_stage *s = &p->stages[i];
+        for (int k = 0; k < s->n_ranks; k++) {
+            double share = share_of(s, k);
+            int full = (int)(share / 100 * BAR + 0.5);
+            sb name = {0};
+            look_clean(&name, a->cluster->nodes[s->ranks[k].node].name,
+                       strlen(a->cluster->nodes[s->ranks[k].node].name));
+            printf("  %s ", s->n_ranks == 1       ? "-"
+                            : k == 0              ? "/"
+                            : k == s->n_ranks - 1 ? "\\"
+                                                  : "|");
+            for (int c = 0; c < BAR; c++)
+                putchar(c < full ? '#' : '.');
+            printf(" %5.1f %%  %s\n", share, name.data ? name.data : "");
+            sb_fini(&name);
+        }
+        if (i + 1 < p->n_stages)
+            printf("        |  hop %.3g ms\n        v\n", s->hop_us / 1e3);
+    }
+}
+
+static void print_times(const plans_answer *a, const plan_cut *p)
+{
+    printf("one stream        %.4g tok/s: %.3g ms a token = %.3g compute + %.3g sums + %.3g hops\n",
+           p->tokens_s, p->step_us / 1e3, p->compute_us / 1e3, p->sum_us / 1e3, p->hop_us / 1e3);
+    if (a->request->concurrency > 1)
+        printf("%-3d at once       %.4g tok/s together, %.3g each\n", a->request->concurrency,
+               p->throughput, p->throughput / a->request->concurrency);
+    printf("first token       %.3g s after a prompt of %lld tokens\n", p->ttft_us / 1e6,
+           (long long)a->request->prompt);
+    for (int i = 0; i < p->n_stages; i++)
+        if (p->stages[i].n_ranks > 1)
+            printf("stage %-3d         sums by %s, experts %s\n", i + 1,
+                   plan_sum_name(p->stages[i].sum),
+                   !p->stages[i].units[PLAN_EXPERTS] ? "none"
+                   : p->stages[i].whole_experts      ? "whole"
+                                                     : "sliced");
+}
+
+static void print_money(const plans_answer *a, const plan_cut *p)
+{
+    plans_money m = plans_money_of(a, p);
+    if (a->kwh_price <= 0 && a->token_price <= 0)
+        return;
+    if (!m.priced) {
+        printf("money             price or watts of a node are not known\n");
+        return;
+    }
+    printf("money             $%.0f of machines, %.0f W; electricity $%.3g a million tokens at "
+           "full use\n",
+           m.price, m.watts, m.energy_per_million);
+    if (a->token_price <= 0)
+        return;
+    if (isinf(m.even_tokens))
+        printf("                  never breaks even against $%.3g a million tokens\n",
+               a->token_price);
+    else
+        printf("                  breaks even against $%.3g a million tokens after %.3g million "
+               "tokens, %.0f "
+               "days of full use\n",
+               a->token_price, m.even_tokens / 1e6, m.even_days);
+}
+
+/* "2 x (a + b) | c": stages with bars between. */
+static void structure_text(sb *out, const plans_answer *a, const plan_cut *p)
+{
+    for (int i = 0; i < p->n_stages; i++) {
+        sb_puts(out, i ? " | " : "");
+        for (int k = 0; k < p->stages[i].n_ranks; k++) {
+            const char *name = a->cluster->nodes[p->stages[i].ranks[k].node].name;
+            sb_puts(out, k ? " + " : "");
+            look_clean(out, name, strlen(name));
+        }
+    }
+}
+
+static void print_others(const plans_answer *a)
+{
+    if (a->result->n_plans > 1)
+        printf("\nother plans (+ shares layers, | passes on)\n");
+    for (int i = 1; i < a->result->n_plans; i++) {
+        const plan_cut *p = &a->result->plans[i];
+        sb text = {0};
+        structure_text(&text, a, p);
+        printf("  %8.3g tok/s  %8.3g together  first token %6.3g s  %.120s\n", p->tokens_s,
+               p->throughput, p->ttft_us / 1e6, text.data ? text.data : "");
+        sb_fini(&text);
+    }
+}
+
+void plans_print(const plans_answer *a)
+{
+    plan_size size;
+    look l = look_of(1);
+    plan_model_size(&size, a->model);
+    printf("%s%s%s  %.3g B parameters, %.3g B active; %.1f GB of weights, %.2f GB read a token, "
+           "%.1f kB of "
+           "state a position\n",
+           l.bold, a->model->name, l.off, size.parameters / 1e9, size.active / 1e9,
+           size.weight_bytes / 1e9, size.bytes_per_token / 1e9, size.state_bytes_per_token / 1e3);
+    printf("predicted for %s, goal %s, context %lld, %d at once\n\n", a->engine->name,
+           plan_goal_name(a->request->goal), (long long)a->request->context,
+           a->request->concurrency);
+    if (a->result->n_plans) {
+        const plan_cut *best = &a->result->plans[0];
+        print_diagram(a, best);
+        printf("\n");
+        print_ranks(a, best);
+        printf("\n");
+        print_times(a, best);
+        print_money(a, best);
+        print_others(a);
+    }
+    printf("\n");
+    for (int i = 0; i < a->result->n_reasons; i++) {
+        sb text = {0};
+        look_clean(&text, a->result->reasons[i], strlen(a->result->reasons[i]));
+        printf("- %s\n", text.data ? text.data : "");
+        sb_fini(&text);
+    }
+}
+
+/* ---- JSON ----------------------------------------------------------------------------------------------------------- */
+
+static json_t *rank_json(const plans_answer *a, const plan_rank *r)
+{
+    json_t *units = json_object();
+    for (int k = 0; k < PLAN_KINDS; k++)
+        json_object_set_new(units, plan_kind_name((plan_kind)k), json_integer(r->units[k]));
+    return json_pack("{s:o, s:o, s:f, s:f, s:f, s:f, s:f}", "node",
+                     look_json_text(a->cluster->nodes[r->node].name), "units", units,
+                     "weight_bytes", r->weight_bytes, "state_bytes", r->state_bytes,
+                     "scratch_bytes", r->scratch_bytes, "reserve_bytes", r->reserve_bytes,
+                     "memory_bytes", r->memory_bytes);
+}
+
+static json_t *stage_json(const plans_answer *a, const plan_stage *s)
+{
+    json_t *ranks = json_array(), *units = json_object();
+    for (int k = 0; k < PLAN_KINDS; k++)
+        json_object_set_new(units, plan_kind_name((plan_kind)k), json_integer(s->units[k]));
+    for (int i = 0; i < s->n_ranks; i++)
+        json_array_append_new(ranks, rank_json(a, &s->ranks[i]));
+    return json_pack("{s:i, s:i, s:o, s:b, s:s, s:f, s:f, s:f, s:o}", "first_layer", s->first,
+                     "last_layer", s->last - 1, "units", units, "whole_experts", s->whole_experts,
+                     "sum", plan_sum_name(s->sum), "compute_us", s->compute_us, "sum_us", s->sum_us,
+                     "hop_us", s->hop_us, "ranks", ranks);
+}
+
+static json_t *cut_json(const plans_answer *a, const plan_cut *p)
+{
+    json_t *stages = json_array();
+    for (int i = 0; i < p->n_stages; i++)
+        json_array_append_new(stages, stage_json(a, &p->stages[i]));
+    json_t *o = json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "nodes", p->n_nodes,
+                          "tokens_per_second", p->tokens_s, "throughput", p->throughput, "ttft_us",
+                          p->ttft_us, "step_us", p->step_us, "compute_us", p->compute_us, "sum_us",
+                          p->sum_us, "hop_us", p->hop_us, "stages", stages);
+    plans_money m = plans_money_of(a, p);
+    if (m.priced && (a->kwh_price > 0 || a->token_price > 0)) {
+        json_object_set_new(o, "price", json_real(m.price));
+        json_object_set_new(o, "watts", json_real(m.watts));
+        json_object_set_new(o, "energy_per_million_tokens", json_real(m.energy_per_million));
+        if (isfinite(m.even_tokens))
+            json_object_set_new(o, "break_even_tokens", json_real(m.even_tokens));
+    }
+    return o;
+}
+
+json_t *plans_json(const plans_answer *a)
+{
+    json_t *plans = json_array(), *reasons = json_array();
+    plan_size size;
+    plan_model_size(&size, a->model);
+    for (int i = 0; i < a->result->n_plans; i++)
+        json_array_append_new(plans, cut_json(a, &a->result->plans[i]));
+    for (int i = 0; i < a->result->n_reasons; i++)
+        json_array_append_new(reasons, look_json_text(a->result->reasons[i]));
+    return json_pack("{s:o, s:s, s:s, s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:o, s:o}", "model",
+                     look_json_text(a->model->name), "engine", a->engine->name, "goal",
+                     plan_goal_name(a->request->goal), "context", (json_int_t)a->request->context,
+                     "prompt", (json_int_t)a->request->prompt, "concurrency",
+                     a->request->concurrency, "parameters", size.parameters, "active_parameters",
+                     size.active, "weight_bytes", size.weight_bytes, "missing_bytes",
+                     a->result->missing_bytes, "plans", plans, "reasons", reasons);
+}
+
+/* ---- SVG ------------------------------------------------------------------------------------------------------------ */
+
+static void xml(sb *out, const char *text)
+{
+    for (; *text; text++)
+        if (*text == '<')
+            sb_puts(out, "&lt;");
+        else if (*text == '&')
+            sb_puts(out, "&amp;");
+        else
+            sb_putc(out, (unsigned char)*text < 0x20 ? '?' : *text);
+}
+
+enum { STAGE_W = 190, RANK_H = 46, GAP = 70, TOP = 78 };
+
+static void svg_rank(sb *out, const plans_answer *a, const plan_stage *s, int i, int x, int y)
+{
+    const plan_rank *r = &s->ranks[i];
+    double used = r->weight_bytes + r->state_bytes + r->scratch_bytes + r->reserve_bytes;
+    sb_printf(out,
+              "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" rx=\"4\" fill=\"#eef2f6\" "
+              "stroke=\"#8899aa\"/>\n<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"6\" "
+              "fill=\"#2f6fb0\"/>\n",
+              x, y, STAGE_W, RANK_H - 6, x, y + RANK_H - 12,
+              STAGE_W * fmin(1, used / r->memory_bytes));
+    sb_printf(out, "<text x=\"%d\" y=\"%d\">", x + 8, y + 16);
+    xml(out, a->cluster->nodes[r->node].name);
+    sb_printf(out,
+              "</text>\n<text x=\"%d\" y=\"%d\" fill=\"#556\">%.1f %%, %.1f of %.1f GB</text>\n",
+              x + 8, y + 31, share_of(s, i), used / 1e9, r->memory_bytes / 1e9);
+}
+
+void plans_svg(sb *out, const plans_answer *a)
+{
+    const plan_cut *p = &a->result->plans[0];
+    int most = 1;
+    for (int i = 0; i < p->n_stages; i++)
+        most = BASE_MAX(most, p->stages[i].n_ranks);
+    int width = BASE_MAX(p->n_stages * (STAGE_W + GAP) - GAP + 40, 560);
+    sb_printf(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
+        "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" "
+        "fill=\"white\"/>\n<text x=\"20\" y=\"24\" font-size=\"15\">",
+        width, TOP + most * RANK_H + 20);
+    xml(out, a->model->name);
+    sb_printf(out, ": %.3g tok/s one stream, %.3g together, first token %.3g s</text>\n",
+              p->tokens_s, p->throughput, p->ttft_us / 1e6);
+    for (int i = 0; i < p->n_stages; i++) {
+        const plan_stage *s = &p->stages[i];
+        int x = 20 + i * (STAGE_W + GAP);
+        sb_printf(out, "<text x=\"%d\" y=\"%d\">layers %d-%d, %.3g ms</text>\n", x, TOP - 12,
+                  s->first, s->last - 1, (s->compute_us + s->sum_us) / 1e3);
+        for (int k = 0; k < s->n_ranks; k++)
+            svg_rank(out, a, s, k, x, TOP + k * RANK_H);
+        if (i + 1 < p->n_stages)
+            sb_printf(
+                out,
+                "<path d=\"M%d %d h%d m-6 -4 l6 4 l-6 4\" stroke=\"#334\" fill=\"none\"/>\n<text "
+                "x=\"%d\" y=\"%d\" font-size=\"10\">%.3g ms</text>\n",
+                x + STAGE_W + 8, TOP + 20, GAP - 16, x + STAGE_W + 12, TOP + 12, s->hop_us / 1e3);
+    }
+    sb_puts(out, "</svg>\n");
+}
+
+/* ---- what is known by name ------------------------------------------------------------------------------------------ */
+
+void plans_print_known(void)
+{
+    look l = look_of(1);
+    printf("%smodels%s (MODEL, or MODEL:QUANT)\n", l.bold, l.off);
+    for (int i = 0; i < plan_n_models(); i++) {
+        plan_model m;
+        plan_size size;
+        if (plan_model_find(&m, plan_model_at(i)->name, NULL) != STATUS_OK)
+            continue;
+        plan_model_size(&size, &m);
+        printf("  %-20s %7.4g B, %6.3g B active, published in %s  %s\n", m.name,
+               size.parameters / 1e9, size.active / 1e9, plan_model_at(i)->quant,
+               plan_model_at(i)->source);
+    }
+    printf("%squantisations%s\n ", l.bold, l.off);
+    for (int i = 0; i < plan_n_quants(); i++)
+        printf(" %s", plan_quant_at(i));
+    printf("\n%sdevices%s\n", l.bold, l.off);
+    for (int i = 0; i < plan_n_devices(); i++) {
+        const plan_device *d = plan_device_at(i);
+        printf("  %-16s %6g GB  %6g GB/s  %6g TFLOPS  %5g W  $%-6g %s; %s\n", d->name, d->memory_gb,
+               d->bandwidth_gb_s, d->tflops, d->watts, d->price, d->title, d->source);
+    }
+    printf("%slinks%s\n", l.bold, l.off);
+    for (int i = 0; i < plan_n_links(); i++) {
+        const plan_link_kind *k = plan_link_at(i);
+        printf("  %-18s %6g us  %6g Gbit/s  %s; %s\n", k->name, k->latency_us, k->gbit_s, k->title,
+               k->source);
+    }
+    printf("%sengines%s\n ", l.bold, l.off);
+    for (int i = 0; i < plan_n_engines(); i++)
+        printf(" %s", plan_engine_at(i)->name);
+    printf("\n");
+}
+
+json_t *plans_known_json(void)
+{
+    json_t *models = json_array(), *devices = json_array(), *links = json_array();
+    for (int i = 0; i < plan_n_models(); i++)
+        json_array_append_new(models, json_pack("{s:s, s:s, s:s}", "name", plan_model_at(i)->name,
+                                                "quant", plan_model_at(i)->quant, "source",
+                                                plan_model_at(i)->source));
+    for (int i = 0; i < plan_n_devices(); i++) {
+        const plan_device *d = plan_device_at(i);
+        json_array_append_new(devices,
+                              json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:s}", "name", d->name,
+                                        "title", d->title, "memory_gb", d->memory_gb,
+                                        "bandwidth_gb_s", d->bandwidth_gb_s, "tflops", d->tflops,
+                                        "watts", d->watts, "price", d->price, "source", d->source));
+    }
+    for (int i = 0; i < plan_n_links(); i++) {
+        const plan_link_kind *k = plan_link_at(i);
+        json_array_append_new(links, json_pack("{s:s, s:s, s:f, s:f, s:s}", "name", k->name,
+                                               "title", k->title, "latency_us", k->latency_us,
+                                               "gbit_s", k->gbit_s, "source", k->source));
+    }
+    return json_pack("{s:o, s:o, s:o}", "models", models, "devices", devices, "links", links);
+}
