@@ -20,7 +20,7 @@ typedef struct request {
     sample_bias *bias;
     int n_live; /* choices not done, begun or not */
     int n_cached;
-    bool started;
+    bool started, held;   /* held: before it began */
     struct request *next; /* in the queue of those not yet begun */
 } request;
 
@@ -296,6 +296,9 @@ void engine_hold(engine *g, uint64_t id, int choice, bool on)
     for (sequence *q = g->sequences; q; q = q->next)
         if (q->of->r.id == id && (choice < 0 || q->choice == choice))
             q->held = on;
+    for (request *r = g->first_waiting; r; r = r->next)
+        if (r->r.id == id)
+            r->held = on;
 }
 
 /* Cancelled sequences leave. A request whose first choice is cancelled before the others were forked ends as a whole. */
@@ -382,6 +385,7 @@ static void begin_request(engine *g)
         return;
     }
     q->age = g->next_age++;
+    q->held = r->held;
     g->n_sequences += r->r.n_choices;
     insert(g, q);
 }
@@ -654,14 +658,13 @@ static void fail_step(engine *g, const plan *b, const err *why)
     }
 }
 
+/* Who waits for a place that only held sequences could free is no work: the next word comes from outside. */
 static bool has_work(const engine *g)
 {
-    if (g->first_waiting)
-        return true;
     for (const sequence *q = g->sequences; q; q = q->next)
         if (!q->held || q->cancelled)
             return true;
-    return false;
+    return g->first_waiting && g->n_sequences + g->first_waiting->r.n_choices <= g->o.max_sequences;
 }
 
 status engine_step(engine *g, bool *busy, err *e)

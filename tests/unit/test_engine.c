@@ -564,6 +564,49 @@ static void cancel_and_hold(void **state)
     model_destroy(m);
 }
 
+/* Whoever waits for a place that a held sequence has is no work; holding reaches those that have not begun, too. */
+static void waiting_behind_a_held_one(void **state)
+{
+    (void)state;
+    static record r;
+    memset(&r, 0, sizeof r);
+    limits l = {512, 4096, 4, 64, 0};
+    model *m = load(&plain, &l);
+    engine *g;
+    err e = {0};
+    bool busy;
+    must(engine_create(&g, m, &(engine_options){.max_sequences = 1}, note, &r, &e), &e);
+    int32_t text[2][100];
+    engine_request q[2];
+    for (int i = 0; i < 2; i++) {
+        fill_prompt(text[i], 100, 131, (uint64_t)i);
+        q[i] = (engine_request){.id = (uint64_t)i,
+                                .prompt = text[i],
+                                .n_prompt = 100,
+                                .max_tokens = 10,
+                                .top_logprobs = -1,
+                                .sample = SAMPLE_DEFAULTS};
+        must(engine_submit(g, &q[i], &e), &e);
+    }
+    for (int i = 0; i < 5; i++)
+        must(engine_step(g, &busy, &e), &e);
+    engine_hold(g, 0, -1, true);
+    engine_hold(g, 1, -1, true); /* still waiting */
+    must(engine_step(g, &busy, &e), &e);
+    assert_false(busy);
+    engine_hold(g, 0, -1, false);
+    run_until_idle(g, &r);
+    assert_true_answer(&plain, &q[0], 0, &r.of[0][0]);
+    assert_int_equal(r.of[1][0].n, 0);
+    assert_int_equal(r.of[1][0].done, 0);
+    engine_hold(g, 1, -1, false);
+    run_until_idle(g, &r);
+    assert_true_answer(&plain, &q[1], 0, &r.of[1][0]);
+    assert_nothing_held(g);
+    engine_destroy(g);
+    model_destroy(m);
+}
+
 /* Held sequences hold all the state: they give it up to whoever can move. */
 static void held_state_is_given_up(void **state)
 {
@@ -657,6 +700,7 @@ int main(void)
         cmocka_unit_test(long_prompt_stalls_nobody),
         cmocka_unit_test(ends_and_refusals),
         cmocka_unit_test(cancel_and_hold),
+        cmocka_unit_test(waiting_behind_a_held_one),
         cmocka_unit_test(held_state_is_given_up),
         cmocka_unit_test(failing_allocations),
     };
