@@ -30,6 +30,9 @@ void http_loop_stop(http_loop *l); /* any thread, also before run: then run retu
 /* Runs task(context) on the loop's thread, in the order of posting; any thread. Many posts make one wake-up. Does not
  * allocate in the steady state. NO_MEMORY: not posted. Tasks still waiting when the loop is destroyed do not run. */
 status http_loop_post(http_loop *l, http_task task, void *context);
+/* What was posted with this context and has not run yet never will: for the end of an object, when the threads that post for it are
+ * gone. */
+void http_loop_forget(http_loop *l, void *context);
 
 /* A timer; it may be restarted, stopped or destroyed in its own callback. */
 status http_timer_create(http_timer **out, http_loop *l, http_task task, void *context, err *e);

@@ -30,6 +30,7 @@ struct http_loop {
     posted *queue;   /* what waits */
     posted *running; /* the loop's own array: what it took */
     size_t n, capacity, running_capacity;
+    size_t n_running; /* of running, while their tasks run; else 0 */
     bool signalled, stopping;
 };
 
@@ -79,8 +80,11 @@ static void on_wake(evutil_socket_t fd, short what, void *context)
     l->signalled = false;
     bool stopping = l->stopping;
     os_mutex_unlock(l->lock);
+    l->n_running = n;
     for (size_t i = 0; i < n; i++)
-        taken[i].task(taken[i].context);
+        if (taken[i].task)
+            taken[i].task(taken[i].context);
+    l->n_running = 0;
     if (stopping)
         event_base_loopbreak(l->base);
 }
@@ -211,6 +215,21 @@ status http_loop_post(http_loop *l, http_task task, void *context)
     }
     os_mutex_unlock(l->lock);
     return s;
+}
+
+static void forget(posted *list, size_t n, const void *context)
+{
+    for (size_t i = 0; i < n; i++)
+        if (list[i].context == context)
+            list[i].task = NULL;
+}
+
+void http_loop_forget(http_loop *l, void *context)
+{
+    os_mutex_lock(l->lock);
+    forget(l->queue, l->n, context);
+    os_mutex_unlock(l->lock);
+    forget(l->running, l->n_running, context);
 }
 
 /* ---- timers ---- */
