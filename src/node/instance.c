@@ -17,10 +17,13 @@ enum {
     BACK_OFF_US = 500000, /* doubles with every quick death */
     BACK_OFF_MAX_US = 30 * 1000000,
     QUICK_US = 60 * 1000000, /* a rank that lived longer starts with a clean record */
-    QUICK_DEATHS = 5
+    QUICK_DEATHS = 5,
+    START_US = 60 * 1000000, /* from exec to the first word, on the busiest of machines */
+    STOP_US = 10 * 1000000
 };
 
-status instance_create(node_instance **out, node *n, const char *name, const char *source, err *e)
+status instance_create(node_instance **out, node *n, const char *name, const char *source,
+                       bool by_path, err *e)
 {
     node_instance *i = base_zalloc(1, sizeof *i);
     if (i) {
@@ -34,6 +37,7 @@ status instance_create(node_instance **out, node *n, const char *name, const cha
         return err_set(e, STATUS_NO_MEMORY, "node: no memory for an instance of %s", name);
     }
     i->of = n;
+    i->by_path = by_path;
     i->state = NODE_READING;
     i->last_used_us = os_now_us();
     status s = reading_start(i, e);
@@ -144,9 +148,12 @@ void rank_died(node_instance *i, const char *how)
         i->failed_at_us = 0;
         return;
     }
-    log_error("node", "%s", why.text);
+    if (wanted_to)
+        log_info("node", "%s was unloaded, and is asked for again", i->name);
+    else
+        log_error("node", "%s", why.text);
     i->why = why;
-    i->restarts++;
+    i->restarts += !wanted_to;
     i->quick_deaths = now - i->started_us > QUICK_US ? 1 : i->quick_deaths + 1;
     if (wanted_to)
         i->quick_deaths = 0;
@@ -185,10 +192,16 @@ void instance_tick(node_instance *i, uint64_t now_us)
         if (!i->leases && now_us - i->failed_at_us > FAILED_KEPT_US)
             instance_destroy(i);
         return;
-    case NODE_READING:
     case NODE_STARTING:
-    case NODE_LOADING:
+        if (now_us - i->started_us > START_US)
+            rank_died(i, "it did not say a word");
+        return;
     case NODE_STOPPING:
+        if (now_us - i->asked_to_stop_us > STOP_US)
+            rank_died(i, "it did not end when asked to");
+        return;
+    case NODE_READING:
+    case NODE_LOADING:
         return;
     }
 }

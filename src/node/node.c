@@ -25,19 +25,23 @@ static void on_tick(void *context)
 {
     node *n = context;
     uint64_t now = os_now_us();
+    n->depth++;
     for (node_instance *i = n->instances, *next; i; i = next) {
         next = i->next;
         instance_tick(i, now);
     }
+    n->depth--;
 }
 
 static void on_flush(void *context)
 {
     node *n = context;
+    n->depth++;
     for (node_instance *i = n->instances, *next; i; i = next) {
         next = i->next;
         instance_wake_leases(i);
     }
+    n->depth--;
 }
 
 static bool copy_string(char **out, const char *s)
@@ -77,7 +81,6 @@ void node_destroy(node *n)
 {
     if (!n)
         return;
-    n->closing = true;
     while (n->instances) {
         while (n->instances->leases)
             node_release(n->instances->leases);
@@ -128,24 +131,30 @@ static status default_name(const char **out, const node *n, err *e)
 static status find_or_start(node_instance **out, node *n, const char *name, err *e)
 {
     char source[STORE_PATH];
+    bool by_path;
     node_instance *i = find_named(n, name); /* spares the folders a look at every request */
     if (!i) {
-        status s = store_find(source, NULL, name, e);
+        const char *origin;
+        status s = store_find(source, &origin, name, e);
         if (s != STATUS_OK)
             return s;
+        by_path = !strcmp(origin, "path");
         i = find_instance(n, source);
     } else {
         snprintf(source, sizeof source, "%s", i->source);
+        by_path = i->by_path;
     }
     if (i && i->state == NODE_FAILED && !i->leases) {
-        instance_destroy(i);
+        if (n->depth ==
+            0) /* else instance_tick does it; the new one stands before it in the list */
+            instance_destroy(i);
         i = NULL;
     }
     if (i) {
         *out = i;
         return STATUS_OK;
     }
-    return instance_create(out, n, name, source, e);
+    return instance_create(out, n, name, source, by_path, e);
 }
 
 status node_acquire(node_lease **out, node *n, const char *name, const node_listener *listener,
@@ -204,6 +213,12 @@ status node_submit(node_lease *lease, const engine_request *r, uint64_t *out_id,
     if (n_choices < 1 || n_choices > ENGINE_CHOICES)
         return err_set(e, STATUS_INVALID, "%d choices: expected 1 to %d", n_choices,
                        ENGINE_CHOICES);
+    if (r->n_prompt >= i->ready.context) /* not even sent: a message has its limit, too */
+        return err_set(
+            e, STATUS_TOO_LONG,
+            "the prompt has %d tokens, %lld too many: the context of %lld needs room for one more",
+            r->n_prompt, (long long)(r->n_prompt - i->ready.context + 1),
+            (long long)i->ready.context);
     node_flight *f = base_zalloc(1, sizeof *f);
     if (!f)
         return err_set(e, STATUS_NO_MEMORY, "node: no memory for a request");
@@ -380,7 +395,7 @@ status node_list_models(node *n, void (*visit)(void *context, const node_model_i
     listing l = {visit, context};
     for (const node_instance *i = n->instances; i;
          i = i->next) { /* loaded by a path that no folder of ours holds */
-        if (!strchr(i->name, '/') || i->state == NODE_FAILED)
+        if (!i->by_path || i->state == NODE_FAILED)
             continue;
         node_model_info info = {i->name, i->source, "path", i->card ? i->card->weight_bytes : 0, 0};
         visit(context, &info);
@@ -391,10 +406,13 @@ status node_list_models(node *n, void (*visit)(void *context, const node_model_i
 status node_unload(node *n, const char *name, err *e)
 {
     char source[STORE_PATH];
-    status s = store_find(source, NULL, name, e);
-    if (s != STATUS_OK)
-        return s;
-    node_instance *i = find_instance(n, source);
+    node_instance *i = find_named(n, name);
+    if (!i) {
+        status s = store_find(source, NULL, name, e);
+        if (s != STATUS_OK)
+            return s;
+        i = find_instance(n, source);
+    }
     if (!i)
         return err_set(e, STATUS_NOT_FOUND, "%s is not loaded", name);
     if (!instance_is_idle(i))

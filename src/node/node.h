@@ -41,7 +41,8 @@ typedef struct node_instance node_instance;
 typedef struct node_lease node_lease;
 
 status node_create(node **out, http_loop *loop, const node_options *o, err *e);
-void node_destroy(node *n); /* ends all ranks and waits for them */
+void node_destroy(
+    node *n); /* ends all ranks and waits for them; not inside a callback of this node */
 
 typedef enum node_state {
     NODE_READING,
@@ -74,8 +75,8 @@ status node_acquire(node_lease **out, node *n, const char *name, const node_list
 /* Cancels what the lease still has in flight. No callback comes after it. */
 void node_release(node_lease *lease);
 
-/* Only between ready and failed. r->id is set by the node; *out_id tells it. The engine's own refusals (too long, busy) come as an
- * ENGINE_DONE event with ENGINE_ERROR and the status. */
+/* Only between ready and failed. r->id is set by the node; *out_id tells it. A prompt that is too long is refused at once; the engine's
+ * own refusals (busy, …) come as an ENGINE_DONE event with ENGINE_ERROR and the status. */
 status node_submit(node_lease *lease, const engine_request *r, uint64_t *out_id, err *e);
 void node_cancel(node_lease *lease, uint64_t id, int choice);        /* choice −1 = all */
 void node_hold(node_lease *lease, uint64_t id, int choice, bool on); /* see engine_hold */

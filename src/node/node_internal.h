@@ -40,6 +40,7 @@ struct node_instance {
     /* the rank */
     os_child child;
     bool has_child;
+    unsigned incarnation; /* counts the processes: frames of an older one are not for the newer */
     http_watch *watch;
     sb incoming, outgoing;
     size_t sent; /* bytes of outgoing already gone */
@@ -50,8 +51,8 @@ struct node_instance {
     uint64_t resident_bytes, loaded_unix_us, last_used_us, retry_at_us, failed_at_us;
     engine_stats stats;
     int restarts, quick_deaths; /* deaths in a row that came soon after the start */
-    uint64_t started_us;
-    bool unload_asked;
+    uint64_t started_us, asked_to_stop_us;
+    bool unload_asked, by_path; /* by_path: named by a path, no folder of ours */
     err why;
     node_lease *leases;
     node_flight *flights;
@@ -66,11 +67,12 @@ struct node {
     node_instance *instances; /* newest first */
     http_timer *tick, *flush;
     uint64_t next_id;
-    bool closing;
+    int depth; /* our frames on the stack below listeners' callbacks: no instance is freed then but by its own frame */
 };
 
 /* instance.c */
-status instance_create(node_instance **out, node *n, const char *name, const char *source, err *e);
+status instance_create(node_instance **out, node *n, const char *name, const char *source,
+                       bool by_path, err *e);
 void instance_destroy(
     node_instance *i); /* out of the list, rank killed, memory freed; no leases may be left */
 void instance_tick(node_instance *i, uint64_t now_us);

@@ -118,6 +118,22 @@ static uint64_t state_tokens(const node_instance *i, int n_sequences)
     return BASE_MAX((uint64_t)context, BASE_MIN(wanted, affordable));
 }
 
+/* What the limit leaves beside the other ranks, at least a byte: 0 would mean that there is no limit. */
+static uint64_t memory_left(const node_instance *i)
+{
+    uint64_t limit = i->of->o.memory_limit, used = 0;
+    for (const node_instance *other = i->of->instances; other && limit; other = other->next) {
+        if (other == i || !other->has_child)
+            continue;
+        if (other->state == NODE_READY || other->state == NODE_STOPPING)
+            used +=
+                other->ready.weight_bytes + other->ready.state_bytes + other->ready.scratch_bytes;
+        else if (other->state == NODE_LOADING)
+            used += other->card->weight_bytes; /* what is known of it by now */
+    }
+    return limit == 0 || limit > used ? limit - used : 1;
+}
+
 static void send_load(node_instance *i)
 {
     const node_options *o = &i->of->o;
@@ -132,7 +148,7 @@ static void send_load(node_instance *i)
                   .state_tokens = state_tokens(i, n),
                   .n_sequences = n,
                   .max_outputs = n,
-                  .memory_limit = o->memory_limit},
+                  .memory_limit = memory_left(i)},
         .engine = {.max_sequences = n, .max_waiting = o->max_waiting, .cache_slots = n}};
     wire_put_load(&i->outgoing, &load);
     i->state = NODE_LOADING;
@@ -158,7 +174,7 @@ static status take_progress(node_instance *i, const wire_frame *f, err *e)
     status s = wire_get_progress(&done, &total, f, e);
     if (s != STATUS_OK || total == 0)
         return s;
-    i->loaded_share = (double)done / (double)total;
+    i->loaded_share = (double)BASE_MIN(done, total) / (double)total;
     for (node_lease *l = i->leases, *next; l; l = next) {
         next = l->next;
         if (l->listener.progress)
@@ -171,7 +187,9 @@ static status take_ready(node_instance *i, const wire_frame *f, err *e)
 {
     arena memory;
     arena_init(&memory, 0);
-    status s = wire_get_ready(&i->ready, f, &memory, e);
+    status s = i->state == NODE_LOADING ? wire_get_ready(&i->ready, f, &memory, e)
+                                        : err_set(e, STATUS_INVALID, "it says ready while %s",
+                                                  node_state_name(i->state));
     if (s == STATUS_OK) {
         snprintf(i->isa, sizeof i->isa, "%s", i->ready.isa);
         snprintf(i->numerics, sizeof i->numerics, "%s", i->ready.numerics);
@@ -256,9 +274,9 @@ static status take_frame(node_instance *i, const wire_frame *f, err *e)
 static status take_frames(node_instance *i, err *e)
 {
     size_t at = 0;
-    int pid = i->child.pid;
+    unsigned incarnation = i->incarnation;
     status s = STATUS_OK;
-    while (s == STATUS_OK && i->has_child && i->child.pid == pid) {
+    while (s == STATUS_OK && i->has_child && i->incarnation == incarnation) {
         wire_frame frame;
         bool complete;
         s = wire_next(&frame, &complete, i->incoming.data + at, i->incoming.length - at, e);
@@ -267,7 +285,7 @@ static status take_frames(node_instance *i, err *e)
         at += WIRE_HEADER + frame.bytes;
         s = take_frame(i, &frame, e);
     }
-    if (i->has_child && i->child.pid == pid && at > 0) {
+    if (i->has_child && i->incarnation == incarnation && at > 0) {
         memmove(i->incoming.data, i->incoming.data + at, i->incoming.length - at);
         i->incoming.length -= at;
     }
@@ -286,13 +304,8 @@ static void end_of_child(node_instance *i, char how[64])
     }
 }
 
-static void on_socket(void *context, unsigned what)
+static void receive(node_instance *i)
 {
-    node_instance *i = context;
-    if (what & HTTP_WRITABLE)
-        rank_send(i);
-    if (!(what & HTTP_READABLE) || !i->has_child)
-        return;
     if (!sb_reserve(&i->incoming, READ_PIECE)) {
         rank_died(i, "there was no memory for its messages");
         return;
@@ -312,6 +325,18 @@ static void on_socket(void *context, unsigned what)
         rank_died(i, e.text);
 }
 
+static void on_socket(void *context, unsigned what)
+{
+    node_instance *i = context;
+    node *n = i->of;
+    n->depth++;
+    if (what & HTTP_WRITABLE)
+        rank_send(i);
+    if ((what & HTTP_READABLE) && i->has_child)
+        receive(i);
+    n->depth--;
+}
+
 /* ---- the process --------------------------------------------------------------------------------------------------- */
 
 status rank_start(node_instance *i, err *e)
@@ -325,6 +350,7 @@ status rank_start(node_instance *i, err *e)
     if (s != STATUS_OK)
         return s;
     i->has_child = true;
+    i->incarnation++;
     i->watching_write = false;
     s = os_set_nonblocking(i->child.fd, true, e);
     if (s == STATUS_OK)
@@ -344,6 +370,7 @@ void rank_stop(node_instance *i)
         return;
     wire_put_quit(&i->outgoing);
     i->state = NODE_STOPPING;
+    i->asked_to_stop_us = os_now_us();
     rank_send(i);
 }
 

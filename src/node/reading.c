@@ -16,7 +16,6 @@ struct node_reading {
     text_tokenizer *tokenizer;
     status result;
     err why;
-    bool abandoned; /* by the loop's thread, looked at there */
 };
 
 static void free_reading(node_reading *r)
@@ -32,8 +31,10 @@ static void take_over(void *context)
 {
     node_reading *r = context;
     node_instance *i = r->instance;
+    node *n = i->of;
     os_thread_join(r->thread);
     i->reading = NULL;
+    n->depth++;
     if (r->result != STATUS_OK) {
         instance_failed(i, &r->why);
     } else {
@@ -48,6 +49,7 @@ static void take_over(void *context)
         if (rank_start(i, &e) != STATUS_OK)
             instance_failed(i, &e);
     }
+    n->depth--;
     free_reading(r);
 }
 
@@ -84,13 +86,13 @@ status reading_start(node_instance *i, err *e)
     return s;
 }
 
-/* Only at the end of the node: its post will not run any more. */
 void reading_abandon(node_instance *i)
 {
     node_reading *r = i->reading;
     if (!r)
         return;
     os_thread_join(r->thread);
+    http_loop_forget(r->loop, r);
     i->reading = NULL;
     free_reading(r);
 }
