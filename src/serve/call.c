@@ -4,6 +4,7 @@
  */
 #include "serve/serve_internal.h"
 
+#include <stddef.h>
 #include <string.h>
 
 /* ---- freeing ------------------------------------------------------------------------------------------------------- */
@@ -20,6 +21,7 @@ static void free_call(serve_call *c)
     for (int i = 0; i < c->n_engine_choices; i++)
         choice_fini(&c->choices[i]);
     sb_fini(&c->prompt_text);
+    text_ids_fini(&c->ids);
     base_free(c->id);
     base_free(c->model);
     arena_fini(&c->memory);
@@ -227,18 +229,20 @@ static void on_event(void *context, const engine_event *event)
 
 /* ---- beginning ----------------------------------------------------------------------------------------------------- */
 
+/* The prompt in c->ids goes to the rank. */
 static status submit(serve_call *c, err *e)
 {
     const text_tokenizer *t = node_instance_tokenizer(node_lease_instance(c->lease));
-    text_ids ids = {0};
-    status s = prompt_build(c, &ids, e);
+    status s = STATUS_OK;
+    if (c->ids.n > INT32_MAX)
+        s = err_set(e, STATUS_TOO_LONG, "a prompt of %zu tokens", c->ids.n);
     for (int i = 0; i < c->n_engine_choices && s == STATUS_OK; i++)
         s = choice_init(&c->choices[i], c, i, e);
     if (s == STATUS_OK) {
         const int32_t *end = NULL;
         size_t n_end = c->r.ignore_end ? 0 : text_end_tokens(t, &end);
-        engine_request request = {.prompt = ids.ids,
-                                  .n_prompt = (int)ids.n,
+        engine_request request = {.prompt = c->ids.ids,
+                                  .n_prompt = (int)c->ids.n,
                                   .n_choices = c->n_engine_choices,
                                   .max_tokens = c->r.max_tokens,
                                   .n_end = (int)n_end,
@@ -246,12 +250,53 @@ static status submit(serve_call *c, err *e)
                                   .sample = c->r.sample,
                                   .top_logprobs = c->buffered ? BASE_MAX(c->r.top_logprobs, 0)
                                                               : c->r.top_logprobs};
-        c->n_prompt = (int)ids.n;
+        c->n_prompt = (int)c->ids.n;
         s = node_submit(c->lease, &request, &c->engine_id, e);
         c->submitted = s == STATUS_OK;
     }
-    text_ids_fini(&ids);
+    text_ids_fini(&c->ids);
     return s;
+}
+
+static serve_call *call_of(serve_work *w)
+{
+    return (serve_call *)(void *)((char *)w - offsetof(serve_call, work));
+}
+
+/* On the worker's thread. */
+static void build_there(serve_work *w, text_scratch *scratch)
+{
+    serve_call *c = call_of(w);
+    c->built = prompt_build(c, scratch, &c->ids, &c->built_why);
+}
+
+static void built_there(serve_work *w)
+{
+    serve_call *c = call_of(w);
+    if (!call_is_over(c)) {
+        err e = c->built_why;
+        status s = c->built;
+        if (s == STATUS_OK)
+            s = submit(c, &e);
+        if (s != STATUS_OK)
+            call_fail(c, &e);
+    }
+    call_leave(c);
+}
+
+/* Builds the prompt, here or, when it is long, on the worker's thread, and submits it. */
+static status begin(serve_call *c, err *e)
+{
+    if (!prompt_is_long(c)) {
+        status s = prompt_build(c, c->of->scratch, &c->ids, e);
+        return s == STATUS_OK ? submit(c, e) : s;
+    }
+    if (c->r.chat_variables.data)
+        node_instance_template(node_lease_instance(c->lease), c->r.has_tools);
+    c->work = (serve_work){.run = build_there, .done = built_there};
+    call_enter(c); /* until built_there */
+    worker_add(c->of->worker, &c->work);
+    return STATUS_OK;
 }
 
 /* The prompt as text: what the client wrote, or what its ids stand for. */
@@ -284,7 +329,7 @@ static void on_ready(void *context)
     c->phase = PHASE_RUNNING;
     status s = c->r.echo ? emit_echo(c, &e) : STATUS_OK;
     if (s == STATUS_OK && !call_is_over(c))
-        s = submit(c, &e);
+        s = begin(c, &e);
     if (s != STATUS_OK)
         call_fail(c, &e);
     call_leave(c);

@@ -67,22 +67,22 @@ static void find_shown(serve_call *c, chat_format format)
     }
 }
 
-static status encode(serve_call *c, const char *bytes, size_t n, int flags, text_ids *ids, err *e)
+bool prompt_is_long(const serve_call *c)
 {
-    const text_tokenizer *t = node_instance_tokenizer(node_lease_instance(c->lease));
-    return text_encode(t, c->of->scratch, bytes, n, flags, ids, e);
+    return c->r.chat_variables.length > SERVE_LONG_BYTES || c->r.prompt.length > SERVE_LONG_BYTES;
 }
 
-status prompt_build(serve_call *c, text_ids *ids, err *e)
+status prompt_build(serve_call *c, text_scratch *scratch, text_ids *ids, err *e)
 {
     const node_instance *i = node_lease_instance(c->lease);
+    const text_tokenizer *t = node_instance_tokenizer(i);
     if (!c->r.chat_variables.data) {
         status s = STATUS_OK;
         for (int k = 0; k < c->r.n_prompt_ids && s == STATUS_OK; k++)
             s = text_ids_add(ids, c->r.prompt_ids[k], e);
         if (s == STATUS_OK && c->r.prompt.data)
-            s = encode(c, c->r.prompt.data, c->r.prompt.length,
-                       TEXT_PARSE_SPECIAL | TEXT_ADD_SPECIAL, ids, e);
+            s = text_encode(t, scratch, c->r.prompt.data, c->r.prompt.length,
+                            TEXT_PARSE_SPECIAL | TEXT_ADD_SPECIAL, ids, e);
         return s;
     }
     status s = render(c, &c->prompt_text, e);
@@ -94,5 +94,5 @@ status prompt_build(serve_call *c, text_ids *ids, err *e)
     c->reasoning_open =
         chat_prompt_opens_reasoning(format, c->prompt_text.data, c->prompt_text.length);
     int flags = TEXT_PARSE_SPECIAL | (node_instance_card(i)->n_templates ? 0 : TEXT_ADD_SPECIAL);
-    return encode(c, c->prompt_text.data, c->prompt_text.length, flags, ids, e);
+    return text_encode(t, scratch, c->prompt_text.data, c->prompt_text.length, flags, ids, e);
 }

@@ -4,6 +4,7 @@
 #include "serve/serve_internal.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 enum { TICK_US = 1000000 };
@@ -57,6 +58,8 @@ status serve_create(serve **out, http_loop *loop, node *n, const serve_options *
     s->o = *o;
     status result = text_scratch_create(&s->scratch, e);
     if (result == STATUS_OK)
+        result = worker_create(&s->worker, loop, e);
+    if (result == STATUS_OK)
         result = http_timer_create(&s->tick, loop, on_tick, s, e);
     if (result != STATUS_OK) {
         serve_destroy(s);
@@ -72,11 +75,17 @@ status serve_create(serve **out, http_loop *loop, node *n, const serve_options *
 typedef struct tokens_job {
     serve *of;
     node_lease *lease;
-    bool decode, over;
+    bool decode;
+    bool working; /* on the worker's thread */
+    bool over;    /* its listener was told, or serve ends */
     int flags;
+    serve_work work;
+    status result; /* of the work */
+    err why;
     char *text;
     size_t n_text;
     text_ids ids;
+    sb decoded;
     void (*done)(void *context, const serve_tokens *t);
     void *context;
     struct tokens_job *next;
@@ -92,38 +101,61 @@ static void free_job(tokens_job *j)
     if (j->lease)
         node_release(j->lease);
     base_free(j->text);
+    sb_fini(&j->decoded);
     text_ids_fini(&j->ids);
     base_free(j);
+}
+
+static tokens_job *job_of(serve_work *w)
+{
+    return (tokens_job *)(void *)((char *)w - offsetof(tokens_job, work));
+}
+
+static void run_job(serve_work *w, text_scratch *scratch)
+{
+    tokens_job *j = job_of(w);
+    const text_tokenizer *t = node_instance_tokenizer(node_lease_instance(j->lease));
+    j->result = j->decode ? text_decode(t, j->ids.ids, j->ids.n, 0, &j->decoded, &j->why)
+                          : text_encode(t, scratch, j->text, j->n_text, j->flags, &j->ids, &j->why);
+}
+
+static void end_job(serve_work *w)
+{
+    tokens_job *j = job_of(w);
+    bool good = j->result == STATUS_OK;
+    serve_tokens result = {.error = good ? NULL : &j->why,
+                           .tokenizer =
+                               good ? node_instance_tokenizer(node_lease_instance(j->lease)) : NULL,
+                           .ids = j->ids.ids,
+                           .n = j->ids.n,
+                           .text = {j->decoded.data ? j->decoded.data : "", j->decoded.length}};
+    if (!j->over)
+        j->done(j->context, &result);
+    free_job(j);
 }
 
 static void job_ready(void *context)
 {
     tokens_job *j = context;
-    const text_tokenizer *t = node_instance_tokenizer(node_lease_instance(j->lease));
-    serve_tokens result = {0};
-    err e;
-    sb text;
-    sb_init(&text);
-    status s = j->decode
-                   ? text_decode(t, j->ids.ids, j->ids.n, 0, &text, &e)
-                   : text_encode(t, j->of->scratch, j->text, j->n_text, j->flags, &j->ids, &e);
-    if (s != STATUS_OK)
-        result.error = &e;
-    result.tokenizer = t;
-    result.ids = j->ids.ids;
-    result.n = j->ids.n;
-    result.text = (str){text.data ? text.data : "", text.length};
-    j->done(j->context, &result);
-    sb_fini(&text);
-    free_job(j);
+    j->work = (serve_work){.run = run_job, .done = end_job};
+    j->working = j->n_text > SERVE_LONG_BYTES || j->ids.n > SERVE_LONG_BYTES;
+    if (j->working) {
+        worker_add(j->of->worker, &j->work);
+        return;
+    }
+    run_job(&j->work, j->of->scratch);
+    end_job(&j->work);
 }
 
 static void job_failed(void *context, const err *why)
 {
     tokens_job *j = context;
     serve_tokens result = {.error = why};
-    j->done(j->context, &result);
-    free_job(j);
+    if (!j->over)
+        j->done(j->context, &result);
+    j->over = true;
+    if (!j->working) /* else end_job */
+        free_job(j);
 }
 
 static void job_event(void *context, const engine_event *event)
@@ -197,8 +229,13 @@ void serve_destroy(serve *s)
 {
     if (!s)
         return;
-    while (s->calls)
-        serve_cancel(s->calls);
+    for (serve_call *c = s->calls, *next; c; c = next) {
+        next = c->next;
+        serve_cancel(c);
+    }
+    for (tokens_job *j = s->jobs; j; j = j->next)
+        j->over = true;
+    worker_destroy(s->worker); /* calls and jobs that it holds are freed now */
     while (s->jobs)
         free_job(s->jobs);
     http_timer_destroy(s->tick);

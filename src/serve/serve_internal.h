@@ -5,7 +5,18 @@
 #include "os/os.h"
 #include "serve/serve.h"
 
-enum { SERVE_SHOWN_MAX = 16 };
+enum {
+    SERVE_SHOWN_MAX = 16,
+    SERVE_LONG_BYTES = 64 << 10
+}; /* a longer text is encoded by the worker */
+
+/* Something for the worker. run: on its thread; done: on the loop, exactly once, also when it was never run (serve ends). */
+typedef struct serve_work serve_work;
+struct serve_work {
+    void (*run)(serve_work *w, text_scratch *scratch);
+    void (*done)(serve_work *w);
+    serve_work *next;
+};
 
 /* A token that came while nothing may be shown yet (best_of). */
 typedef struct serve_kept {
@@ -32,6 +43,8 @@ typedef struct serve_choice {
     int n_kept, kept_capacity;
 } serve_choice;
 
+typedef struct serve_worker serve_worker;
+
 typedef enum serve_phase { PHASE_WAITING, PHASE_RUNNING, PHASE_OVER } serve_phase;
 
 struct serve_call {
@@ -53,6 +66,11 @@ struct serve_call {
     int n_shown;
     bool reasoning_open;
     sb prompt_text;
+    serve_work
+        work; /* the prompt is being built on the worker's thread; our depth holds the call until then */
+    text_ids ids; /* the prompt, until it is submitted */
+    status built;
+    err built_why;
     int n_prompt, n_cached;
     double share;
     uint64_t began_us, first_us, last_us;
@@ -68,7 +86,8 @@ struct serve {
     serve_call *calls;
     struct tokens_job *jobs;
     http_timer *tick;
-    text_scratch *scratch;
+    text_scratch *scratch; /* the loop's */
+    serve_worker *worker;
     serve_counters counters;
 };
 
@@ -88,7 +107,15 @@ status choice_end(serve_choice *h, err *e); /* flushes and emits SERVE_FINISH */
 status choice_keep(serve_choice *h, const engine_event *event, err *e);
 
 /* prompt.c */
-status prompt_build(serve_call *c, text_ids *ids, err *e);
+bool prompt_is_long(const serve_call *c);
+/* On any thread, when nobody else has the scratch; node_instance_template was asked on the loop before. */
+status prompt_build(serve_call *c, text_scratch *scratch, text_ids *ids, err *e);
+
+/* worker.c */
+status worker_create(serve_worker **out, http_loop *loop, err *e);
+void worker_add(serve_worker *w, serve_work *item);
+/* Waits for what runs; whatever is left is done, not run. */
+void worker_destroy(serve_worker *w);
 
 void counters_add(serve_histogram *h, uint64_t us);
 
