@@ -143,7 +143,8 @@ static int farness(const char *name, const char *typed)
 static status not_found(const collected *c, const char *name, err *e)
 {
     const char *nearest = NULL;
-    int best = (int)strlen(name) / 3 + 1;
+    int best =
+        (int)BASE_MIN(strlen(name) / 3 + 1, (size_t)32); /* base_distance gives up on long ones */
     for (size_t i = 0; i < c->n; i++) {
         int far = farness(c->models[i].name, name);
         if (far < best) {
