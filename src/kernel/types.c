@@ -19,10 +19,39 @@ static float half_at(const unsigned char *p)
     return half_to_float((uint16_t)(p[0] | p[1] << 8));
 }
 
-static void nibbles_put(unsigned char *dst, const uint8_t q[KERNEL_UNIT])
+/* 32 columns as 8 words of 4 bytes, so that a shift serves four columns; masks keep bytes apart. */
+typedef struct quads {
+    uint32_t w[8];
+} quads;
+
+static quads quads_load(const unsigned char *p)
 {
-    for (int i = 0; i < 16; i++)
-        dst[i] = (unsigned char)((q[i] & 15) | (q[16 + i] & 15) << 4);
+    quads q;
+    memcpy(q.w, p, 32);
+    return q;
+}
+
+/* (q >> shift & bits) << up, in every byte */
+static quads quads_bits(quads q, int shift, uint32_t bits, int up)
+{
+    for (int k = 0; k < 8; k++)
+        q.w[k] = (q.w[k] >> shift & bits * 0x01010101u) << up;
+    return q;
+}
+
+static quads quads_or(quads a, quads b)
+{
+    for (int k = 0; k < 8; k++)
+        a.w[k] |= b.w[k];
+    return a;
+}
+
+static void nibbles_put(unsigned char *dst, quads q)
+{
+    uint32_t w[4];
+    for (int k = 0; k < 4; k++)
+        w[k] = (q.w[k] & 0x0F0F0F0Fu) | (q.w[4 + k] & 0x0F0F0F0Fu) << 4;
+    memcpy(dst, w, 16);
 }
 
 static int nibble_of(const unsigned char *nibbles, int column)
@@ -30,11 +59,12 @@ static int nibble_of(const unsigned char *nibbles, int column)
     return nibbles[column & 15] >> (column & 16 ? 4 : 0) & 15;
 }
 
-static void pairs_put(unsigned char *dst, const uint8_t q[KERNEL_UNIT], int shift)
+static void pairs_put(unsigned char *dst, quads q, int shift)
 {
-    memset(dst, 0, 8);
-    for (int c = 0; c < KERNEL_UNIT; c++)
-        dst[4 * (c >> 4) + (c & 3)] |= (unsigned char)((q[c] >> shift & 3) << 2 * (c >> 2 & 3));
+    uint32_t w[2] = {0, 0};
+    for (int k = 0; k < 8; k++)
+        w[k / 4] |= (q.w[k] >> shift & 0x03030303u) << 2 * (k % 4);
+    memcpy(dst, w, 8);
 }
 
 static int pair_of(const unsigned char *pairs, int column)
@@ -42,11 +72,12 @@ static int pair_of(const unsigned char *pairs, int column)
     return pairs[4 * (column >> 4) + (column & 3)] >> 2 * (column >> 2 & 3) & 3;
 }
 
-static void singles_put(unsigned char *dst, const uint8_t q[KERNEL_UNIT], int shift)
+static void singles_put(unsigned char *dst, quads q, int shift)
 {
-    memset(dst, 0, 4);
-    for (int c = 0; c < KERNEL_UNIT; c++)
-        dst[c & 3] |= (unsigned char)((q[c] >> shift & 1) << (c >> 2));
+    uint32_t w = 0;
+    for (int k = 0; k < 8; k++)
+        w |= (q.w[k] >> shift & 0x01010101u) << k;
+    memcpy(dst, &w, 4);
 }
 
 static int single_of(const unsigned char *singles, int column)
@@ -84,8 +115,10 @@ static void q8_0_split(unsigned char *dst, const unsigned char *block, int unit)
 {
     (void)unit;
     memcpy(dst, block, 2);
-    for (int i = 0; i < 32; i++)
-        dst[2 + i] = block[2 + i] ^ 0x80;
+    quads q = quads_load(block + 2);
+    for (int k = 0; k < 8; k++)
+        q.w[k] ^= 0x80808080u;
+    memcpy(dst + 2, q.w, 32);
 }
 
 static void q8_0_decode(kernel_view *v, const unsigned char *header, const unsigned char *row,
@@ -134,11 +167,11 @@ static void q4_1_decode(kernel_view *v, const unsigned char *header, const unsig
 /* block: d f16 [, m f16], high bits u32 (bit c = column c), nibbles; row form with singles for the high bits */
 static void q5_split(unsigned char *dst, const unsigned char *block, int scale_bytes)
 {
-    uint8_t high[KERNEL_UNIT];
+    unsigned char high[KERNEL_UNIT];
     for (int c = 0; c < 32; c++)
         high[c] = block[scale_bytes + c / 8] >> (c & 7) & 1;
     memcpy(dst, block, (size_t)scale_bytes);
-    singles_put(dst + scale_bytes, high, 0);
+    singles_put(dst + scale_bytes, quads_load(high), 0);
     memcpy(dst + scale_bytes + 4, block + scale_bytes + 4, 16);
 }
 
@@ -215,10 +248,7 @@ static void q2_k_header(unsigned char *dst, const unsigned char *block)
 
 static void pairs_split(unsigned char *dst, const unsigned char *qs, int unit)
 {
-    uint8_t q[KERNEL_UNIT];
-    for (int c = 0; c < 32; c++)
-        q[c] = qs[32 * (unit / 4) + c] >> 2 * (unit % 4) & 3;
-    pairs_put(dst, q, 0);
+    pairs_put(dst, quads_load(qs + 32 * (unit / 4)), 2 * (unit % 4));
 }
 
 static void q2_k_split(unsigned char *dst, const unsigned char *block, int unit)
@@ -248,11 +278,8 @@ static void q3_k_header(unsigned char *dst, const unsigned char *block)
 
 static void q3_k_split(unsigned char *dst, const unsigned char *block, int unit)
 {
-    uint8_t high[KERNEL_UNIT];
-    for (int c = 0; c < 32; c++)
-        high[c] = block[c] >> unit & 1;
     pairs_split(dst, block + 32, unit);
-    singles_put(dst + 8, high, 0);
+    singles_put(dst + 8, quads_load(block), unit);
 }
 
 static void q3_k_decode(kernel_view *v, const unsigned char *header, const unsigned char *row,
@@ -277,10 +304,7 @@ static void q4_k_header(unsigned char *dst, const unsigned char *block)
 
 static void q4_k_nibbles(unsigned char *dst, const unsigned char *qs, int unit)
 {
-    uint8_t q[KERNEL_UNIT];
-    for (int c = 0; c < 32; c++)
-        q[c] = qs[32 * (unit / 2) + c] >> (unit & 1 ? 4 : 0) & 15;
-    nibbles_put(dst, q);
+    nibbles_put(dst, quads_bits(quads_load(qs + 32 * (unit / 2)), unit & 1 ? 4 : 0, 15, 0));
 }
 
 static void q4_k_split(unsigned char *dst, const unsigned char *block, int unit)
@@ -290,10 +314,7 @@ static void q4_k_split(unsigned char *dst, const unsigned char *block, int unit)
 
 static void q5_k_split(unsigned char *dst, const unsigned char *block, int unit)
 {
-    uint8_t high[KERNEL_UNIT];
-    for (int c = 0; c < 32; c++)
-        high[c] = block[16 + c] >> unit & 1;
-    singles_put(dst, high, 0);
+    singles_put(dst, quads_load(block + 16), unit);
     q4_k_nibbles(dst + 4, block + 48, unit);
 }
 
@@ -336,10 +357,9 @@ static void q6_k_header(unsigned char *dst, const unsigned char *block)
 static void q6_k_split(unsigned char *dst, const unsigned char *block, int unit)
 {
     int half = unit / 4, j = unit % 4;
-    const unsigned char *low = block + 64 * half + 32 * (j & 1), *high = block + 128 + 32 * half;
-    uint8_t q[KERNEL_UNIT];
-    for (int c = 0; c < 32; c++)
-        q[c] = (uint8_t)((low[c] >> (j & 2 ? 4 : 0) & 15) | (high[c] >> 2 * j & 3) << 4);
+    quads low = quads_bits(quads_load(block + 64 * half + 32 * (j & 1)), j & 2 ? 4 : 0, 15, 0);
+    quads high = quads_bits(quads_load(block + 128 + 32 * half), 2 * j, 3, 4),
+          q = quads_or(low, high);
     pairs_put(dst, q, 4);
     nibbles_put(dst + 8, q);
 }
