@@ -203,6 +203,26 @@ status wire_next(wire_frame *out, bool *complete, const void *bytes, size_t n, e
 
 /* ---- LOAD ---------------------------------------------------------------------------------------------------------- */
 
+static void put_shard(sb *out, const model_shard *s)
+{
+    const int64_t ranges[] = {s->layer_begin, s->layer_end, s->head_begin,  s->head_end,
+                              s->ffn_begin,   s->ffn_end,   s->vocab_begin, s->vocab_end};
+    put_u32(out, s->cut);
+    put_i32(out, s->tensor_ranks);
+    for (size_t i = 0; i < BASE_COUNT(ranges); i++)
+        put_u64(out, (uint64_t)ranges[i]);
+}
+
+static void get_shard(model_shard *s, cursor *c)
+{
+    int64_t *const ranges[] = {&s->layer_begin, &s->layer_end, &s->head_begin,  &s->head_end,
+                               &s->ffn_begin,   &s->ffn_end,   &s->vocab_begin, &s->vocab_end};
+    s->cut = get_bool(c);
+    s->tensor_ranks = get_i32(c);
+    for (size_t i = 0; i < BASE_COUNT(ranges); i++)
+        *ranges[i] = (int64_t)get_u64(c);
+}
+
 void wire_put_load(sb *out, const wire_load *m)
 {
     const model_options *o = &m->model;
@@ -220,8 +240,7 @@ void wire_put_load(sb *out, const wire_load *m)
     put_ids(out, o->n_pages, MODEL_STATE_CLASSES);
     put_i32(out, o->max_tokens);
     put_i32(out, o->max_outputs);
-    put_i32(out, o->shard.rank);
-    put_i32(out, o->shard.n_ranks);
+    put_shard(out, &o->shard);
     put_u64(out, o->memory_limit);
     put_u32(out, o->time_ops);
     put_i32(out, g->max_sequences);
@@ -254,8 +273,7 @@ status wire_get_load(wire_load *out, const wire_frame *f, arena *memory, err *e)
         o->n_pages[i] = pages[i];
     o->max_tokens = get_i32(&c);
     o->max_outputs = get_i32(&c);
-    o->shard.rank = get_i32(&c);
-    o->shard.n_ranks = get_i32(&c);
+    get_shard(&o->shard, &c);
     o->memory_limit = get_u64(&c);
     o->time_ops = get_bool(&c);
     g->max_sequences = get_i32(&c);
@@ -466,11 +484,18 @@ static status get_status(cursor *c)
     return code < STATUS_COUNT ? (status)code : STATUS_INTERNAL;
 }
 
+/* Of something that failed: whatever it says, it is not OK. */
+static status get_error(cursor *c)
+{
+    status code = get_status(c);
+    return code == STATUS_OK ? STATUS_INTERNAL : code;
+}
+
 status wire_get_failed(wire_failed *out, const wire_frame *f, arena *memory, err *e)
 {
     cursor c = reader(f);
     wire_failed m;
-    m.code = get_status(&c);
+    m.code = get_error(&c);
     m.text = get_string(&c, memory, false);
     status s = finish(&c, f, WIRE_FAILED, e);
     if (s == STATUS_OK)
@@ -523,7 +548,7 @@ status wire_get_event(engine_event *out, const wire_frame *f, err *e)
     c.bad |= m.reason > ENGINE_ERROR;
     m.n_prompt = get_i32(&c);
     m.n_cached = get_i32(&c);
-    m.code = get_status(&c);
+    m.code = m.kind == ENGINE_DONE && m.reason == ENGINE_ERROR ? get_error(&c) : get_status(&c);
     uint32_t n = get_u32(&c);
     const unsigned char *text = n < sizeof m.text ? take(&c, n) : NULL;
     if (text)

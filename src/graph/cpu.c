@@ -257,7 +257,7 @@ static status view_all(const cpu_device *d, struct device_program *p, err *e)
     for (int i = 0; i < p->n_ops; i++) {
         const device_op *op = &p->ops[i];
         status s = STATUS_OK;
-        if (op->kind == DEVICE_OP_BEGIN) {
+        if (op->kind == DEVICE_OP_BEGIN && op->u.begin.x >= 0) {
             s = view(d, &p->matrices[i][0], &op->u.begin.embedding, e);
         } else if (op->kind == DEVICE_OP_GATED) {
             s = view(d, &p->matrices[i][0], &op->u.gated.gate, e);
@@ -346,6 +346,8 @@ static bool outputs_only(const struct device_program *p, const device_op *op)
         return p->values[op->u.gated.out].outputs_only;
     case DEVICE_OP_ATTENTION:
         return p->values[op->u.attention.out].outputs_only;
+    case DEVICE_OP_ZERO:
+        return p->values[op->u.zero.value].outputs_only;
     default:
         return false;
     }

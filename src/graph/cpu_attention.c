@@ -83,9 +83,10 @@ void cpu_run_keys(cpu_task *t)
 /* Whether the heads of one group fill whole blocks of 32 columns. */
 static bool groups_are_blocks(const cpu_task *t)
 {
-    return t->op->u.attention.n_heads / t->op->u.attention.n_kv_heads *
-               t->op->u.attention.head_dim % KERNEL_UNIT ==
-           0;
+    int64_t dh = t->op->u.attention.head_dim;
+    return t->op->u.attention.group * dh % KERNEL_UNIT == 0 &&
+           t->op->u.attention.group_skip * dh % KERNEL_UNIT == 0 &&
+           t->op->u.attention.n_heads * dh % KERNEL_UNIT == 0;
 }
 
 /* n_tokens of a run from its token `first` on, one K/V head; to rows of the output from `to` on. */
@@ -93,9 +94,12 @@ static void attend(const cpu_task *t, const device_run *run, int32_t first, int3
                    int64_t to, int64_t kv_head)
 {
     const device_value *out = cpu_value(t, t->op->u.attention.out);
-    int64_t group = t->op->u.attention.n_heads / t->op->u.attention.n_kv_heads,
-            dh = t->op->u.attention.head_dim;
-    int64_t column = kv_head * group * dh, row = run->first + first;
+    /* Of the K/V head's query heads those that this rank holds: the first and the last group may be partly others'. */
+    int64_t dh = t->op->u.attention.head_dim, row = run->first + first;
+    int64_t head = kv_head * t->op->u.attention.group - t->op->u.attention.group_skip;
+    int64_t head_end = BASE_MIN(head + t->op->u.attention.group, t->op->u.attention.n_heads);
+    head = BASE_MAX(head, 0);
+    int64_t n_heads = head_end - head, column = head * dh;
     const float *sinks = cpu_at(t->d, t->op->u.attention.sinks);
     kernel_attention a = {
         .dst = cpu_input_f32(t, out, to) + column,
@@ -104,14 +108,14 @@ static void attend(const cpu_task *t, const device_run *run, int32_t first, int3
         .q_stride = out->width,
         .n_tokens = n_tokens,
         .position = run->position + first,
-        .n_heads = (int)group,
+        .n_heads = (int)n_heads,
         .n_kv_heads = (int)t->op->u.attention.n_kv_heads,
         .kv_head = (int)kv_head,
         .key_width = (int)dh,
         .value_width = (int)dh,
         .window = t->op->u.attention.window > 0 ? t->op->u.attention.window : INT64_MAX,
         .scale = t->op->u.attention.scale,
-        .sinks = sinks == NULL ? NULL : sinks + kv_head * group,
+        .sinks = sinks == NULL ? NULL : sinks + head,
         .pages = t->p->pages + run->pages[t->op->u.attention.cache.state_class],
     };
     if (t->d->exact)
@@ -122,7 +126,7 @@ static void attend(const cpu_task *t, const device_run *run, int32_t first, int3
         return;
     for (int32_t i = 0; i < n_tokens; i++)
         t->d->kernels->quantise(cpu_input_q8(t, out, to + i) + column / KERNEL_UNIT,
-                                cpu_input_f32(t, out, to + i) + column, group * dh);
+                                cpu_input_f32(t, out, to + i) + column, n_heads * dh);
 }
 
 /* Pieces are numbered (block of some run's tokens, K/V head). The run is found by counting: there are few. */

@@ -48,10 +48,12 @@ static void begin_task(void *context, int64_t begin, int64_t end, int worker)
     const cpu_task *t = context;
     const kernel_table *k = t->d->kernels;
     for (int64_t row = begin; row < end; row++) {
-        float *x = cpu_row(t, t->op->u.begin.x, row);
-        kernel_gather_row(x, &t->matrix[0], t->step->ids[row]);
-        if (t->op->u.begin.scale != 1.0f)
-            k->scale(x, x, t->op->u.begin.scale, t->op->u.begin.embedding.columns);
+        if (t->op->u.begin.x >= 0) {
+            float *x = cpu_row(t, t->op->u.begin.x, row);
+            kernel_gather_row(x, &t->matrix[0], t->step->ids[row]);
+            if (t->op->u.begin.scale != 1.0f)
+                k->scale(x, x, t->op->u.begin.scale, t->op->u.begin.embedding.columns);
+        }
         for (int i = 0; i < DEVICE_ROTARIES; i++) {
             int v = t->op->u.begin.rotary[i];
             if (v < 0)
@@ -305,6 +307,14 @@ static void run_decay(cpu_task *t)
     cpu_dispatch(t, decay_task, width, 64);
 }
 
+/* ---- zero ---------------------------------------------------------------------------------------------------------- */
+
+static void run_zero(cpu_task *t)
+{
+    const device_value *v = cpu_value(t, t->op->u.zero.value);
+    memset(cpu_at(t->d, v->at), 0, (size_t)(t->rows * v->width) * sizeof(double));
+}
+
 /* ---- the table ----------------------------------------------------------------------------------------------------- */
 
 void (*const cpu_run_op[])(cpu_task *t) = {
@@ -316,7 +326,8 @@ void (*const cpu_run_op[])(cpu_task *t) = {
     [DEVICE_OP_KEYS] = cpu_run_keys,
     [DEVICE_OP_ATTENTION] = cpu_run_attention,
     [DEVICE_OP_DECAY] = run_decay,
-    [DEVICE_OP_SUM] = NULL,
+    [DEVICE_OP_ZERO] = run_zero,
+    [DEVICE_OP_SUM] = NULL, /* the graph's: it goes over ranks */
 };
 
 uint64_t cpu_scratch_need(const struct device_program *p)

@@ -74,6 +74,7 @@ typedef enum device_op_kind {
     DEVICE_OP_KEYS,      /* head norms, rotation, store of keys and values */
     DEVICE_OP_ATTENTION, /* over pages, to product input */
     DEVICE_OP_DECAY,     /* state ← decay ∘ state + x: the constant-size layer of the tests */
+    DEVICE_OP_ZERO,      /* value ← 0: the partial sum of a rank that holds nothing of a matrix */
     DEVICE_OP_SUM,       /* value ← sum of it over all ranks: ends a segment */
     DEVICE_OP_KINDS
 } device_op_kind;
@@ -95,9 +96,9 @@ typedef struct device_op {
     union {
         struct {
             device_weight embedding;
-            float scale;                             /* of the embedding, 1 = none */
-            int x;                                   /* out: F32 [T, D] */
-            int rotary[DEVICE_ROTARIES];             /* out */
+            float scale;                 /* of the embedding, 1 = none */
+            int x;                       /* out: F32 [T, D]; −1: no embedding, only angles */
+            int rotary[DEVICE_ROTARIES]; /* out */
             device_ref frequencies[DEVICE_ROTARIES]; /* f64 [width/2] radians a position */
             float rotary_scale[DEVICE_ROTARIES];     /* of cosines and sines */
         } begin;
@@ -141,6 +142,8 @@ typedef struct device_op {
             int q;   /* F32 [T, H dh] */
             int out; /* INPUT [T or outputs, H dh] */
             int64_t n_heads, n_kv_heads, head_dim;
+            int64_t group;      /* query heads that a K/V head has in the whole model */
+            int64_t group_skip; /* of the first K/V head's: those that other ranks hold */
             float scale;
             int window;       /* 0 = all */
             device_ref sinks; /* [H], or nowhere */
@@ -155,8 +158,8 @@ typedef struct device_op {
             int state_class;
         } decay;
         struct {
-            int value; /* F64 [T, width] */
-        } sum;
+            int value; /* F64 [T or outputs, width] */
+        } sum, zero;
     } u;
 } device_op;
 

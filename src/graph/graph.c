@@ -17,6 +17,10 @@ struct graph {
     device_op *ops;
     int n_ops, ops_capacity;
     device_program *program; /* owned by the device */
+    graph_sum sum;
+    void *sum_context;
+    double *sums; /* [limits.n_tokens, widest summed value] */
+    int *sum_of;  /* [segments] the value that is summed behind a segment, −1 = none */
     status failed;
     err error;
 };
@@ -38,6 +42,8 @@ void graph_destroy(graph *g)
         return;
     base_free(g->values);
     base_free(g->ops);
+    base_free(g->sums);
+    base_free(g->sum_of);
     base_free(g);
 }
 
@@ -140,6 +146,9 @@ static int touched(const device_op *op, int out[MAX_TOUCHED])
         out[n++] = op->u.decay.x;
         out[n++] = op->u.decay.out;
         break;
+    case DEVICE_OP_ZERO:
+        out[n++] = op->u.zero.value;
+        break;
     case DEVICE_OP_SUM:
         out[n++] = op->u.sum.value;
         break;
@@ -189,7 +198,8 @@ static bool check_op(graph *g, const device_op *op)
 {
     switch (op->kind) {
     case DEVICE_OP_BEGIN:
-        return is_value(g, op->u.begin.x, DEVICE_F32, op->u.begin.embedding.columns);
+        return op->u.begin.x < 0 ||
+               is_value(g, op->u.begin.x, DEVICE_F32, op->u.begin.embedding.columns);
     case DEVICE_OP_INPUT:
         return op->u.input.x >= 0 && op->u.input.x < g->n_values &&
                is_value(g, op->u.input.x, DEVICE_F32, g->values[op->u.input.x].width) &&
@@ -228,8 +238,10 @@ static bool check_op(graph *g, const device_op *op)
     }
     case DEVICE_OP_ATTENTION: {
         int64_t width = op->u.attention.n_heads * op->u.attention.head_dim;
-        if (op->u.attention.n_kv_heads <= 0 ||
-            op->u.attention.n_heads % op->u.attention.n_kv_heads != 0 ||
+        if (op->u.attention.n_kv_heads <= 0 || op->u.attention.group <= 0 ||
+            op->u.attention.group_skip < 0 ||
+            op->u.attention.group_skip + op->u.attention.n_heads >
+                op->u.attention.group * op->u.attention.n_kv_heads ||
             !is_value(g, op->u.attention.q, DEVICE_F32, width) ||
             !is_value(g, op->u.attention.out, DEVICE_INPUT, width))
             return false;
@@ -243,6 +255,7 @@ static bool check_op(graph *g, const device_op *op)
         return is_value(g, op->u.decay.x, DEVICE_F32, width) &&
                is_value(g, op->u.decay.out, DEVICE_F32, width);
     }
+    case DEVICE_OP_ZERO:
     case DEVICE_OP_SUM:
         return op->u.sum.value >= 0 && op->u.sum.value < g->n_values &&
                g->values[op->u.sum.value].format == DEVICE_F64;
@@ -340,10 +353,58 @@ status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e)
 
 /* ---- running ------------------------------------------------------------------------------------------------------- */
 
+/* Which value is summed behind which segment, and room for the widest. */
+static status prepare_sums(graph *g, err *e)
+{
+    int n = 0, n_segments = g->device->ops->n_segments(g->program);
+    int64_t widest = 0;
+    g->sum_of = base_zalloc((size_t)n_segments, sizeof(*g->sum_of));
+    for (int i = 0; g->sum_of != NULL && i < n_segments; i++)
+        g->sum_of[i] = -1;
+    for (int i = 0; g->sum_of != NULL && i < g->n_ops; i++) {
+        if (g->ops[i].kind != DEVICE_OP_SUM)
+            continue;
+        g->sum_of[n++] = g->ops[i].u.sum.value;
+        widest = BASE_MAX(widest, g->values[g->ops[i].u.sum.value].width);
+    }
+    if (widest > 0)
+        g->sums = base_zalloc((size_t)(widest * g->limits.n_tokens), sizeof(*g->sums));
+    if (g->sum_of == NULL || (widest > 0 && g->sums == NULL))
+        return err_set(e, STATUS_NO_MEMORY, "graph: no memory for %d sums", n);
+    return STATUS_OK;
+}
+
 status graph_compile(graph *g, err *e)
 {
-    return g->device->ops->compile(g->device, &g->program, g->values, g->n_values, g->ops, g->n_ops,
-                                   &g->limits, e);
+    status s = g->device->ops->compile(g->device, &g->program, g->values, g->n_values, g->ops,
+                                       g->n_ops, &g->limits, e);
+    return s == STATUS_OK ? prepare_sums(g, e) : s;
+}
+
+void graph_set_sum(graph *g, graph_sum sum, void *context)
+{
+    g->sum = sum;
+    g->sum_context = context;
+}
+
+/* Off the device, through the ranks, and back. */
+static status sum_value(graph *g, int value, const device_step *step, err *e)
+{
+    const device_ops *ops = g->device->ops;
+    const device_value *v = &g->values[value];
+    int64_t n = v->width * (v->outputs_only ? step->n_outputs : step->n_tokens);
+    uint64_t bytes = (uint64_t)n * sizeof(double);
+    if (g->sum == NULL)
+        return err_set(e, STATUS_INTERNAL, "graph: a sum over ranks, and nobody to make it");
+    status s = ops->wait(g->device, e);
+    if (n == 0 || s != STATUS_OK)
+        return s;
+    s = ops->read(g->device, g->sums, v->at, bytes, e);
+    if (s == STATUS_OK)
+        s = g->sum(g->sum_context, g->sums, n, e);
+    if (s == STATUS_OK)
+        s = ops->write(g->device, v->at, g->sums, bytes, e);
+    return s;
 }
 
 status graph_enqueue(graph *g, const device_step *step, err *e)
@@ -351,8 +412,11 @@ status graph_enqueue(graph *g, const device_step *step, err *e)
     const device_ops *ops = g->device->ops;
     int n = ops->n_segments(g->program);
     status s = STATUS_OK;
-    for (int i = 0; i < n && s == STATUS_OK; i++)
+    for (int i = 0; i < n && s == STATUS_OK; i++) {
         s = ops->enqueue(g->device, g->program, i, step, e);
+        if (s == STATUS_OK && g->sum_of[i] >= 0)
+            s = sum_value(g, g->sum_of[i], step, e);
+    }
     return s;
 }
 
@@ -369,4 +433,12 @@ status graph_read(graph *g, int value, float *out, int64_t n_rows, err *e)
     REQUIRE(v->format == DEVICE_F32);
     return g->device->ops->read(g->device, out, v->at,
                                 (uint64_t)(n_rows * v->width) * sizeof(float), e);
+}
+
+status graph_write(graph *g, int value, const float *in, int64_t n_rows, err *e)
+{
+    const device_value *v = &g->values[value];
+    REQUIRE(v->format == DEVICE_F32);
+    return g->device->ops->write(g->device, v->at, in,
+                                 (uint64_t)(n_rows * v->width) * sizeof(float), e);
 }

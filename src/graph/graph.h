@@ -33,10 +33,16 @@ status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e)
 /* After graph_plan, when the scratch buffer exists. */
 status graph_compile(graph *g, err *e);
 
-/* All segments of one step; graph_run waits for them as well. Sums of a single rank cost nothing. */
+/* Sums over ranks: values[n] in place. Without it DEVICE_OP_SUM is INTERNAL. */
+typedef status (*graph_sum)(void *context, double *values, int64_t n, err *e);
+void graph_set_sum(graph *g, graph_sum sum, void *context);
+
+/* All segments of one step; graph_run waits for them as well. At every sum the device is waited for and the sum is made. */
 status graph_enqueue(graph *g, const device_step *step, err *e);
 status graph_run(graph *g, const device_step *step, err *e);
 /* Bytes of a DEVICE_F32 value after graph_run. */
 status graph_read(graph *g, int value, float *out, int64_t n_rows, err *e);
+/* Fills a DEVICE_F32 value before graph_run: what another stage computed. */
+status graph_write(graph *g, int value, const float *in, int64_t n_rows, err *e);
 
 #endif

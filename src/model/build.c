@@ -32,9 +32,11 @@ static void begin(model_builder *b, stream *s)
     s->x = graph_value(b->g, DEVICE_F32, c->D, false);
     s->add = -1;
     device_op op = {.kind = DEVICE_OP_BEGIN, .layer = -1};
-    op.u.begin.embedding = *matrix(b, 0, W_EMBEDDING);
+    b->received = b->share->first ? -1 : s->x;
+    op.u.begin.x = b->share->first ? s->x : -1;
+    if (b->share->first)
+        op.u.begin.embedding = *matrix(b, 0, W_EMBEDDING);
     op.u.begin.scale = (float)c->embedding_scale;
-    op.u.begin.x = s->x;
     for (int i = 0; i < MODEL_MAX_ROTARIES; i++) {
         s->rotary[i] =
             i < c->n_ropes ? graph_value(b->g, DEVICE_ROTARY, c->rope[i].width, false) : -1;
@@ -62,19 +64,39 @@ static int norm(model_builder *b, stream *s, int64_t layer, weight_id id)
     return out;
 }
 
-/* A product whose columns ranks may cut; leaves the sum as pending. */
-static void row_cut(model_builder *b, stream *s, int64_t layer, weight_id id, weight_id bias,
-                    weight_id post_norm, int input, int64_t head)
+/* The partial sum of a rank that has no columns of the matrix. */
+static int nothing(model_builder *b, const stream *s, int64_t layer)
 {
-    const device_weight *w = matrix(b, layer, id);
+    device_op op = {.kind = DEVICE_OP_ZERO, .layer = (int)layer};
+    op.u.zero.value = graph_value(b->g, DEVICE_F64, b->config->D, s->last);
+    graph_add(b->g, &op);
+    return op.u.zero.value;
+}
+
+/* A product whose columns ranks may cut (columns: of the whole matrix); leaves the sum as pending. */
+static void row_cut(model_builder *b, stream *s, int64_t layer, weight_id id, weight_id bias,
+                    weight_id post_norm, int input, int64_t columns, int64_t head)
+{
+    const model_weight *w = weights_get(b->weights, layer, id);
+    bool shared = b->share->tensor_ranks > 1;
     device_op op = {.kind = DEVICE_OP_PRODUCT, .layer = (int)layer};
     op.u.product.input = input;
     op.u.product.n_parts = 1;
-    op.u.product.weight[0] = *w;
+    op.u.product.weight[0] = w->device;
     op.u.product.bias[0] = DEVICE_NOWHERE;
-    op.u.product.leaf = kernel_leaf(w->columns, head);
-    s->add = op.u.product.out[0] = graph_value(b->g, DEVICE_F32, w->rows, s->last);
-    graph_add(b->g, &op);
+    op.u.product.leaf = kernel_leaf(columns, head);
+    if (w->row == NULL) {
+        s->add = nothing(b, s, layer);
+    } else {
+        s->add = op.u.product.out[0] =
+            graph_value(b->g, shared ? DEVICE_F64 : DEVICE_F32, w->device.rows, s->last);
+        graph_add(b->g, &op);
+    }
+    if (shared) {
+        device_op sum = {.kind = DEVICE_OP_SUM, .layer = (int)layer};
+        sum.u.sum.value = s->add;
+        graph_add(b->g, &sum);
+    }
     s->bias = bias == W_IDS ? DEVICE_NOWHERE : place(b, layer, bias);
     s->add_norm = place(b, layer, post_norm);
 }
@@ -91,6 +113,13 @@ static void attention(model_builder *b, stream *s, int64_t layer)
         .state_class = b->class_of[layer],
     };
     int input = norm(b, s, layer, W_ATTENTION_NORM);
+    const model_share *share = b->share;
+    int64_t n_heads = share->head_end - share->head_begin, n_kv = share->kv_end - share->kv_begin;
+    if (n_heads == 0) {
+        s->last = layer == c->L - 1;
+        row_cut(b, s, layer, W_O, W_O_BIAS, W_ATTENTION_POST_NORM, -1, c->H * c->dh, c->dh);
+        return;
+    }
 
     device_op qkv = {.kind = DEVICE_OP_PRODUCT, .layer = (int)layer};
     qkv.u.product.input = input;
@@ -111,8 +140,8 @@ static void attention(model_builder *b, stream *s, int64_t layer)
     keys.u.keys.eps = (float)c->eps;
     keys.u.keys.rotary = s->rotary[rope];
     keys.u.keys.neighbours = c->neighbours;
-    keys.u.keys.n_heads = c->H;
-    keys.u.keys.n_kv_heads = c->G;
+    keys.u.keys.n_heads = n_heads;
+    keys.u.keys.n_kv_heads = n_kv;
     keys.u.keys.head_dim = c->dh;
     keys.u.keys.cache = cache;
     graph_add(b->g, &keys);
@@ -120,16 +149,19 @@ static void attention(model_builder *b, stream *s, int64_t layer)
     device_op op = {.kind = DEVICE_OP_ATTENTION, .layer = (int)layer};
     op.u.attention.q = qkv.u.product.out[0];
     s->last = layer == c->L - 1;
-    op.u.attention.out = graph_value(b->g, DEVICE_INPUT, c->H * c->dh, s->last);
-    op.u.attention.n_heads = c->H;
-    op.u.attention.n_kv_heads = c->G;
+    op.u.attention.out = graph_value(b->g, DEVICE_INPUT, n_heads * c->dh, s->last);
+    op.u.attention.n_heads = n_heads;
+    op.u.attention.n_kv_heads = n_kv;
+    op.u.attention.group = c->H / c->G;
+    op.u.attention.group_skip = share->head_begin - share->kv_begin * (c->H / c->G);
     op.u.attention.head_dim = c->dh;
     op.u.attention.scale = (float)c->attention_scale;
     op.u.attention.window = c->windowed[layer] ? c->window : 0;
     op.u.attention.sinks = DEVICE_NOWHERE;
     op.u.attention.cache = cache;
     graph_add(b->g, &op);
-    row_cut(b, s, layer, W_O, W_O_BIAS, W_ATTENTION_POST_NORM, op.u.attention.out, c->dh);
+    row_cut(b, s, layer, W_O, W_O_BIAS, W_ATTENTION_POST_NORM, op.u.attention.out, c->H * c->dh,
+            c->dh);
 }
 
 static void feed_forward(model_builder *b, stream *s, int64_t layer)
@@ -137,13 +169,18 @@ static void feed_forward(model_builder *b, stream *s, int64_t layer)
     const model_config *c = b->config;
     device_op op = {.kind = DEVICE_OP_GATED, .layer = (int)layer};
     op.u.gated.input = norm(b, s, layer, W_FFN_NORM);
+    int64_t width = b->share->ffn_end - b->share->ffn_begin;
+    if (width == 0) {
+        row_cut(b, s, layer, W_DOWN, W_IDS, W_FFN_POST_NORM, -1, c->F, 0);
+        return;
+    }
     op.u.gated.gate = *matrix(b, layer, W_GATE);
     op.u.gated.up = *matrix(b, layer, W_UP);
     op.u.gated.function = c->gate;
-    op.u.gated.out = graph_value(b->g, DEVICE_INPUT, c->F, s->last);
+    op.u.gated.out = graph_value(b->g, DEVICE_INPUT, width, s->last);
     /* What reads it decides its form, and is added after it: see graph_add. */
     graph_add(b->g, &op);
-    row_cut(b, s, layer, W_DOWN, W_IDS, W_FFN_POST_NORM, op.u.gated.out, 0);
+    row_cut(b, s, layer, W_DOWN, W_IDS, W_FFN_POST_NORM, op.u.gated.out, c->F, 0);
 }
 
 /* The tests' layer of constant-size state: adds a decaying sum of the residual stream to it. */
@@ -164,15 +201,36 @@ static void decay(model_builder *b, stream *s, int64_t layer)
     s->bias = s->add_norm = DEVICE_NOWHERE;
 }
 
+/* The stage ends with its residual stream complete: what is pending is added by a norm whose result nobody reads. */
+static void hand_over(model_builder *b, stream *s)
+{
+    norm(b, s, b->share->layer_end - 1, W_ATTENTION_NORM);
+    b->sent = s->x;
+}
+
 static void head(model_builder *b, stream *s)
 {
     const model_weight *output = weights_get(b->weights, 0, W_OUTPUT);
+    const model_share *share = b->share;
+    if (share->vocab_begin == share->vocab_end) {
+        norm(b, s, 0, W_OUTPUT_NORM);
+        return;
+    }
     device_op op = {.kind = DEVICE_OP_PRODUCT, .layer = -1};
     op.u.product.input = norm(b, s, 0, W_OUTPUT_NORM);
     op.u.product.n_parts = 1;
     op.u.product.weight[0] = output->row != NULL ? output->device : *matrix(b, 0, W_EMBEDDING);
+    int64_t rows = share->vocab_end - share->vocab_begin;
+    device_weight *w = &op.u.product.weight[0];
+    if (w->rows != rows) { /* a tied matrix that is held whole: our strips of it */
+        device_weight before = *w;
+        before.rows = share->vocab_begin;
+        if (before.rows > 0)
+            w->at.offset += b->weight_bytes(b->device, &before);
+        w->rows = rows;
+    }
     op.u.product.bias[0] = DEVICE_NOWHERE;
-    op.u.product.out[0] = graph_value(b->g, DEVICE_F32, b->config->V, true);
+    op.u.product.out[0] = graph_value(b->g, DEVICE_F32, rows, true);
     graph_add(b->g, &op);
     b->logits = op.u.product.out[0];
 }
@@ -182,12 +240,16 @@ status model_build_decoder(model_builder *b, err *e)
     (void)e; /* the graph keeps the first error */
     stream s = {0};
     begin(b, &s);
-    for (int64_t layer = 0; layer < b->config->L; layer++) {
+    b->logits = b->sent = -1;
+    for (int64_t layer = b->share->layer_begin; layer < b->share->layer_end; layer++) {
         if (b->config->decay[layer])
             decay(b, &s, layer);
         attention(b, &s, layer);
         feed_forward(b, &s, layer);
     }
-    head(b, &s);
+    if (b->share->last)
+        head(b, &s);
+    else
+        hand_over(b, &s);
     return STATUS_OK;
 }

@@ -324,7 +324,7 @@ status model_card_read(model_card **out, const file_model *f, err *e)
         return err_set(e, STATUS_NO_MEMORY, "%s: no memory for the card", f->path);
     }
     arena_init(&o->memory, 0);
-    s = model_plan_init(p, f, e);
+    s = model_plan_init(p, f, &(model_shard){0}, e);
     if (s == STATUS_OK) {
         s = fill(o, p, f, e);
         model_plan_fini(p);

@@ -43,6 +43,19 @@ typedef struct model_config {
     device_gate gate;
 } model_config;
 
+/* A shard with every range filled in, and what follows from it: the K/V heads of its query heads. */
+typedef struct model_share {
+    int tensor_ranks; /* > 1: products that are cut by columns end in a sum */
+    bool first, last; /* stage */
+    int64_t layer_begin, layer_end, head_begin, head_end, kv_begin, kv_end, ffn_begin, ffn_end;
+    int64_t vocab_begin, vocab_end;
+} model_share;
+
+/* Checks a shard against the model; not cut = the whole. */
+status model_share_init(model_share *out, const model_shard *s, const model_config *c,
+                        const char *path, err *e);
+model_cut_units model_cut_units_of(const model_config *c);
+
 /* Where configuration comes from: GGUF metadata under the architecture's prefix, or config.json. */
 typedef struct model_source model_source;
 
@@ -205,7 +218,9 @@ typedef struct weight_row {
 typedef struct model_weight {
     const weight_row *row; /* NULL: the model does without */
     const file_tensor *tensor;
-    int64_t first_row; /* in the tensor */
+    int64_t first_row;    /* in the tensor */
+    int64_t first_column; /* in its rows; device.column_begin for matrices */
+    int64_t file_columns; /* of the tensor's rows */
     device_weight device;
     bool shared; /* tied: the place is another's, nothing to upload */
 } model_weight;
@@ -258,6 +273,8 @@ void model_rope_frequencies(const rope_spec *r, const float *divisors, double *o
 /* Finds every tensor, checks shapes and types. */
 status weights_find(model_weights *w, const model_family *family, const model_config *c,
                     const file_model *f, err *e);
+/* Cuts what was found down to the share: rows and columns of the device's matrices; what the rank does not hold has no row. */
+void weights_share(model_weights *w, const model_config *c, const model_share *s);
 void weights_fini(model_weights *w);
 
 /* ---- building ------------------------------------------------------------------------------------------------------ */
@@ -272,6 +289,7 @@ typedef struct model_pool {
 struct model_builder {
     graph *g;
     const model_config *config;
+    const model_share *share;
     const model_weights *weights;
     const model_pool *pools;
     const int *class_of; /* [L] class of a layer's attention */
@@ -280,8 +298,11 @@ struct model_builder {
     const int *decay_index;
     device_ref frequencies[MODEL_MAX_ROTARIES];
     float rotary_factor[MODEL_MAX_ROTARIES];
-    device_ref constants;
-    int logits; /* out: the value of [outputs, V] */
+    const device *device; /* for the bytes of a part of a matrix */
+    uint64_t (*weight_bytes)(const device *d, const device_weight *w);
+    int logits; /* out: the value of [outputs, V or the share of it]; −1 before the last stage */
+    int received; /* out: the value of [T, D] that the stage before fills; −1 in the first */
+    int sent;     /* out: the value of [T, D] for the stage after; −1 in the last */
 };
 
 /* The decoder that Llama and its kin share: attention, gated feed-forward, RMS norms; biases, head norms and post norms where the

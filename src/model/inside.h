@@ -11,6 +11,7 @@ typedef struct model_plan {
     model_source *source;
     const model_family *family;
     model_config config;
+    model_share share;
     model_weights weights;
     int n_classes, decay_class; /* −1 = none */
     model_pool pools[MODEL_STATE_CLASSES];
@@ -18,7 +19,7 @@ typedef struct model_plan {
 } model_plan;
 
 /* Reads, checks and finds everything; classes have kinds, layers and windows, but no bytes. */
-status model_plan_init(model_plan *p, const file_model *f, err *e);
+status model_plan_init(model_plan *p, const file_model *f, const model_shard *shard, err *e);
 void model_plan_fini(model_plan *p);
 
 struct model {
@@ -32,7 +33,9 @@ struct model {
     const char *isa, *numerics;
     int n_classes;
     model_pool pools[MODEL_STATE_CLASSES];
-    int logits; /* value */
+    model_share share;
+    int logits, received, sent; /* values; −1 = none */
+    float *stream;              /* [limits.n_tokens, D] between stages */
     device_limits limits;
     /* The step in hand: [limits…] */
     device_step step;

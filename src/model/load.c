@@ -43,11 +43,6 @@ static status check_options(model_options *o, const model_config *c, const char 
     if (o->n_sequences > 1 << 16 || o->max_tokens > 1 << 16 || o->max_outputs > 1 << 16)
         return err_set(e, STATUS_INVALID, "%s: more than 65536 sequences, tokens or outputs a step",
                        path);
-    if (o->shard.n_ranks == 0)
-        o->shard.n_ranks = 1;
-    if (o->shard.rank != 0 || o->shard.n_ranks != 1)
-        return err_set(e, STATUS_UNSUPPORTED, "%s: rank %d of %d: cut models are not loaded yet",
-                       path, o->shard.rank, o->shard.n_ranks);
     if (o->exact)
         o->kv = MODEL_KV_F32;
     else if (o->kv != MODEL_KV_F16)
@@ -141,11 +136,14 @@ static status place_pools(loading *l, err *e)
     const model_config *c = &l->plan.config;
     model *m = l->m;
     m->n_classes = l->plan.n_classes;
+    int64_t n_kv = l->plan.share.kv_end - l->plan.share.kv_begin;
     for (int i = 0; i < l->plan.n_classes; i++) {
         model_pool *p = &l->plan.pools[i];
         p->layer_bytes = p->info.kind == MODEL_STATE_CONSTANT
                              ? (uint64_t)c->D * sizeof(float)
-                             : m->device->ops->cache_bytes(m->device, c->G, c->dh);
+                             : m->device->ops->cache_bytes(m->device, n_kv, c->dh);
+        if (n_kv == 0 && p->info.kind != MODEL_STATE_CONSTANT)
+            p->layer_bytes = 64; /* no heads here: pages without content, with the same ids */
         if (p->layer_bytes == 0)
             return err_set(e, STATUS_UNSUPPORTED, "%s: heads of %lld do not fit the device",
                            l->file->path, (long long)c->dh);
@@ -153,7 +151,8 @@ static status place_pools(loading *l, err *e)
                                               : default_pages(&m->options, &p->info);
         uint64_t bytes;
         if (n > INT32_MAX ||
-            !checked_mul(p->layer_bytes, (uint64_t)p->info.n_layers, &p->info.page_bytes) ||
+            !checked_mul(p->layer_bytes, (uint64_t)BASE_MAX(p->info.n_layers, 1),
+                         &p->info.page_bytes) ||
             !checked_mul(p->info.page_bytes, (uint64_t)n, &bytes) ||
             !checked_add(m->used.state_bytes, bytes, &m->used.state_bytes))
             return err_set(e, STATUS_INVALID, "%s: %lld pages of state are too many", l->file->path,
@@ -195,6 +194,9 @@ static status build(loading *l, err *e)
     model_builder b = {
         .g = m->graph,
         .config = &l->plan.config,
+        .share = &l->plan.share,
+        .device = m->device,
+        .weight_bytes = m->device->ops->weight_bytes,
         .weights = &l->plan.weights,
         .pools = m->pools,
         .class_of = l->plan.class_of,
@@ -210,6 +212,10 @@ static status build(loading *l, err *e)
     if (s != STATUS_OK)
         return s;
     m->logits = b.logits;
+    m->received = b.received;
+    m->sent = b.sent;
+    m->share = l->plan.share;
+    graph_set_sum(m->graph, m->options.exchange.sum, m->options.exchange.context);
     return graph_plan(m->graph, BUFFER_POOLS + m->n_classes, &m->used.scratch_bytes, e);
 }
 
@@ -218,7 +224,8 @@ static status build(loading *l, err *e)
 /* A vector tensor as floats, into memory of the caller: columns floats. */
 static void read_vector(const model_weight *w, bool gguf, float *out)
 {
-    kernel_dequantise(w->device.type, out, w->tensor->data, w->device.columns);
+    uint64_t skip = kernel_row_bytes(w->device.type, w->first_column);
+    kernel_dequantise(w->device.type, out, w->tensor->data + skip, w->device.columns);
     if ((w->row->flags & WEIGHT_PLUS_ONE) && !gguf)
         for (int64_t i = 0; i < w->device.columns; i++)
             out[i] += 1.0f;
@@ -268,7 +275,7 @@ static status upload_vector(loading *l, const model_weight *w, const model_progr
 
 static status upload_matrix(loading *l, const model_weight *w, const model_progress *p, err *e)
 {
-    uint64_t row_bytes = kernel_row_bytes(w->device.type, w->device.columns);
+    uint64_t row_bytes = kernel_row_bytes(w->device.type, w->file_columns);
     int64_t step = (int64_t)(SLICE_BYTES / row_bytes) / KERNEL_TILE_ROWS * KERNEL_TILE_ROWS;
     step = BASE_MAX(step, KERNEL_TILE_ROWS);
     status s = STATUS_OK;
@@ -317,7 +324,7 @@ static status prepare(loading *l, const file_model *f, const model_options *o,
 {
     model *m = l->m;
     l->file = f;
-    status s = model_plan_init(&l->plan, f, e);
+    status s = model_plan_init(&l->plan, f, &o->shard, e);
     if (s != STATUS_OK)
         return s;
     m->options = *o;
@@ -381,7 +388,10 @@ static status allocate(loading *l, err *e)
     m->runs = base_zalloc((size_t)m->limits.n_runs, sizeof(*m->runs));
     m->pages = base_zalloc((size_t)m->limits.n_pages + 1, sizeof(*m->pages));
     m->outputs = base_zalloc((size_t)m->limits.n_outputs, sizeof(*m->outputs));
-    if (!m->ids || !m->run_of || !m->positions || !m->runs || !m->pages || !m->outputs)
+    if (m->received >= 0 || m->sent >= 0)
+        m->stream = base_zalloc((size_t)(m->limits.n_tokens * m->config.D), sizeof(*m->stream));
+    if (!m->ids || !m->run_of || !m->positions || !m->runs || !m->pages || !m->outputs ||
+        (!m->stream && (m->received >= 0 || m->sent >= 0)))
         return err_set(e, STATUS_NO_MEMORY, "%s: no memory for steps", l->file->path);
     return STATUS_OK;
 }
@@ -460,5 +470,6 @@ void model_destroy(model *m)
     base_free(m->runs);
     base_free(m->pages);
     base_free(m->outputs);
+    base_free(m->stream);
     base_free(m);
 }

@@ -90,10 +90,29 @@ status model_tokenizer_create(text_tokenizer **out, const model_card *c, err *e)
 
 /* ---- loading ------------------------------------------------------------------------------------------------------- */
 
-/* The part of the model that this rank holds. Only {0, 1}, the whole, is accepted now; everything below takes its shapes from it. */
+/* The part of the model that this rank holds: a stage of layers, and of those its share. Not cut: the whole, the rest is not read. Ranges
+ * are [begin, end) and may be empty. Heads are query heads; a K/V head is held by every rank that has one of its query heads. Borders lie
+ * on multiples of model_cut_units (no leaf of an exact sum and no block of 32 columns is divided), those of the vocabulary on
+ * multiples of 16. The embedding is held whole by the ranks of the first stage. */
 typedef struct model_shard {
-    int rank, n_ranks;
+    bool cut;
+    int tensor_ranks; /* how many ranks share the stage: 1 = no sums */
+    int64_t layer_begin, layer_end;
+    int64_t head_begin, head_end;
+    int64_t ffn_begin, ffn_end;
+    int64_t vocab_begin, vocab_end; /* of the logits, last stage only */
 } model_shard;
+
+/* What the ranks of one step tell each other. Called in the same order by all ranks of a group, from model_step, on its thread. Any
+ * status but OK ends the step with it. */
+typedef struct model_exchange {
+    /* values[n] ← their sums over the ranks that share the stage. They are multiples of 2^-24 that add exactly, in any order. */
+    status (*sum)(void *context, double *values, int64_t n, err *e);
+    /* The residual stream, rows[n] = [T, D], from the stage before and to the stage after. */
+    status (*receive)(void *context, float *rows, int64_t n, err *e);
+    status (*send)(void *context, const float *rows, int64_t n, err *e);
+    void *context;
+} model_exchange;
 
 typedef struct model_options {
     const char *device; /* "cpu" (NULL) or "cpu_copy" */
@@ -109,6 +128,7 @@ typedef struct model_options {
     int max_tokens;                   /* of one step; 0 = 256 */
     int max_outputs;                  /* rows of logits of one step; 0 = max(n_sequences, 8) */
     model_shard shard;                /* zeroes = the whole */
+    model_exchange exchange;          /* for cut models */
     uint64_t memory_limit; /* bytes that may be used; 0 = what the system has available */
     bool time_ops;         /* keep time per op for model_op_times */
 } model_options;
@@ -141,6 +161,13 @@ const model_options *model_get_options(const model *m); /* zeroes replaced by wh
 const model_need *model_used(const model *m);
 const char *model_isa(const model *m);
 const char *model_numerics(const model *m);
+int64_t model_n_logits(const model *m); /* V, or this rank's share of it; 0 before the last stage */
+
+/* What borders of shards must be multiples of (or the end): query heads, columns of F. */
+typedef struct model_cut_units {
+    int64_t heads, ffn;
+} model_cut_units;
+status model_get_cut_units(model_cut_units *out, const file_model *f, err *e);
 
 /* ---- the step ------------------------------------------------------------------------------------------------------ */
 
@@ -166,7 +193,7 @@ typedef struct model_batch {
     const int32_t *outputs; /* [n_outputs] rows of the batch whose logits are wanted, ascending */
 } model_batch;
 
-/* logits: [n_outputs, V], caller's. Ids out of the vocabulary, pages out of the pool and sizes over the limits are INVALID, and nothing
+/* logits: [n_outputs, model_n_logits], caller's; NULL where this rank's stage is not the last. Ids out of the vocabulary, pages out of the pool and sizes over the limits are INVALID, and nothing
  * has been computed. */
 status model_step(model *m, const model_batch *b, float *logits, err *e);
 

@@ -31,6 +31,10 @@ const char *model_isa(const model *m)
 {
     return m->isa;
 }
+int64_t model_n_logits(const model *m)
+{
+    return m->logits < 0 ? 0 : m->share.vocab_end - m->share.vocab_begin;
+}
 const char *model_numerics(const model *m)
 {
     return m->numerics;
@@ -157,9 +161,22 @@ status model_step(model *m, const model_batch *b, float *logits, err *e)
     status s = check_batch(m, b, e);
     if (s != STATUS_OK)
         return s;
+    const model_exchange *x = &m->options.exchange;
+    int64_t stream = b->n_tokens * m->config.D;
     flatten(m, b);
-    s = graph_run(m->graph, &m->step, e);
-    if (s == STATUS_OK && b->n_outputs > 0)
+    if (m->received >= 0) {
+        s = x->receive(x->context, m->stream, stream, e);
+        if (s == STATUS_OK)
+            s = graph_write(m->graph, m->received, m->stream, b->n_tokens, e);
+    }
+    if (s == STATUS_OK)
+        s = graph_run(m->graph, &m->step, e);
+    if (s == STATUS_OK && m->sent >= 0) {
+        s = graph_read(m->graph, m->sent, m->stream, b->n_tokens, e);
+        if (s == STATUS_OK)
+            s = x->send(x->context, m->stream, stream, e);
+    }
+    if (s == STATUS_OK && m->logits >= 0 && b->n_outputs > 0)
         s = graph_read(m->graph, m->logits, logits, b->n_outputs, e);
     return s;
 }

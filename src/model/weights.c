@@ -101,6 +101,7 @@ static status find_one(model_weight *w, const weight_row *row, int64_t layer, co
     w->device.rows = model_dim(c, row->rows);
     w->device.columns = model_dim(c, row->columns);
     w->device.at = DEVICE_NOWHERE;
+    w->file_columns = w->device.columns;
     return check_shape(w, c, f->path, name, e);
 }
 
@@ -174,6 +175,83 @@ status weights_find(model_weights *w, const model_family *family, const model_co
     if (s != STATUS_OK)
         weights_fini(w);
     return s;
+}
+
+/* The range of a cut weight's dimension that the rank holds, in elements; false: it is not cut. */
+static bool cut_range(int64_t *begin, int64_t *end, weight_cut cut, const model_config *c,
+                      const model_share *s)
+{
+    switch (cut) {
+    case CUT_ROWS_HEADS:
+    case CUT_COLUMNS_HEADS:
+        *begin = s->head_begin * c->dh;
+        *end = s->head_end * c->dh;
+        return true;
+    case CUT_ROWS_KV_HEADS:
+        *begin = s->kv_begin * c->dh;
+        *end = s->kv_end * c->dh;
+        return true;
+    case CUT_ROWS_FFN:
+    case CUT_COLUMNS_FFN:
+        *begin = s->ffn_begin;
+        *end = s->ffn_end;
+        return true;
+    case CUT_NONE:
+    case CUT_ROWS_VOCABULARY:
+        break;
+    }
+    return false;
+}
+
+static void share_one(model_weight *w, const model_config *c, const model_share *s)
+{
+    int64_t begin, end;
+    if (w->row == NULL || !cut_range(&begin, &end, w->row->cut, c, s))
+        return;
+    bool columns = w->row->cut == CUT_COLUMNS_HEADS || w->row->cut == CUT_COLUMNS_FFN ||
+                   (w->row->flags & WEIGHT_VECTOR);
+    if (begin == end) {
+        w->row = NULL;
+    } else if (columns) {
+        w->first_column = w->device.column_begin = begin;
+        w->device.columns = end - begin;
+    } else {
+        w->first_row += begin;
+        w->device.rows = end - begin;
+    }
+}
+
+/* The vocabulary: the first stage looks rows up in the whole embedding, the last stage holds its rows of the output matrix. A tied one is the
+ * embedding then, cut only where nobody looks rows up. */
+static void share_vocabulary(model_weights *w, const model_share *s)
+{
+    model_weight *embedding = &w->global[W_EMBEDDING], *output = &w->global[W_OUTPUT];
+    bool tied = output->row == NULL;
+    model_weight *head = tied ? embedding : output;
+    bool keeps_all = tied && s->first;
+    if (s->last && !keeps_all) {
+        head->first_row = s->vocab_begin;
+        head->device.rows = s->vocab_end - s->vocab_begin;
+    }
+    if (!s->last || s->vocab_begin == s->vocab_end)
+        output->row = NULL;
+    if (!s->first && !(tied && s->last && s->vocab_begin < s->vocab_end))
+        embedding->row = NULL;
+    if (!s->last)
+        w->global[W_OUTPUT_NORM].row = NULL;
+}
+
+void weights_share(model_weights *w, const model_config *c, const model_share *s)
+{
+    for (int64_t l = 0; l < w->n_layers; l++) {
+        for (int id = 0; id < W_IDS - W_LAYER; id++) {
+            if (l < s->layer_begin || l >= s->layer_end)
+                w->layer[l][id].row = NULL;
+            else
+                share_one(&w->layer[l][id], c, s);
+        }
+    }
+    share_vocabulary(w, s);
 }
 
 void weights_fini(model_weights *w)

@@ -177,8 +177,9 @@ static void does_not_fit(void **state)
     }
     model_options wrong = {.isa = "z80"};
     assert_int_not_equal(try_load(bytes, n, &wrong, &e), STATUS_OK);
-    wrong = (model_options){.shard = {1, 2}};
-    assert_int_equal(try_load(bytes, n, &wrong, &e), STATUS_UNSUPPORTED);
+    wrong = (model_options){
+        .shard = {.cut = true, .tensor_ranks = 2, .layer_end = 1, .head_end = 1000}};
+    assert_int_equal(try_load(bytes, n, &wrong, &e), STATUS_INVALID);
     file_close(f);
     base_free(bytes);
 }
