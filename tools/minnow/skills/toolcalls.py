@@ -92,7 +92,7 @@ def tool(g, taken):
         if (noun not in taken or (r.random() < 0.3 and (verb[0], noun) not in taken)) and g.ok("tool", verb[0] + noun):
             break
     taken.update((noun, (verb[0], noun)))
-    keys = r.sample(list(PARAMS), r.choice((0, 1, 1, 1, 1, 2, 2, 3)))
+    keys = r.sample(list(PARAMS), r.choice((0, 1, 1, 2, 2, 2, 3) if not g.heldout else (0, 1, 1, 1, 1, 2, 2, 3)))
     if len({"city", "location", "room", "unit"} & set(keys)) > 1:   # "in X in Y" could not be told apart
         keys = [k for k in keys if k not in ("location", "room", "unit")] or ["city"]
     required = [k for i, k in enumerate(keys) if i == 0 or r.random() < 0.6]
@@ -169,7 +169,7 @@ def make(*args, **kwargs):
 def make_once(g, others=None, rounds=None, kind=None):
     """kind: call (ends with the call), result (ends with the answer), none (no tool fits), plain (needs no tool)."""
     r = g.r
-    kind = kind or r.choices(("call", "result", "none", "plain"), (4, 4, 2, 1))[0]
+    kind = kind or r.choices(("call", "result", "none", "plain"), (5, 3, 3, 1))[0]
     taken, think = set(), r.random() < 0.15
     tools = [tool(g, taken) for _ in range(r.choice((1, 1, 2, 2, 3)))]
     it = {"category": "tool calls", "tools": [t[5] for t in tools]}
