@@ -572,10 +572,12 @@ static void asked_to_leave(void **state)
     rig_wait(&g, nothing_is_loaded, &g);
     start(&a, &g, TINY);
     release(&a);
+    int pid = rig_instance(&g, TINY).pid;
+    kill(pid, SIGSTOP);
     must(node_unload(g.n, TINY, &e), &e);
-    b.rig = &g;
     rig_wait(&g, is_stopping, &b);
     acquire(&b, TINY); /* while it leaves: it comes back */
+    kill(pid, SIGCONT);
     rig_wait(&g, is_ready, &b);
     assert_int_equal(rig_instance(&g, TINY).restarts, 0);
     release(&b);
