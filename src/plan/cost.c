@@ -12,6 +12,10 @@
 #include <math.h>
 #include <string.h>
 
+enum {
+    COARSE = 64
+}; /* with so few units of every kind each of them counts: shares are polished during the search */
+
 #define WAVE                                                                                       \
     0.2 /* each further message of a direct sum costs this share of hop_us: they leave one after the other */
 
@@ -586,69 +590,40 @@ static bool share_by_memory(sharing *x)
     return true;
 }
 
+/* The largest units first, each to the rank with the most room left: for units so coarse that the other ways find no place. */
+static bool share_packed(sharing *x)
+{
+    bool done[PLAN_KINDS] = {false};
+    double fixed = fixed_memory(x);
+    for (int i = 0; i < x->h->n; i++)
+        x->room[i] = room_of(x->s, x->h->nodes[i]) - fixed;
+    for (int turn = 0; turn < PLAN_KINDS; turn++) {
+        int kind = -1;
+        for (int k = 0; k < PLAN_KINDS; k++)
+            if (!done[k] && has(x, (plan_kind)k) &&
+                (kind < 0 || unit_memory(x, (plan_kind)k) > unit_memory(x, (plan_kind)kind)))
+                kind = k;
+        if (kind < 0)
+            break;
+        done[kind] = true;
+        double bytes = unit_memory(x, (plan_kind)kind);
+        for (int u = n_units(x, (plan_kind)kind); u > 0; u--) {
+            int most = 0;
+            for (int i = 1; i < x->h->n; i++)
+                if (x->room[i] > x->room[most])
+                    most = i;
+            if (x->room[most] < bytes)
+                return false;
+            x->room[most] -= bytes;
+            x->h->units[kind * x->h->n + most] += kind == PLAN_ATTENTION ? heads_a_unit(x) : 1;
+        }
+    }
+    return true;
+}
+
 size_t plan_scratch_doubles(int n)
 {
     return (size_t)n * 3 + ((size_t)n * (PLAN_KINDS + 1) * sizeof(int) + 7) / sizeof(double) + 1;
-}
-
-static void units_alone(const plan_shape *s, plan_shares *h, plan_span p)
-{
-    h->whole = false;
-    h->units[PLAN_ATTENTION] = s->n_units[PLAN_ATTENTION];
-    h->units[PLAN_FEED] = p.n_dense ? s->n_units[PLAN_FEED] : 0;
-    h->units[PLAN_EXPERTS] = p.n_expert ? s->n_units[PLAN_EXPERTS] : 0;
-    h->units[PLAN_VOCABULARY] = p.first || p.last ? s->n_units[PLAN_VOCABULARY] : 0;
-}
-
-/* The best of all variants (attention by head or by K/V group, experts sliced or whole) and ways (memory endless, even, in turn, by memory). Where
- * `fitting`, what does not fit is left out and the later ways are tried only when the first does not. variants: a set in, the chosen one out. */
-static plan_cost share_best(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
-                            plan_link worst, double *scratch, bool fitting, int *variants)
-{
-    static bool (*const ways[])(sharing *) = {share_free, share_evenly, share_in_turn,
-                                              share_by_memory};
-    size_t n = (size_t)h->n, n_ways = fitting ? BASE_COUNT(ways) : 1;
-    int *cap = (int *)(void *)(scratch + 3 * n);
-    plan_shares trial = {h->n, h->nodes, cap + n, false};
-    plan_cost best = {INFINITY, 0};
-    int chosen = 0;
-    bool grouped = !s->m->kv_rank && s->m->n_kv_heads > 1 && s->m->n_kv_heads < s->m->n_heads;
-    bool whole_too = p.n_expert && (l.tokens > 1 || s->n_units[PLAN_EXPERTS] < h->n);
-    for (int variant = 0; variant < 4; variant++) {
-        if (!(*variants >> variant & 1) || ((variant & 1) && !grouped) ||
-            ((variant & 2) && !whole_too))
-            continue;
-        trial.whole = variant & 2;
-        for (size_t way = 0; way < n_ways; way++) {
-            sharing x = {
-                s, &trial, p, l, scratch, scratch + n, scratch + 2 * n, cap, (variant & 1) != 0};
-            memset(trial.units, 0, PLAN_KINDS * n * sizeof(int));
-            if (!ways[way](&x) || (fitting && !plan_stage_fits(s, &trial, p)))
-                continue;
-            plan_cost cost = plan_stage_cost(s, &trial, p, l, worst);
-            if (cost.compute_us + cost.sum_us < best.compute_us + best.sum_us) {
-                best = cost;
-                chosen = variant;
-                h->whole = trial.whole;
-                memcpy(h->units, trial.units, PLAN_KINDS * n * sizeof(int));
-            }
-            if (way == 0)
-                break; /* memory does not bind */
-        }
-    }
-    *variants = 1 << chosen;
-    return best;
-}
-
-plan_cost plan_stage_share(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
-                           plan_link worst, int variants, double *scratch)
-{
-    if (h->n > 1)
-        return share_best(s, h, p, l, worst, scratch, true, &variants);
-    units_alone(s, h, p);
-    if (!plan_stage_fits(s, h, p))
-        return (plan_cost){INFINITY, 0};
-    return plan_stage_cost(s, h, p, l, worst);
 }
 
 /* ---- polish --------------------------------------------------------------------------------------------------------- */
@@ -720,12 +695,20 @@ static bool gains_between(polishing *x, int a, int b, int part)
     return any;
 }
 
+static int most_units(const plan_shape *s, const plan_shares *h)
+{
+    int most = h->whole ? s->m->n_experts : 1;
+    for (int k = 0; k < PLAN_KINDS; k++)
+        most = BASE_MAX(most, s->n_units[k]);
+    return most;
+}
+
 void plan_stage_polish(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
                        plan_link worst)
 {
     plan_cost now = plan_stage_cost(s, h, p, l, worst);
     polishing x = {s, h, p, l, worst, now.compute_us + now.sum_us};
-    for (int part = 2; part <= 1 << 12 && h->n <= 16; part *= 2)
+    for (int part = 2; part <= 2 * most_units(s, h) && h->n <= 16; part *= 2)
         for (int turn = 0; turn < 4; turn++) {
             bool any = false;
             for (int a = 0; a < h->n; a++)
@@ -734,6 +717,70 @@ void plan_stage_polish(const plan_shape *s, plan_shares *h, plan_span p, plan_lo
             if (!any)
                 break;
         }
+}
+
+static void units_alone(const plan_shape *s, plan_shares *h, plan_span p)
+{
+    h->whole = false;
+    h->units[PLAN_ATTENTION] = s->n_units[PLAN_ATTENTION];
+    h->units[PLAN_FEED] = p.n_dense ? s->n_units[PLAN_FEED] : 0;
+    h->units[PLAN_EXPERTS] = p.n_expert ? s->n_units[PLAN_EXPERTS] : 0;
+    h->units[PLAN_VOCABULARY] = p.first || p.last ? s->n_units[PLAN_VOCABULARY] : 0;
+}
+
+/* The best of all variants (attention by head or by K/V group, experts sliced or whole) and ways (memory endless, even, in turn, by memory, packed). Where
+ * `fitting`, what does not fit is left out and the later ways are tried only when the first does not. variants: a set in, the chosen one out. */
+static plan_cost share_best(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
+                            plan_link worst, double *scratch, bool fitting, int *variants)
+{
+    static bool (*const ways[])(sharing *) = {share_free, share_evenly, share_in_turn,
+                                              share_by_memory, share_packed};
+    size_t n = (size_t)h->n, n_ways = fitting ? BASE_COUNT(ways) : 1;
+    int *cap = (int *)(void *)(scratch + 3 * n);
+    plan_shares trial = {h->n, h->nodes, cap + n, false};
+    plan_cost best = {INFINITY, 0};
+    int chosen = 0;
+    bool grouped = !s->m->kv_rank && s->m->n_kv_heads > 1 && s->m->n_kv_heads < s->m->n_heads;
+    bool whole_too = p.n_expert && (fitting || l.tokens > 1 || s->n_units[PLAN_EXPERTS] < h->n);
+    for (int variant = 0; variant < 4; variant++) {
+        if (!(*variants >> variant & 1) || ((variant & 1) && !grouped) ||
+            ((variant & 2) && !whole_too))
+            continue;
+        trial.whole = variant & 2;
+        for (size_t way = 0; way < n_ways; way++) {
+            sharing x = {
+                s, &trial, p, l, scratch, scratch + n, scratch + 2 * n, cap, (variant & 1) != 0};
+            memset(trial.units, 0, PLAN_KINDS * n * sizeof(int));
+            if (!ways[way](&x) || (fitting && !plan_stage_fits(s, &trial, p)))
+                continue;
+            plan_cost cost = plan_stage_cost(s, &trial, p, l, worst);
+            if (cost.compute_us + cost.sum_us < best.compute_us + best.sum_us) {
+                best = cost;
+                chosen = variant;
+                h->whole = trial.whole;
+                memcpy(h->units, trial.units, PLAN_KINDS * n * sizeof(int));
+            }
+            if (way == 0)
+                break; /* memory does not bind */
+        }
+    }
+    *variants = 1 << chosen;
+    if (fitting && isfinite(best.compute_us) && most_units(s, h) <= COARSE) {
+        plan_stage_polish(s, h, p, l, worst);
+        best = plan_stage_cost(s, h, p, l, worst);
+    }
+    return best;
+}
+
+plan_cost plan_stage_share(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
+                           plan_link worst, int variants, double *scratch)
+{
+    if (h->n > 1)
+        return share_best(s, h, p, l, worst, scratch, true, &variants);
+    units_alone(s, h, p);
+    if (!plan_stage_fits(s, h, p))
+        return (plan_cost){INFINITY, 0};
+    return plan_stage_cost(s, h, p, l, worst);
 }
 
 int plan_share_free(const plan_shape *s, plan_shares *h, plan_span p, plan_load l, plan_link worst,

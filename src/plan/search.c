@@ -220,8 +220,8 @@ static bool push(searcher *x, int depth, group *g)
             if (l < L && !border_allowed(x, l))
                 continue;
             double stage = cell(x, g, t, k, l) + hop;
-            if (isinf(stage))
-                break; /* more layers do not fit either; with the last also the output matrix */
+            if (isinf(stage) && !x->few)
+                break; /* more layers will hardly fit */
             if (stage > x->bound)
                 break;
             if (before[k] + stage < row[l]) {
@@ -457,8 +457,8 @@ static void try_pipeline(searcher *x, group *const *groups, int n)
 
 static void descend(searcher *x, unsigned used, int depth, int target)
 {
-    unsigned all = (1u << x->n) - 1, rest = all & ~used;
-    for (unsigned subset = rest; subset; subset = (subset - 1) & rest) {
+    unsigned all = (1u << x->n) - 1, rest = all & ~used; /* subsets ascend */
+    for (unsigned subset = (0 - rest) & rest; subset; subset = (subset - rest) & rest) {
         uint64_t bits[WORDS] = {subset};
         group *g = group_of_bits(x, bits);
         if (x->failed)
@@ -797,6 +797,16 @@ static void exchanges(searcher *x)
     }
 }
 
+/* Shares are given: one group of all. */
+static void pinned(searcher *x)
+{
+    uint64_t bits[WORDS] = {0};
+    for (int i = 0; i < x->n; i++)
+        bits[i / 64] |= 1ull << (i % 64);
+    group *g = group_of_bits(x, bits);
+    try_exactly(x, &g, 1);
+}
+
 /* ---- the whole ------------------------------------------------------------------------------------------------------ */
 
 status plan_search_run(plan_search *out, const plan_shape *s, err *e)
@@ -831,6 +841,8 @@ status plan_search_run(plan_search *out, const plan_shape *s, err *e)
             x->rows[l] = INFINITY;
         if (plan_span_bytes(s, plan_span_of(s->m, 0, x->L)) > room) {
             return STATUS_OK; /* nothing fits */
+        } else if (s->r->shares) {
+            pinned(x);
         } else if ((x->few = few(x))) {
             everything(x);
         } else {
