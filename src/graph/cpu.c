@@ -220,6 +220,12 @@ static status cpu_upload(device *base, const device_weight *w, const void *rows,
 
 /* ---- programs ------------------------------------------------------------------------------------------------------ */
 
+static uint64_t cpu_row_offset(const device *base, const device_weight *w, int64_t row)
+{
+    (void)base;
+    return (uint64_t)(row / KERNEL_TILE_ROWS) * strip_bytes_of(w);
+}
+
 static uint64_t cpu_value_bytes(const device *base, const device_value *v, int64_t n_rows)
 {
     (void)base;
@@ -407,6 +413,7 @@ const device_ops device_cpu = {
     .read = cpu_read,
     .copy = cpu_copy,
     .weight_bytes = cpu_weight_bytes,
+    .row_offset = cpu_row_offset,
     .needs = cpu_needs,
     .cache_bytes = cpu_cache_bytes_op,
     .upload = cpu_upload,

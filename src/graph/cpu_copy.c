@@ -189,6 +189,11 @@ static status copy_copy(device *base, device_ref to, device_ref from, uint64_t n
     return device_cpu.copy(copy_of(base)->inner, to, from, n, e);
 }
 
+static uint64_t copy_row_offset(const device *base, const device_weight *w, int64_t row)
+{
+    return device_cpu.row_offset(inner_of(base), w, row);
+}
+
 static uint64_t copy_weight_bytes(const device *base, const device_weight *w)
 {
     return device_cpu.weight_bytes(inner_of(base), w);
@@ -328,6 +333,7 @@ const device_ops device_cpu_copy = {
     .read = copy_read,
     .copy = copy_copy,
     .weight_bytes = copy_weight_bytes,
+    .row_offset = copy_row_offset,
     .needs = copy_needs,
     .cache_bytes = copy_cache_bytes,
     .upload = copy_upload,

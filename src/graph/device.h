@@ -96,9 +96,10 @@ typedef struct device_op {
     union {
         struct {
             device_weight embedding;
-            float scale;                 /* of the embedding, 1 = none */
-            int x;                       /* out: F32 [T, D]; −1: no embedding, only angles */
-            int rotary[DEVICE_ROTARIES]; /* out */
+            float scale;  /* of the embedding, 1 = none */
+            int x;        /* out: F32 [T, D]; −1: no embedding, only angles */
+            int received; /* F32 [T, D], filled before the program runs; −1 = none */
+            int rotary[DEVICE_ROTARIES];             /* out */
             device_ref frequencies[DEVICE_ROTARIES]; /* f64 [width/2] radians a position */
             float rotary_scale[DEVICE_ROTARIES];     /* of cosines and sines */
         } begin;
@@ -220,6 +221,8 @@ typedef struct device_ops {
     /* Bytes of a matrix in this device's layout, a 64-byte multiple (`at` is not looked at); 0 when it cannot hold that
      * type or shape. */
     uint64_t (*weight_bytes)(const device *d, const device_weight *w);
+    /* Where row `row` (a multiple of 16) of w begins, in bytes from w.at: rows from there on are a matrix of their own. */
+    uint64_t (*row_offset)(const device *d, const device_weight *w, int64_t row);
     /* DEVICE_NEEDS_*: what products with such a weight read. */
     unsigned (*needs)(const device *d, const kernel_type *type);
     /* Bytes of KERNEL_RANGE positions of one layer's keys and values; 0 when the widths cannot be. */

@@ -111,6 +111,7 @@ static int touched(const device_op *op, int out[MAX_TOUCHED])
     switch (op->kind) {
     case DEVICE_OP_BEGIN:
         out[n++] = op->u.begin.x;
+        out[n++] = op->u.begin.received;
         for (int i = 0; i < DEVICE_ROTARIES; i++)
             out[n++] = op->u.begin.rotary[i];
         break;

@@ -34,6 +34,7 @@ static void begin(model_builder *b, stream *s)
     device_op op = {.kind = DEVICE_OP_BEGIN, .layer = -1};
     b->received = b->share->first ? -1 : s->x;
     op.u.begin.x = b->share->first ? s->x : -1;
+    op.u.begin.received = b->received;
     if (b->share->first)
         op.u.begin.embedding = *matrix(b, 0, W_EMBEDDING);
     op.u.begin.scale = (float)c->embedding_scale;
@@ -223,10 +224,7 @@ static void head(model_builder *b, stream *s)
     int64_t rows = share->vocab_end - share->vocab_begin;
     device_weight *w = &op.u.product.weight[0];
     if (w->rows != rows) { /* a tied matrix that is held whole: our strips of it */
-        device_weight before = *w;
-        before.rows = share->vocab_begin;
-        if (before.rows > 0)
-            w->at.offset += b->weight_bytes(b->device, &before);
+        w->at.offset += b->device->ops->row_offset(b->device, w, share->vocab_begin);
         w->rows = rows;
     }
     op.u.product.bias[0] = DEVICE_NOWHERE;

@@ -298,8 +298,7 @@ struct model_builder {
     const int *decay_index;
     device_ref frequencies[MODEL_MAX_ROTARIES];
     float rotary_factor[MODEL_MAX_ROTARIES];
-    const device *device; /* for the bytes of a part of a matrix */
-    uint64_t (*weight_bytes)(const device *d, const device_weight *w);
+    const device *device;
     int logits; /* out: the value of [outputs, V or the share of it]; −1 before the last stage */
     int received; /* out: the value of [T, D] that the stage before fills; −1 in the first */
     int sent;     /* out: the value of [T, D] for the stage after; −1 in the last */

@@ -196,7 +196,6 @@ static status build(loading *l, err *e)
         .config = &l->plan.config,
         .share = &l->plan.share,
         .device = m->device,
-        .weight_bytes = m->device->ops->weight_bytes,
         .weights = &l->plan.weights,
         .pools = m->pools,
         .class_of = l->plan.class_of,
