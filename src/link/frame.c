@@ -1,0 +1,190 @@
+/*
+ * The form of frames and of the handshake, and the shell around a back end. The handshake is a row of fixed fields from handshake.def;
+ * writing, checking and refusing are loops over that table. Not here: sending and receiving (group.c).
+ */
+#include "link/inside.h"
+
+#include <string.h>
+
+const char *link_conn_name(const link_conn *c)
+{
+    return c->ops->name;
+}
+
+unsigned link_conn_caps(const link_conn *c)
+{
+    return c->ops->caps;
+}
+
+void link_conn_close(link_conn *c)
+{
+    if (!c)
+        return;
+    c->ops->close(c->self);
+    base_free(c);
+}
+
+status link_conn_create(link_conn **out, const link_backend *ops, void *self, err *e)
+{
+    link_conn *c = base_alloc(sizeof *c);
+    if (!c) {
+        ops->close(self);
+        return err_set(e, STATUS_NO_MEMORY, "a connection over %s", ops->name);
+    }
+    c->ops = ops;
+    c->self = self;
+    *out = c;
+    return STATUS_OK;
+}
+
+/* ---- headers --------------------------------------------------------------------------------------------------- */
+
+static void put_u64(unsigned char *out, uint64_t v)
+{
+    link_put_u32(out, (uint32_t)v);
+    link_put_u32(out + 4, (uint32_t)(v >> 32));
+}
+
+static uint64_t get_u64(const unsigned char *in)
+{
+    return (uint64_t)link_get_u32(in + 4) << 32 | link_get_u32(in);
+}
+
+uint64_t link_epoch_tag(link_epoch epoch)
+{
+    return (uint64_t)epoch.term << 32 | epoch.number;
+}
+
+void link_header_write(unsigned char out[LINK_HEADER_BYTES], const link_header *h)
+{
+    out[0] = (unsigned char)h->kind;
+    out[1] = (unsigned char)(h->kind >> 8);
+    out[2] = h->op;
+    out[3] = h->phase;
+    link_put_u32(out + 4, h->bytes);
+    put_u64(out + 8, h->epoch);
+    link_put_u32(out + 16, h->sequence);
+    link_put_u32(out + 20, LINK_MAGIC);
+}
+
+status link_header_read(link_header *out, const unsigned char in[LINK_HEADER_BYTES], err *e)
+{
+    link_header h = {.kind = (uint16_t)(in[0] | in[1] << 8),
+                     .op = in[2],
+                     .phase = in[3],
+                     .bytes = link_get_u32(in + 4),
+                     .sequence = link_get_u32(in + 16),
+                     .epoch = get_u64(in + 8)};
+    if (link_get_u32(in + 20) != LINK_MAGIC)
+        return err_set(e, STATUS_CORRUPT, "not a frame: magic %08x, expected %08x",
+                       link_get_u32(in + 20), LINK_MAGIC);
+    switch (h.kind) {
+#define MESSAGE(name, number) case LINK_MESSAGE_##name:
+#include "link/messages.def"
+#undef MESSAGE
+        *out = h;
+        return STATUS_OK;
+    default:
+        return err_set(e, STATUS_CORRUPT, "unknown kind of frame %u", h.kind);
+    }
+}
+
+/* ---- handshake ------------------------------------------------------------------------------------------------- */
+
+enum { SAME, PEER };
+
+typedef struct field {
+    const char *text;
+    size_t at, bytes;
+    int check;
+} field;
+
+enum {
+#define FIELD(name, bytes, check, text) AT_##name, LAST_##name = AT_##name + (bytes)-1,
+#include "link/handshake.def"
+#undef FIELD
+};
+
+static const field fields[] = {
+#define FIELD(name, bytes, check, text) {text, AT_##name, bytes, check},
+#include "link/handshake.def"
+#undef FIELD
+};
+
+void link_hello_write(unsigned char out[LINK_HELLO_BYTES], const link_group_config *c, int rank,
+                      int lane)
+{
+    memset(out, 0, LINK_HELLO_BYTES);
+    link_put_u32(out + AT_PROTOCOL, c->protocol ? c->protocol : LINK_PROTOCOL);
+    link_put_u32(out + AT_EPOCH, c->epoch.term);
+    link_put_u32(out + AT_EPOCH + 4, c->epoch.number);
+    put_u64(out + AT_EPOCH + 8, c->epoch.node);
+    memcpy(out + AT_NUMERICS, c->numerics, sizeof c->numerics);
+    memcpy(out + AT_MODEL, c->model, sizeof c->model);
+    memcpy(out + AT_PLAN, c->plan, sizeof c->plan);
+    link_put_u32(out + AT_RANKS, (uint32_t)c->n_ranks);
+    link_put_u32(out + AT_RANK, (uint32_t)rank);
+    link_put_u32(out + AT_LANES, (uint32_t)c->n_lanes);
+    link_put_u32(out + AT_LANE, (uint32_t)lane);
+    memcpy(out + AT_COST, &c->cost.latency_us, 8);
+    memcpy(out + AT_COST + 8, &c->cost.us_per_byte, 8);
+}
+
+/* A field for a person: the epoch as term.number, other numbers in decimal, printable text, else hexadecimal. */
+static void show(char out[80], const field *f, const unsigned char *bytes)
+{
+    size_t n = 0;
+    while (n < f->bytes && bytes[n] >= ' ' && bytes[n] < 127)
+        n++;
+    sb b;
+    sb_init(&b);
+    if (f->at == AT_EPOCH)
+        sb_printf(&b, "%u.%u of node %016llx", link_get_u32(bytes), link_get_u32(bytes + 4),
+                  (unsigned long long)get_u64(bytes + 8));
+    else if (f->bytes == 4)
+        sb_printf(&b, "%u", link_get_u32(bytes));
+    else if (n > 0 && n < f->bytes && bytes[n] == 0)
+        sb_add(&b, bytes, n);
+    else
+        for (size_t i = 0; i < BASE_MIN(f->bytes, (size_t)16); i++)
+            sb_printf(&b, "%02x", bytes[i]);
+    size_t length = b.data ? BASE_MIN(b.length, (size_t)79) : 0;
+    if (length)
+        memcpy(out, b.data, length);
+    out[length] = 0;
+    sb_fini(&b);
+}
+
+static const char *epoch_order(const field *f, const unsigned char *theirs,
+                               const unsigned char *ours)
+{
+    if (f->at != AT_EPOCH)
+        return "";
+    uint64_t a = (uint64_t)link_get_u32(theirs) << 32 | link_get_u32(theirs + 4);
+    uint64_t b = (uint64_t)link_get_u32(ours) << 32 | link_get_u32(ours + 4);
+    return a < b ? " (older)" : a > b ? " (newer)" : " (another node's)";
+}
+
+status link_hello_check(const unsigned char *theirs, size_t n,
+                        const unsigned char expected[LINK_HELLO_BYTES], err *e)
+{
+    /* the version comes first: a later one may have other fields */
+    for (size_t i = 0; i < BASE_COUNT(fields); i++) {
+        const field *f = &fields[i];
+        if (f->at + f->bytes > n)
+            return err_set(e, STATUS_CORRUPT, "handshake of %zu bytes, expected %d", n,
+                           LINK_HELLO_BYTES);
+        if (memcmp(theirs + f->at, expected + f->at, f->bytes) == 0)
+            continue;
+        char got[80], want[80];
+        show(got, f, theirs + f->at);
+        show(want, f, expected + f->at);
+        return err_set(e, STATUS_CONFLICT, "%s %s%s, expected %s%s", f->text, got,
+                       epoch_order(f, theirs + f->at, expected + f->at), want,
+                       f->check == PEER ? " at this end" : "");
+    }
+    if (n != LINK_HELLO_BYTES)
+        return err_set(e, STATUS_CORRUPT, "handshake of %zu bytes, expected %d", n,
+                       LINK_HELLO_BYTES);
+    return STATUS_OK;
+}

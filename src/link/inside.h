@@ -1,0 +1,99 @@
+/*
+ * Inside link: what a back end implements, and the form of a frame. Not for other modules.
+ */
+#ifndef SHOAL_LINK_INSIDE_H
+#define SHOAL_LINK_INSIDE_H
+
+#include "link/link.h"
+
+/* Bytes of one frame that are still to go: the rest of its header and of its payload. */
+typedef struct link_part {
+    const unsigned char *bytes;
+    size_t n;
+} link_part;
+
+/* A back end: an ordered stream of bytes in both directions that never blocks. A message-based transport puts one frame a message.
+ * Errors are final: nothing is called after one but close. */
+typedef struct link_backend {
+    const char *name;
+    unsigned caps;
+    /* Takes a beginning of the two parts; *taken 0: full for now. All parts of a call belong to one frame, and the next call goes on where
+     * this one ended; the first call of a frame has its whole header. Either all of the header or nothing is taken. */
+    status (*put)(void *self, const link_part parts[2], size_t *taken, err *e);
+    /* *got 0: nothing for now. CLOSED only after everything that came has been taken. */
+    status (*take)(void *self, void *to, size_t n, size_t *got, err *e);
+    /* Moves what is held inside. *again_us: lowered to the time (of the clock) at which to call again. *moved: set when something moved. */
+    status (*pump)(void *self, uint64_t *again_us, bool *moved, err *e);
+    /* About to wait: fills what to wait for and returns true; false: do not wait, look again. fd −1: nothing can be waited for. */
+    bool (*arm)(void *self, os_interest *out);
+    void (*disarm)(void *self);
+    bool (*idle)(void *self); /* nothing is held inside that pump would still move */
+    void (*close)(void *self);
+} link_backend;
+
+struct link_conn {
+    const link_backend *ops;
+    void *self;
+};
+
+/* Makes the connection; on failure closes self. */
+status link_conn_create(link_conn **out, const link_backend *ops, void *self, err *e);
+
+/* ---- frames (frame.c) ------------------------------------------------------------------------------------------- */
+
+enum {
+#define MESSAGE(name, number) LINK_MESSAGE_##name = number,
+#include "link/messages.def"
+#undef MESSAGE
+    LINK_HEADER_BYTES = 24,
+    LINK_MAGIC = 0x6b6e6c73 /* "slnk" */
+};
+
+typedef struct link_header {
+    uint16_t kind;
+    uint8_t op, phase;
+    uint32_t bytes, sequence;
+    uint64_t epoch; /* term << 32 | number */
+} link_header;
+
+uint64_t link_epoch_tag(link_epoch epoch);
+void link_header_write(unsigned char out[LINK_HEADER_BYTES], const link_header *h);
+status link_header_read(link_header *out, const unsigned char in[LINK_HEADER_BYTES], err *e);
+
+enum {
+    LINK_HELLO_BYTES = 0
+#define FIELD(name, bytes, check, text) +bytes
+#include "link/handshake.def"
+#undef FIELD
+};
+/* The HELLO of `config` on `lane`, of rank `rank`. */
+void link_hello_write(unsigned char out[LINK_HELLO_BYTES], const link_group_config *config,
+                      int rank, int lane);
+/* Refuses by the name of the first field in which theirs differs from what was expected. */
+status link_hello_check(const unsigned char *theirs, size_t n,
+                        const unsigned char expected[LINK_HELLO_BYTES], err *e);
+
+/* ---- values on the wire (wire.c) ------------------------------------------------------------------------------- */
+
+size_t link_wire_bytes(link_wire wire);
+/* |v| must stay below this. */
+double link_wire_limit(link_wire wire);
+/* False: a value is out of range or no multiple of 2^-24. */
+bool link_pack48(unsigned char *out, const double *values, size_t n);
+void link_unpack48(double *out, const unsigned char *in, size_t n);
+/* values += what is on the wire. False: an addend or a sum is out of range. */
+bool link_add(double *values, const unsigned char *in, size_t n, link_wire wire);
+bool link_in_range(const double *values, size_t n, link_wire wire);
+
+static inline void link_put_u32(unsigned char *out, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        out[i] = (unsigned char)(v >> (8 * i));
+}
+
+static inline uint32_t link_get_u32(const unsigned char *in)
+{
+    return (uint32_t)in[0] | (uint32_t)in[1] << 8 | (uint32_t)in[2] << 16 | (uint32_t)in[3] << 24;
+}
+
+#endif

@@ -1,0 +1,629 @@
+/*
+ * Groups over loop with a virtual clock: everything runs in this one thread and is a function of the order of calls. Sums by every way,
+ * the other ops, ranges, the handshake, and every op under every fault at every frame.
+ */
+#include "link_rig.h"
+
+#include "link/inside.h"
+
+#include <math.h>
+
+#define DEADLINE_US 1000000
+#define STEP_US     1000
+#define MAX_N       2100
+
+typedef struct net {
+    int n;
+    os_virtual_clock clock;
+    link_loop *loop;
+    link_group *groups[RIG_RANKS];
+} net;
+
+static void net_open(net *t, int n, size_t capacity, link_fault fault)
+{
+    memset(t, 0, sizeof *t);
+    t->n = n;
+    os_virtual_clock_init(&t->clock, 1000);
+    RIG_OK(link_loop_create(&t->loop, n, capacity, &t->clock.clock, e));
+    link_loop_fault(t->loop, fault);
+    for (int r = 0; r < n; r++) {
+        link_conn *conns[RIG_RANKS] = {NULL};
+        for (int p = 0; p < n; p++)
+            if (p != r)
+                RIG_OK(link_loop_open(&conns[p], t->loop, r, p, 0, e));
+        link_group_config c = rig_config(r, n, 1);
+        c.clock = &t->clock.clock;
+        c.deadline_us = DEADLINE_US;
+        RIG_OK(link_group_create(&t->groups[r], &c, conns, e));
+    }
+}
+
+static void net_close(net *t)
+{
+    for (int r = 0; r < t->n; r++)
+        link_group_destroy(t->groups[r]);
+    link_loop_destroy(t->loop);
+}
+
+/* Until all given ops are done; NULL ones count as done. Nothing may take longer than its deadline. */
+static void drive(net *t, link_op **ops)
+{
+    uint64_t until = t->clock.us + 2 * DEADLINE_US + 10 * STEP_US;
+    for (;;) {
+        bool moved = false, done = true;
+        for (int r = 0; r < t->n; r++)
+            moved |= link_group_progress(t->groups[r]);
+        for (int r = 0; r < t->n; r++)
+            done &= !ops[r] || link_op_done(ops[r]);
+        if (done)
+            return;
+        if (!moved)
+            t->clock.us += STEP_US;
+        assert_true(t->clock.us < until);
+    }
+}
+
+/* ---- ops by number --------------------------------------------------------------------------------------------- */
+
+enum {
+    OP_ONE,
+    OP_TWO,
+    OP_RING,
+    OP_ONE48,
+    OP_TWO48,
+    OP_RING48,
+    OP_GATHER,
+    OP_BROADCAST,
+    OP_PASS,
+    N_OPS
+};
+
+typedef struct memory {
+    double values[MAX_N];
+    unsigned char bytes[MAX_N];
+} memory;
+
+static memory memories[RIG_RANKS];
+
+static const size_t gather_bytes[RIG_RANKS] = {70, 0, 1, 200, 33, 5};
+
+static unsigned char byte_of(int rank, size_t i)
+{
+    return (unsigned char)hash_u64(i, (uint64_t)rank);
+}
+
+static size_t offset_of(int rank)
+{
+    size_t at = 0;
+    for (int r = 0; r < rank; r++)
+        at += gather_bytes[r];
+    return at;
+}
+
+/* Rank 0 sends to rank 1; the others take part by doing nothing. */
+static status start_pass(link_op **out, link_group *g, int rank, memory *m, err *e)
+{
+    for (size_t i = 0; i < 300; i++)
+        m->bytes[i] = rank == 0 ? byte_of(9, i) : 0;
+    if (rank > 1)
+        return STATUS_OK;
+    return rank == 0 ? link_send_start(out, g, 1, 0, m->bytes, 300, e)
+                     : link_recv_start(out, g, 0, 0, m->bytes, 300, e);
+}
+
+static status start(link_op **out, net *t, int rank, int op, size_t n, unsigned round, err *e)
+{
+    memory *m = &memories[rank];
+    link_group *g = t->groups[rank];
+    *out = NULL;
+    if (op <= OP_RING48) {
+        rig_fill(m->values, n, rank, round);
+        return link_sum_start(out, g, m->values, n,
+                              op >= OP_ONE48 ? LINK_WIRE_INT48 : LINK_WIRE_F64,
+                              (link_sum_way)(LINK_SUM_ONE_SHOT + op % 3), e);
+    }
+    if (op == OP_PASS)
+        return start_pass(out, g, rank, m, e);
+    memset(m->bytes, 0xee, sizeof m->bytes);
+    if (op == OP_GATHER) {
+        for (size_t i = 0; i < gather_bytes[rank]; i++)
+            m->bytes[offset_of(rank) + i] = byte_of(rank, i);
+        return link_gather_start(out, g, m->bytes, gather_bytes, e);
+    }
+    for (size_t i = 0; i < 300 && rank == t->n - 1; i++)
+        m->bytes[i] = byte_of(7, i);
+    return link_broadcast_start(out, g, t->n - 1, m->bytes, 300, e);
+}
+
+static void check(const net *t, int rank, int op, size_t n, unsigned round)
+{
+    const memory *m = &memories[rank];
+    if (op <= OP_RING48) {
+        assert_true(rig_is_sum(m->values, n, t->n, round));
+        return;
+    }
+    if (op == OP_GATHER) {
+        for (int r = 0; r < t->n; r++)
+            for (size_t i = 0; i < gather_bytes[r]; i++)
+                assert_int_equal(m->bytes[offset_of(r) + i], byte_of(r, i));
+        return;
+    }
+    if (op == OP_PASS && rank > 1)
+        return;
+    for (size_t i = 0; i < 300; i++)
+        assert_int_equal(m->bytes[i], byte_of(op == OP_PASS ? 9 : 7, i));
+}
+
+/* One op on all ranks; returns how many failed. Those that did not are checked. failed [n]. */
+static int run(net *t, int op, size_t n, unsigned round, bool *failed)
+{
+    link_op *ops[RIG_RANKS] = {NULL};
+    int n_failed = 0;
+    status s[RIG_RANKS];
+    err e;
+    for (int r = 0; r < t->n; r++)
+        s[r] = start(&ops[r], t, r, op, n, round, &e);
+    drive(t, ops);
+    for (int r = 0; r < t->n; r++) {
+        err_clear(&e);
+        if (ops[r])
+            s[r] = link_op_wait(ops[r], &e);
+        if (s[r] != STATUS_OK && ops[r])
+            assert_true(e.text[0] != 0);
+        if (s[r] == STATUS_OK)
+            check(t, r, op, n, round);
+        if (failed)
+            failed[r] |= s[r] != STATUS_OK;
+        n_failed += s[r] != STATUS_OK;
+    }
+    return n_failed;
+}
+
+/* ---- no faults ------------------------------------------------------------------------------------------------- */
+
+static void test_sums(void **state)
+{
+    (void)state;
+    static const size_t widths[] = {0, 1, 2, 3, 5, 17, 256, 1000, 2099};
+    for (int n = 1; n <= RIG_RANKS; n++)
+        for (int small = 0; small < 2; small++) {
+            net t;
+            net_open(&t, n, small ? 200 : 1 << 20, (link_fault){0});
+            for (size_t w = 0; w < BASE_COUNT(widths); w++)
+                for (int op = 0; op <= OP_RING48; op++)
+                    assert_int_equal(run(&t, op, widths[w], (unsigned)(w + 7), NULL), 0);
+            for (int r = 0; r < n; r++)
+                assert_true(link_group_ready(t.groups[r]));
+            net_close(&t);
+        }
+}
+
+static void test_others(void **state)
+{
+    (void)state;
+    for (int n = 2; n <= RIG_RANKS; n++) {
+        net t;
+        net_open(&t, n, n % 2 ? 100 : 1 << 20, (link_fault){0});
+        for (int op = OP_GATHER; op < N_OPS; op++)
+            assert_int_equal(run(&t, op, 0, 1, NULL), 0);
+        net_close(&t);
+    }
+}
+
+/* Ops of different kinds started together end right, whatever the order of their ends. */
+static void test_together(void **state)
+{
+    (void)state;
+    net t;
+    net_open(&t, 4, 300, (link_fault){0});
+    static double sums[4][6][500];
+    static unsigned char passed[4][4][1000];
+    link_op *ops[4][16];
+    int n_ops[4] = {0};
+    for (int r = 0; r < 4; r++) {
+        for (unsigned k = 0; k < 6; k++) {
+            rig_fill(sums[r][k], 500, r, k);
+            RIG_OK(link_sum_start(&ops[r][n_ops[r]++], t.groups[r], sums[r][k], 500,
+                                  k % 2 ? LINK_WIRE_INT48 : LINK_WIRE_F64,
+                                  (link_sum_way)(1 + k % 3), e));
+        }
+        for (int p = 0; p < 4; p++) {
+            if (p == r)
+                continue;
+            memset(passed[r][r], r + 1, 1000);
+            RIG_OK(link_recv_start(&ops[r][n_ops[r]++], t.groups[r], p, 0, passed[r][p], 1000, e));
+            RIG_OK(link_send_start(&ops[r][n_ops[r]++], t.groups[r], p, 0, passed[r][r], 1000, e));
+        }
+    }
+    for (int k = 0; k < n_ops[0]; k++) {
+        link_op *row[4] = {ops[0][k], ops[1][k], ops[2][k], ops[3][k]};
+        drive(&t, row);
+    }
+    for (int r = 0; r < 4; r++)
+        for (int k = 0; k < n_ops[r]; k++)
+            RIG_OK(link_op_wait(ops[r][k], e));
+    for (int r = 0; r < 4; r++) {
+        for (unsigned k = 0; k < 6; k++)
+            assert_true(rig_is_sum(sums[r][k], 500, 4, k));
+        for (int p = 0; p < 4; p++)
+            assert_int_equal(passed[r][p][999], p + 1);
+    }
+    net_close(&t);
+}
+
+static void test_choice(void **state)
+{
+    (void)state;
+    link_cost gigabit = {30, 0.008}, local = {1, 0.0001};
+    assert_int_equal(link_sum_choose(2, 1 << 20, LINK_WIRE_F64, gigabit), LINK_SUM_ONE_SHOT);
+    assert_int_equal(link_sum_choose(4, 64, LINK_WIRE_F64, gigabit), LINK_SUM_ONE_SHOT);
+    assert_int_equal(link_sum_choose(4, 4096, LINK_WIRE_F64, gigabit), LINK_SUM_TWO_SHOT);
+    assert_int_equal(link_sum_choose(4, 1 << 20, LINK_WIRE_F64, gigabit), LINK_SUM_RING);
+    assert_int_equal(link_sum_choose(3, 4096, LINK_WIRE_F64, local), LINK_SUM_TWO_SHOT);
+    assert_int_equal(link_sum_choose(3, 1024, LINK_WIRE_INT48, (link_cost){1, 0.00001}),
+                     LINK_SUM_ONE_SHOT);
+}
+
+/* ---- ranges ---------------------------------------------------------------------------------------------------- */
+
+/* Rank 1 gives v; all ranks must fail, rank 1 and those that it could tell by TOO_LARGE. */
+static void refuse_value(double v0, double v1, int op)
+{
+    net t;
+    net_open(&t, 3, 1 << 16, (link_fault){0});
+    link_op *ops[RIG_RANKS] = {NULL};
+    int n_failed = 0;
+    assert_int_equal(run(&t, OP_ONE, 4, 1, NULL), 0);
+    for (int r = 0; r < 3; r++) {
+        double *values = memories[r].values;
+        err e;
+        memset(values, 0, 8 * sizeof *values);
+        values[5] = r == 0 ? v0 : r == 1 ? v1 : 0;
+        if (link_sum_start(&ops[r], t.groups[r], values, 8,
+                           op >= OP_ONE48 ? LINK_WIRE_INT48 : LINK_WIRE_F64,
+                           (link_sum_way)(LINK_SUM_ONE_SHOT + op % 3), &e) != STATUS_OK) {
+            assert_int_equal(e.code, STATUS_TOO_LARGE);
+            ops[r] = NULL;
+            n_failed++;
+        }
+    }
+    drive(&t, ops);
+    for (int r = 0; r < 3; r++) {
+        err e;
+        if (ops[r] && link_op_wait(ops[r], &e) != STATUS_OK) {
+            assert_int_equal(e.code, STATUS_TOO_LARGE);
+            n_failed++;
+        }
+    }
+    assert_true(n_failed > 0);
+    bool failed[RIG_RANKS] = {false};
+    assert_int_equal(run(&t, OP_TWO, 4, 2, failed), 3); /* and so does everything after it */
+    net_close(&t);
+}
+
+static void test_range(void **state)
+{
+    (void)state;
+    for (int op = 0; op <= OP_RING48; op++) {
+        bool is48 = op >= OP_ONE48;
+        double limit = is48 ? 8388608.0 : 536870912.0;
+        refuse_value(0, limit, op);
+        refuse_value(-limit, 0, op);
+        refuse_value(limit / 2, limit / 2, op); /* only the sum is too large */
+        refuse_value(0, (double)NAN, op);
+        refuse_value((double)INFINITY, 0, op);
+        if (is48)
+            refuse_value(0, RIG_UNIT / 2, op); /* no multiple */
+    }
+}
+
+static void test_pack(void **state)
+{
+    (void)state;
+    double in[5] = {8388608.0 - RIG_UNIT, -8388608.0 + RIG_UNIT, -RIG_UNIT, 0, 1.5}, out[5];
+    unsigned char wire[30];
+    for (size_t n = 0; n <= 5; n++) {
+        memset(wire, 0xaa, sizeof wire);
+        memset(out, 0, sizeof out);
+        assert_true(link_pack48(wire, in, n));
+        for (size_t i = 6 * n; i < sizeof wire; i++)
+            assert_int_equal(wire[i], 0xaa);
+        link_unpack48(out, wire, n);
+        assert_memory_equal(in, out, n * sizeof *in);
+    }
+    static const unsigned char minus_one[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    assert_memory_equal(wire + 12, minus_one, 6);
+}
+
+/* ---- handshake ------------------------------------------------------------------------------------------------- */
+
+static void refuse_hello(void (*change)(link_group_config *c), const char *name)
+{
+    net t = {.n = 2};
+    os_virtual_clock_init(&t.clock, 0);
+    RIG_OK(link_loop_create(&t.loop, 2, 4096, &t.clock.clock, e));
+    for (int r = 0; r < 2; r++) {
+        link_conn *conns[2] = {NULL, NULL};
+        RIG_OK(link_loop_open(&conns[!r], t.loop, r, !r, 0, e));
+        link_group_config c = rig_config(r, 2, 1);
+        c.clock = &t.clock.clock;
+        if (r == 1)
+            change(&c);
+        RIG_OK(link_group_create(&t.groups[r], &c, conns, e));
+    }
+    for (int i = 0; i < 10; i++)
+        for (int r = 0; r < 2; r++)
+            (void)link_group_progress(t.groups[r]);
+    for (int r = 0; r < 2; r++) {
+        err e;
+        assert_int_equal(link_group_status(t.groups[r], &e), STATUS_CONFLICT);
+        assert_false(link_group_ready(t.groups[r]));
+        if (!strstr(e.text, name))
+            fail_msg("%s is not in: %s", name, e.text);
+    }
+    net_close(&t);
+}
+
+static void change_version(link_group_config *c)
+{
+    c->protocol = LINK_PROTOCOL + 1;
+}
+
+static void change_epoch(link_group_config *c)
+{
+    c->epoch.number = 1;
+}
+
+static void change_term(link_group_config *c)
+{
+    c->epoch.term = 9;
+}
+
+static void change_node(link_group_config *c)
+{
+    c->epoch.node++;
+}
+
+static void change_numerics(link_group_config *c)
+{
+    memcpy(c->numerics, "bf16/1", 7);
+}
+
+static void change_model(link_group_config *c)
+{
+    c->model[31] ^= 1;
+}
+
+static void change_plan(link_group_config *c)
+{
+    c->plan[0] ^= 1;
+}
+
+static void change_cost(link_group_config *c)
+{
+    c->cost.us_per_byte *= 2;
+}
+
+static void test_handshake(void **state)
+{
+    (void)state;
+    refuse_hello(change_version, "protocol version");
+    refuse_hello(change_epoch, "epoch");
+    refuse_hello(change_term, "epoch");
+    refuse_hello(change_node, "epoch");
+    refuse_hello(change_numerics, "numerics");
+    refuse_hello(change_model, "model hash");
+    refuse_hello(change_plan, "plan hash");
+    refuse_hello(change_cost, "link cost");
+}
+
+/* ---- a hostile peer -------------------------------------------------------------------------------------------- */
+
+static void put(link_conn *c, link_header h, const void *payload, size_t n)
+{
+    unsigned char header[LINK_HEADER_BYTES];
+    size_t taken;
+    link_header_write(header, &h);
+    link_part parts[2] = {{header, sizeof header}, {payload, n}};
+    RIG_OK(c->ops->put(c->self, parts, &taken, e));
+    assert_int_equal(taken, sizeof header + n);
+}
+
+/* A good handshake from rank 1, then the frame h; what rank 0's receive of 8 bytes says. */
+static void refuse_frame(link_header h, size_t n, status code, const char *text)
+{
+    link_loop *loop;
+    link_conn *conns[2] = {NULL, NULL}, *peer;
+    link_group *g;
+    link_op *op;
+    unsigned char hello[LINK_HELLO_BYTES], payload[512] = {0}, to[8];
+    err e2;
+    RIG_OK(link_loop_create(&loop, 2, 4096, NULL, e));
+    RIG_OK(link_loop_open(&conns[1], loop, 0, 1, 0, e));
+    RIG_OK(link_loop_open(&peer, loop, 1, 0, 0, e));
+    link_group_config c = rig_config(0, 2, 1);
+    RIG_OK(link_group_create(&g, &c, conns, e));
+    RIG_OK(link_recv_start(&op, g, 1, 0, to, sizeof to, e));
+    link_hello_write(hello, &c, 1, 0);
+    put(peer,
+        (link_header){
+            .kind = LINK_MESSAGE_HELLO, .bytes = sizeof hello, .epoch = link_epoch_tag(c.epoch)},
+        hello, sizeof hello);
+    put(peer, h, payload, n);
+    assert_int_equal(link_op_wait(op, &e2), code);
+    if (code != STATUS_OK && !strstr(e2.text, text))
+        fail_msg("%s is not in: %s", text, e2.text);
+    link_conn_close(peer);
+    link_group_destroy(g);
+    link_loop_destroy(loop);
+}
+
+static void test_hostile(void **state)
+{
+    (void)state;
+    uint64_t epoch = UINT64_C(3) << 32 | 2;
+    link_header good = {LINK_MESSAGE_DATA, 5 /* a message */, 0, 8, 1, epoch}, h;
+    refuse_frame(good, 8, STATUS_OK, "");
+    h = good, h.epoch--;
+    refuse_frame(h, 8, STATUS_CONFLICT, "older");
+    h = good, h.epoch++;
+    refuse_frame(h, 8, STATUS_CONFLICT, "newer");
+    h = good, h.sequence = 2;
+    refuse_frame(h, 8, STATUS_CORRUPT, "frame 2");
+    h = good, h.bytes = 9;
+    refuse_frame(h, 9, STATUS_CORRUPT, "of 9 bytes");
+    h = good, h.bytes = UINT32_MAX;
+    refuse_frame(h, 9, STATUS_CORRUPT, "4294967295");
+    h = good, h.bytes = 0;
+    refuse_frame(h, 0, STATUS_CORRUPT, "0 bytes");
+    h = good, h.op = 1;
+    refuse_frame(h, 8, STATUS_CORRUPT, "op 01");
+    h = good, h.phase = 1;
+    refuse_frame(h, 8, STATUS_CORRUPT, "phase 1");
+    h = good, h.kind = 99;
+    refuse_frame(h, 8, STATUS_CORRUPT, "unknown kind");
+    h = good, h.kind = LINK_MESSAGE_HELLO;
+    refuse_frame(h, 8, STATUS_CORRUPT, "second handshake");
+    h = good, h.kind = LINK_MESSAGE_ABORT, h.bytes = 257;
+    refuse_frame(h, 257, STATUS_CORRUPT, "257 bytes");
+    h = good, h.kind = LINK_MESSAGE_ABORT;
+    refuse_frame(h, 8, STATUS_CANCELLED, "ended the group: ????");
+    h = good, h.kind = LINK_MESSAGE_ABORT, h.bytes = 3;
+    refuse_frame(h, 3, STATUS_CANCELLED, "ended the group");
+}
+
+/* ---- faults ---------------------------------------------------------------------------------------------------- */
+
+/* The op, and two sums behind it; then, where anything failed, one more in which nobody may succeed. Returns whether anything failed. */
+static bool run_under(int op, link_fault fault, int n)
+{
+    net t;
+    net_open(&t, n, fault.frame % 2 ? 1 << 16 : 333, fault);
+    bool failed[RIG_RANKS] = {false};
+    int n_failed = run(&t, op, 50, 3, failed);
+    n_failed += run(&t, OP_TWO, 20, 4, failed);
+    n_failed += run(&t, OP_RING, 9, 5, failed);
+    if (n_failed > 0)
+        assert_int_equal(run(&t, OP_TWO, 30, 6, failed), n);
+    net_close(&t);
+    return n_failed > 0;
+}
+
+static void test_faults(void **state)
+{
+    (void)state;
+    static const int pairs[][2] = {{0, 1}, {1, 2}, {2, 0}, {1, -1}};
+    int struck = 0;
+    for (int kind = LINK_FAULT_NONE + 1; kind < LINK_FAULT_COUNT; kind++)
+        for (int op = 0; op < N_OPS; op++)
+            for (size_t p = 0; p < BASE_COUNT(pairs); p++) {
+                link_fault fault = {(link_fault_kind)kind, pairs[p][0], pairs[p][1], 0, 0};
+                uint64_t frame = 0;
+                if (kind == LINK_FAULT_DELAY) {
+                    for (; frame < 4; frame++) {
+                        fault.frame = frame;
+                        fault.delay_us = DEADLINE_US / 2;
+                        assert_false(run_under(op, fault, 3));
+                        fault.delay_us = 3 * DEADLINE_US;
+                        struck += run_under(op, fault, 3);
+                    }
+                    continue;
+                }
+                for (; frame < 100; frame++) {
+                    fault.frame = frame;
+                    if (!run_under(op, fault, 3))
+                        break;
+                }
+                /* HELLO, and at least a frame of one of the sums */
+                assert_in_range(frame, 2, 99);
+                struck += (int)frame;
+            }
+    print_message("%d faults struck\n", struck);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+static void test_allocations(void **state)
+{
+    (void)state;
+    for (uint64_t nth = 1; nth < 300; nth++) {
+        link_loop *loop = NULL;
+        link_conn *conns[2] = {NULL, NULL}, *shaped;
+        link_group *g = NULL;
+        link_op *op;
+        err e;
+        base_fail_after(nth);
+        status s = link_loop_create(&loop, 2, 4096, NULL, &e);
+        if (s == STATUS_OK)
+            s = link_loop_open(&conns[1], loop, 0, 1, 0, &e);
+        if (s == STATUS_OK) {
+            s = link_shape_open(&shaped, conns[1], 5, 0, NULL, &e);
+            conns[1] = shaped;
+        }
+        if (s == STATUS_OK) {
+            link_group_config c = rig_config(0, 2, 1);
+            s = link_group_create(&g, &c, conns, &e);
+        }
+        if (s == STATUS_OK)
+            s = link_sum_start(&op, g, memories[0].values, 0, LINK_WIRE_INT48, LINK_SUM_AUTO, &e);
+        if (s == STATUS_OK)
+            s = link_op_wait(op, &e);
+        base_fail_after(0);
+        link_group_destroy(g);
+        link_loop_destroy(loop);
+        if (s == STATUS_OK)
+            return;
+        assert_int_equal(s, STATUS_NO_MEMORY);
+    }
+    fail();
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    net t;
+    net_open(&t, 3, 4096, (link_fault){0});
+    assert_int_equal(run(&t, OP_ONE, 5, 1, NULL), 0);
+    link_op *op;
+    char c;
+    RIG_OK(link_recv_start(&op, t.groups[0], 1, 0, &c, 1, e));
+    link_group_abort(t.groups[0], STATUS_CANCELLED, "a newer epoch");
+    err e;
+    assert_int_equal(link_op_wait(op, &e), STATUS_CANCELLED);
+    assert_int_equal(run(&t, OP_ONE, 5, 2, NULL), 3);
+    assert_int_equal(link_group_status(t.groups[2], &e), STATUS_CANCELLED);
+    assert_non_null(strstr(e.text, "a newer epoch"));
+    assert_non_null(strstr(e.text, "rank 0"));
+    net_close(&t);
+}
+
+/* A rank that has finished and says goodbye is no failure for those that still work with others. */
+static void test_goodbye(void **state)
+{
+    (void)state;
+    net t;
+    net_open(&t, 3, 4096, (link_fault){0});
+    assert_int_equal(run(&t, OP_ONE, 5, 1, NULL), 0);
+    link_group_destroy(t.groups[2]);
+    t.n = 2;
+    assert_int_equal(run(&t, OP_PASS, 0, 1, NULL), 0);
+    link_op *op;
+    char c;
+    err why;
+    RIG_OK(link_recv_start(&op, t.groups[0], 2, 0, &c, 1, e)); /* but nothing more comes from it */
+    assert_int_equal(link_op_wait(op, &why), STATUS_CLOSED);
+    net_close(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sums),      cmocka_unit_test(test_others),
+        cmocka_unit_test(test_together),  cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_range),     cmocka_unit_test(test_pack),
+        cmocka_unit_test(test_handshake), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_faults),    cmocka_unit_test(test_allocations),
+        cmocka_unit_test(test_cancel),    cmocka_unit_test(test_goodbye),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
