@@ -719,6 +719,81 @@ void plan_stage_polish(const plan_shape *s, plan_shares *h, plan_span p, plan_lo
         }
 }
 
+/* ---- so few units that all can be tried ------------------------------------------------------------------------------ */
+
+#define ALL_WAYS 6e4 /* ways to give out units that are tried one by one */
+
+/* Ways to give `units` to n ranks. */
+static double n_ways(int units, int n)
+{
+    double ways = 1;
+    for (int i = 1; i < n; i++)
+        ways = ways * (units + i) / i;
+    return ways;
+}
+
+typedef struct attempt {
+    polishing x; /* h: what is being filled */
+    sharing units;
+    double *room; /* [n] */
+    plan_shares *best;
+} attempt;
+
+static void try_all(attempt *t, int kind, int rank, int left)
+{
+    plan_shares *h = t->x.h;
+    size_t n = (size_t)h->n;
+    while (rank == 0 && kind < PLAN_KINDS && !has(&t->units, (plan_kind)kind))
+        kind++;
+    if (kind == PLAN_KINDS) {
+        plan_cost c;
+        if (!plan_stage_fits(t->x.s, h, t->x.p))
+            return;
+        c = plan_stage_cost(t->x.s, h, t->x.p, t->x.l, t->x.worst);
+        if (c.compute_us + c.sum_us < t->x.best * (1 - 1e-9)) {
+            t->x.best = c.compute_us + c.sum_us;
+            t->best->whole = h->whole;
+            memcpy(t->best->units, h->units, PLAN_KINDS * n * sizeof(int));
+        }
+        return;
+    }
+    left = rank ? left : n_units(&t->units, (plan_kind)kind);
+    int *mine = &h->units[kind * h->n + rank];
+    double bytes = unit_bytes(t->x.s, t->x.p, (plan_kind)kind, h->whole);
+    bool last = rank == h->n - 1;
+    for (int u = last ? left : 0; u <= left && u * bytes <= t->room[rank]; u++) {
+        *mine = u;
+        t->room[rank] -= u * bytes;
+        if (last)
+            try_all(t, kind + 1, 0, 0);
+        else
+            try_all(t, kind, rank + 1, left - u);
+        t->room[rank] += u * bytes;
+    }
+    *mine = 0;
+}
+
+/* Better shares than h's, where there are so few ways that each can be tried; h may hold none yet (now: infinite). */
+static double share_all(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,
+                        plan_link worst, double now, plan_shares *spare, double *room)
+{
+    attempt t = {.x = {s, spare, p, l, worst, now}, .room = room, .best = h};
+    t.units = (sharing){.s = s, .h = spare, .p = p, .l = l};
+    for (int whole = 0; whole <= (p.n_expert > 0); whole++) {
+        double ways = 1;
+        spare->whole = whole;
+        for (int k = 0; k < PLAN_KINDS; k++)
+            ways *= has(&t.units, (plan_kind)k) ? n_ways(n_units(&t.units, (plan_kind)k), h->n) : 1;
+        if (ways > ALL_WAYS)
+            continue;
+        memset(spare->units, 0, PLAN_KINDS * (size_t)h->n * sizeof(int));
+        for (int i = 0; i < h->n; i++)
+            room[i] = room_of(s, h->nodes[i]);
+        try_all(&t, 0, 0, 0);
+    }
+    return t.x.best;
+}
+
 static void units_alone(const plan_shape *s, plan_shares *h, plan_span p)
 {
     h->whole = false;
@@ -765,9 +840,13 @@ static plan_cost share_best(const plan_shape *s, plan_shares *h, plan_span p, pl
         }
     }
     *variants = 1 << chosen;
-    if (fitting && isfinite(best.compute_us) && most_units(s, h) <= COARSE) {
-        plan_stage_polish(s, h, p, l, worst);
-        best = plan_stage_cost(s, h, p, l, worst);
+    if (fitting && most_units(s, h) <= COARSE) {
+        double now = best.compute_us + best.sum_us;
+        if (isfinite(now))
+            plan_stage_polish(s, h, p, l, worst);
+        now = share_all(s, h, p, l, worst, now, &trial, scratch);
+        if (isfinite(now))
+            best = plan_stage_cost(s, h, p, l, worst);
     }
     return best;
 }
