@@ -15,7 +15,7 @@
 
 #if defined(__GNUC__)
 #define BASE_PRINTF(index, first) __attribute__((format(printf, index, first)))
-#define BASE_NORETURN              __attribute__((noreturn))
+#define BASE_NORETURN             __attribute__((noreturn))
 #else
 #define BASE_PRINTF(index, first)
 #define BASE_NORETURN

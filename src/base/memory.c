@@ -35,7 +35,8 @@ void *base_alloc(size_t bytes)
 
 void *base_zalloc(size_t count, size_t size)
 {
-    size_t bytes; /* checked here as well: the address sanitizer's calloc ends the process instead */
+    size_t
+        bytes; /* checked here as well: the address sanitizer's calloc ends the process instead */
     if (__builtin_mul_overflow(count, size, &bytes))
         return NULL;
     return refused() ? NULL : calloc(count ? count : 1, size ? size : 1);
