@@ -237,7 +237,8 @@ status link_shm_open(link_conn **out, link_shm_end end, int side, err *e)
     os_close(end.memory_fd);
     uint64_t ring_bytes = bytes < CONTROL_BYTES ? 0 : (bytes - CONTROL_BYTES) / 2;
     shm *m = NULL;
-    if (s == STATUS_OK && (ring_bytes < 4096 || (ring_bytes & (ring_bytes - 1)) != 0))
+    if (s == STATUS_OK && (ring_bytes < 4096 || (ring_bytes & (ring_bytes - 1)) != 0 ||
+                           bytes != CONTROL_BYTES + 2 * ring_bytes))
         s = err_set(e, STATUS_CORRUPT, "shared memory of %llu bytes holds no rings",
                     (unsigned long long)bytes);
     if (s == STATUS_OK && !(m = base_zalloc(1, sizeof *m)))

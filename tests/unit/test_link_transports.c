@@ -1,0 +1,447 @@
+/*
+ * Groups over real TLS and shared memory: between threads and between processes, with wrong keys, kills, stops and resets.
+ * Waits are generous; nothing about time is asserted but that everything ends.
+ */
+#include "link_rig.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define WIDTH      4096
+#define BULK_BYTES (3u << 20)
+
+/* ---- between threads ------------------------------------------------------------------------------------------- */
+
+typedef struct player {
+    const rig *r;
+    int rank;
+    char failure[ERR_TEXT]; /* "" when all was right */
+} player;
+
+static void blame(player *p, const char *what, const err *e)
+{
+    if (!p->failure[0])
+        snprintf(p->failure, sizeof p->failure, "rank %d %s: %.300s", p->rank, what,
+                 e ? e->text : "wrong bytes");
+}
+
+static void play_sums(player *p, link_group *g)
+{
+    err e;
+    double *values = calloc(WIDTH, sizeof *values);
+    for (unsigned round = 0; round < 30 && !p->failure[0]; round++) {
+        size_t n = round % 7 == 6 ? 0 : WIDTH >> (round % 5);
+        link_op *op;
+        rig_fill(values, n, p->rank, round);
+        if (link_sum_start(&op, g, values, n, round % 2 ? LINK_WIRE_INT48 : LINK_WIRE_F64,
+                           (link_sum_way)(round % 4), &e) != STATUS_OK ||
+            link_op_wait(op, &e) != STATUS_OK)
+            blame(p, "sum", &e);
+        else if (!rig_is_sum(values, n, p->r->n, round))
+            blame(p, "sum", NULL);
+    }
+    free(values);
+}
+
+/* Far more than any buffer in between holds, everyone to everyone at once, on the last lane. */
+static void play_bulk(player *p, link_group *g)
+{
+    int n = p->r->n;
+    link_op *ops[2 * RIG_RANKS];
+    unsigned char *in[RIG_RANKS] = {NULL}, *out = malloc(BULK_BYTES);
+    int n_ops = 0;
+    err e;
+    for (size_t i = 0; i < BULK_BYTES; i++)
+        out[i] = (unsigned char)(i * 7 + i / 251 + (size_t)p->rank);
+    for (int peer = 0; peer < n; peer++) {
+        if (peer == p->rank)
+            continue;
+        in[peer] = malloc(BULK_BYTES);
+        if (link_send_start(&ops[n_ops], g, peer, p->r->lanes - 1, out, BULK_BYTES, &e) ==
+            STATUS_OK)
+            n_ops++;
+        if (link_recv_start(&ops[n_ops], g, peer, p->r->lanes - 1, in[peer], BULK_BYTES, &e) ==
+            STATUS_OK)
+            n_ops++;
+    }
+    if (n_ops != 2 * (n - 1))
+        blame(p, "bulk", &e);
+    for (int i = 0; i < n_ops; i++)
+        if (link_op_wait(ops[i], &e) != STATUS_OK)
+            blame(p, "bulk", &e);
+    for (int peer = 0; peer < n && !p->failure[0]; peer++)
+        for (size_t i = 0; i < BULK_BYTES && peer != p->rank; i++)
+            if (in[peer][i] != (unsigned char)(i * 7 + i / 251 + (size_t)peer)) {
+                blame(p, "bulk", NULL);
+                break;
+            }
+    for (int peer = 0; peer < n; peer++)
+        free(in[peer]);
+    free(out);
+}
+
+static void play(void *context)
+{
+    player *p = context;
+    link_group *g;
+    err e;
+    link_group_config c = rig_config(p->rank, p->r->n, p->r->lanes);
+    if (rig_group(&g, p->r, &c, &e) != STATUS_OK) {
+        blame(p, "group", &e);
+        return;
+    }
+    if (link_group_wait(g, &e) != STATUS_OK)
+        blame(p, "handshake", &e);
+    play_sums(p, g);
+    size_t bytes[RIG_RANKS];
+    unsigned char all[64] = {0};
+    for (int r = 0; r < p->r->n; r++)
+        bytes[r] = (size_t)r;
+    memset(all + p->rank * (p->rank - 1) / 2, p->rank, (size_t)p->rank);
+    if (link_gather(g, all, bytes, &e) != STATUS_OK)
+        blame(p, "gather", &e);
+    for (int r = 1, at = 0; r < p->r->n; at += r, r++)
+        if (all[at] != r || all[at + r - 1] != r)
+            blame(p, "gather", NULL);
+    double root = p->rank == 0 ? 42 : 0;
+    if (link_broadcast(g, 0, &root, sizeof root, &e) != STATUS_OK)
+        blame(p, "broadcast", &e);
+    if (memcmp(&root, &(double){42}, sizeof root) != 0)
+        blame(p, "broadcast", NULL);
+    play_bulk(p, g);
+    link_group_destroy(g);
+}
+
+static void play_all(const rig *r)
+{
+    player players[RIG_RANKS];
+    os_thread *threads[RIG_RANKS];
+    for (int i = 0; i < r->n; i++) {
+        players[i] = (player){.r = r, .rank = i};
+        RIG_OK(os_thread_create(&threads[i], play, &players[i], "rank", e));
+    }
+    for (int i = 0; i < r->n; i++)
+        os_thread_join(threads[i]);
+    for (int i = 0; i < r->n; i++)
+        assert_string_equal(players[i].failure, "");
+}
+
+static void test_tls_threads(void **state)
+{
+    (void)state;
+    rig r;
+    for (int n = 2; n <= 4; n++) {
+        rig_init(&r, n, n % 2 + 1, RIG_TLS, false);
+        play_all(&r);
+    }
+}
+
+static void test_shm_threads(void **state)
+{
+    (void)state;
+    rig r;
+    for (int n = 2; n <= 4; n++) {
+        rig_init(&r, n, n % 2 + 1, RIG_SHM, false);
+        play_all(&r);
+    }
+}
+
+static void test_mixed_threads(void **state)
+{
+    (void)state;
+    rig r;
+    rig_init(&r, 4, 2, RIG_TLS, true);
+    play_all(&r);
+}
+
+/* ---- in this thread alone -------------------------------------------------------------------------------------- */
+
+/* Both ends driven by turns until both know. */
+static void meet(link_conn *a, link_conn *b, err *ea, err *eb, status *s0, status *s1, bool *ready)
+{
+    link_conn *conns[2][2] = {{NULL, a}, {b, NULL}};
+    link_group *g[2];
+    for (int r = 0; r < 2; r++) {
+        link_group_config c = rig_config(r, 2, 1);
+        RIG_OK(link_group_create(&g[r], &c, conns[r], e));
+    }
+    uint64_t until = os_now_us() + 60000000;
+    *s0 = *s1 = STATUS_OK;
+    do {
+        (void)link_group_progress(g[0]);
+        (void)link_group_progress(g[1]);
+        *s0 = link_group_status(g[0], ea);
+        *s1 = link_group_status(g[1], eb);
+        *ready = link_group_ready(g[0]) && link_group_ready(g[1]);
+    } while (!*ready && (*s0 == STATUS_OK || *s1 == STATUS_OK) && os_now_us() < until);
+    link_group_destroy(g[0]);
+    link_group_destroy(g[1]);
+}
+
+static void try_keys(const unsigned char *key, const char *identity, bool good)
+{
+    rig r;
+    err ea, eb;
+    status s0, s1;
+    bool ready;
+    link_conn *a, *b;
+    rig_init(&r, 2, 1, RIG_TLS, false);
+    RIG_OK(link_tls_open(&a, r.fd[0][1][0], false, rig_key, "link 0-1 of 3.2", e));
+    RIG_OK(link_tls_open(&b, r.fd[1][0][0], true, key, identity, e));
+    assert_int_equal(link_conn_caps(a), LINK_ENCRYPTED);
+    meet(a, b, &ea, &eb, &s0, &s1, &ready);
+    assert_int_equal(ready, good);
+    if (good)
+        return;
+    assert_int_equal(s1,
+                     STATUS_DENIED); /* the server knows; the client hears an alert or the end */
+    assert_true(s0 == STATUS_DENIED || s0 == STATUS_CLOSED);
+    assert_non_null(strstr(eb.text, "keys differ"));
+}
+
+static void test_keys(void **state)
+{
+    (void)state;
+    unsigned char other[32];
+    memcpy(other, rig_key, sizeof other);
+    try_keys(rig_key, "link 0-1 of 3.2", true);
+    other[31] ^= 1;
+    try_keys(other, "link 0-1 of 3.2", false);
+    try_keys(rig_key, "link 0-1 of 3.1", false); /* an old epoch */
+}
+
+/* Something that does not speak TLS, and one that hangs up. */
+static void test_strangers(void **state)
+{
+    (void)state;
+    for (int what = 0; what < 2; what++) {
+        rig r;
+        link_conn *conns[2] = {NULL, NULL};
+        link_group *g;
+        link_group_config c = rig_config(0, 2, 1);
+        err why;
+        size_t sent;
+        rig_init(&r, 2, 1, RIG_TLS, false);
+        RIG_OK(link_tls_open(&conns[1], r.fd[0][1][0], true, rig_key, "x", e));
+        RIG_OK(link_group_create(&g, &c, conns, e));
+        if (what == 0)
+            RIG_OK(os_try_send(r.fd[1][0][0], "GET / HTTP/1.1\r\n\r\n", 18, &sent, e));
+        else
+            os_close(r.fd[1][0][0]);
+        assert_int_equal(link_group_wait(g, &why), what ? STATUS_CLOSED : STATUS_DENIED);
+        link_group_destroy(g);
+        if (what == 0)
+            os_close(r.fd[1][0][0]);
+    }
+}
+
+/* Shared memory that is no ring, and positions that a peer made up. */
+static void test_hostile_memory(void **state)
+{
+    (void)state;
+    link_shm_end ends[2];
+    link_conn *conns[2] = {NULL, NULL};
+    link_group *g;
+    void *memory;
+    uint64_t bytes;
+    err why;
+    int pair[2], odd;
+    RIG_OK(os_socket_pair(pair, e));
+    RIG_OK(os_shared_create(&odd, 12288 + 1, e));
+    assert_int_equal(link_shm_open(&conns[1], (link_shm_end){pair[0], odd}, 0, &why),
+                     STATUS_CORRUPT);
+    os_close(pair[1]);
+    for (int way = 0; way < 2; way++) {
+        RIG_OK(link_shm_create(ends, 4096, e));
+        RIG_OK(os_shared_map(&memory, &bytes, ends[1].memory_fd, e));
+        RIG_OK(link_shm_open(&conns[1], ends[0], 0, e));
+        /* the head that the peer writes, or the tail */
+        _Atomic uint64_t *position =
+            (_Atomic uint64_t *)(void *)((char *)memory + (way ? 128 : 64));
+        atomic_store(position, UINT64_C(1) << 40);
+        link_group_config c = rig_config(0, 2, 1);
+        RIG_OK(link_group_create(&g, &c, conns, e));
+        assert_int_equal(link_group_wait(g, &why), STATUS_CORRUPT);
+        link_group_destroy(g);
+        os_shared_unmap(memory, bytes);
+        os_close(ends[1].memory_fd);
+        os_close(ends[1].socket_fd);
+    }
+}
+
+static void test_shaped(void **state)
+{
+    (void)state;
+    rig r;
+    err ea, eb;
+    status s0, s1;
+    bool ready;
+    link_conn *a, *b;
+    rig_init(&r, 2, 1, RIG_SHM, false);
+    RIG_OK(link_shm_open(&a, (link_shm_end){r.fd[0][1][0], r.memory[0][1][0]}, 0, e));
+    RIG_OK(link_shm_open(&b, (link_shm_end){r.fd[1][0][0], r.memory[1][0][0]}, 1, e));
+    RIG_OK(link_shape_open(&a, a, 20000, 1e6, NULL, e));
+    uint64_t start = os_now_us();
+    meet(a, b, &ea, &eb, &s0, &s1, &ready);
+    assert_true(ready);
+    assert_true(os_now_us() - start >= 20000); /* a floor, not a bar */
+}
+
+/* ---- between processes ----------------------------------------------------------------------------------------- */
+
+enum { EXIT_FAILED_AS_IT_SHOULD = 10, EXIT_WRONG = 11, EXIT_NO_GROUP = 12 };
+
+/* Sums until it fails. report: a byte after some rounds. */
+static int work(const rig *r, int rank, uint64_t deadline_us, int report, err *e)
+{
+    link_group *g;
+    static double values[WIDTH];
+    link_group_config c = rig_config(rank, r->n, r->lanes);
+    c.deadline_us = deadline_us;
+    if (rig_group(&g, r, &c, e) != STATUS_OK)
+        return EXIT_NO_GROUP;
+    int result = EXIT_FAILED_AS_IT_SHOULD;
+    for (unsigned round = 0;; round++) {
+        link_op *op;
+        rig_fill(values, WIDTH / 4, rank, round);
+        if (link_sum_start(&op, g, values, WIDTH / 4, LINK_WIRE_F64, (link_sum_way)(1 + round % 3),
+                           e) != STATUS_OK ||
+            link_op_wait(op, e) != STATUS_OK)
+            break;
+        if (!rig_is_sum(values, WIDTH / 4, r->n, round)) {
+            result = EXIT_WRONG;
+            break;
+        }
+        if (round == 20 && report >= 0)
+            (void)os_send_all(report, "r", 1, NULL);
+    }
+    link_group_destroy(g);
+    return result;
+}
+
+enum end { END_KILL, END_STOP, END_RESET };
+
+/* Rank 2's own way to go: its sockets send a reset. */
+static void reset_and_exit(const rig *r)
+{
+    struct linger now = {1, 0};
+    for (int peer = 0; peer < 2; peer++)
+        (void)setsockopt(r->fd[2][peer][0], SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    _exit(0);
+}
+
+static const rig *signal_rig;
+
+static void on_signal(int number)
+{
+    (void)number;
+    reset_and_exit(signal_rig);
+}
+
+/* Ranks 1 and 2 are processes; rank 2 ends in the middle of its work. Rank 0 is us. */
+static void lose_rank(enum rig_kind kind, bool mixed, enum end end, uint64_t deadline_us)
+{
+    rig r;
+    pid_t children[3];
+    int report[2];
+    char c;
+    err why;
+    rig_init(&r, 3, 1, kind, mixed);
+    RIG_OK(os_socket_pair(report, e));
+    for (int rank = 1; rank < 3; rank++) {
+        children[rank] = fork();
+        assert_true(children[rank] >= 0);
+        if (children[rank] > 0)
+            continue;
+        err e;
+        signal_rig = &r;
+        signal(SIGUSR1, on_signal);
+        alarm(300);
+        rig_close_others(&r, rank);
+        _exit(work(&r, rank, deadline_us, rank == 2 ? report[1] : -1, &e));
+    }
+    rig_close_others(&r, 0);
+    pid_t killer = fork(); /* waits for rank 2's word; we are at work ourselves */
+    if (killer == 0) {
+        for (int peer = 1; peer < 3; peer++) {
+            os_close(r.fd[0][peer][0]);
+            os_close(r.memory[0][peer][0]);
+        }
+        if (os_recv_all(report[0], &c, 1, 60000000, NULL) != STATUS_OK)
+            _exit(1);
+        kill(children[2], end == END_KILL ? SIGKILL : end == END_STOP ? SIGSTOP : SIGUSR1);
+        _exit(0);
+    }
+    assert_int_equal(work(&r, 0, deadline_us, -1, &why), EXIT_FAILED_AS_IT_SHOULD);
+    assert_true(why.code == STATUS_CLOSED || why.code == STATUS_TIMEOUT);
+    int code;
+    assert_int_equal(waitpid(killer, &code, 0), killer);
+    assert_int_equal(code, 0);
+    assert_int_equal(waitpid(children[1], &code, 0), children[1]);
+    assert_true(WIFEXITED(code));
+    assert_int_equal(WEXITSTATUS(code), EXIT_FAILED_AS_IT_SHOULD);
+    kill(children[2], SIGKILL);
+    assert_int_equal(waitpid(children[2], &code, 0), children[2]);
+    os_close(report[0]);
+    os_close(report[1]);
+}
+
+static void test_kill(void **state)
+{
+    (void)state;
+    lose_rank(RIG_TLS, false, END_KILL, 120000000);
+    lose_rank(RIG_SHM, false, END_KILL, 120000000);
+    lose_rank(RIG_TLS, true, END_KILL, 120000000);
+}
+
+static void test_stop(void **state)
+{
+    (void)state;
+    lose_rank(RIG_TLS, false, END_STOP, 5000000);
+    lose_rank(RIG_SHM, false, END_STOP, 5000000);
+}
+
+static void test_reset(void **state)
+{
+    (void)state;
+    lose_rank(RIG_TLS, false, END_RESET, 120000000);
+    lose_rank(RIG_SHM, false, END_RESET, 120000000);
+}
+
+static int count_descriptors(void)
+{
+    int n = 0;
+    for (int fd = 0; fd < 512; fd++)
+        n += os_is_socket(fd);
+    return n;
+}
+
+static void test_no_descriptor_left(void **state)
+{
+    (void)state;
+    assert_int_equal(count_descriptors(), *(int *)*state);
+}
+
+int main(void)
+{
+    int before = count_descriptors();
+    void *sockets = &before;
+    const struct CMUnitTest tests[] = {
+        /* processes first: a fork after threads is not what some sanitizers like */
+        cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_hostile_memory),
+        cmocka_unit_test(test_shaped),
+        cmocka_unit_test(test_tls_threads),
+        cmocka_unit_test(test_shm_threads),
+        cmocka_unit_test(test_mixed_threads),
+        cmocka_unit_test_prestate(test_no_descriptor_left, sockets),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
