@@ -117,6 +117,15 @@ static inline node_instance_info rig_instance(const node_rig *g, const char *nam
     return info;
 }
 
+/* Sends a signal to the rank of an instance, which must have one: kill(0) would go to us all. */
+static inline int rig_signal(const node_rig *g, const char *name, int number)
+{
+    int pid = rig_instance(g, name).pid;
+    assert_true(pid > 0);
+    kill(pid, number);
+    return pid;
+}
+
 /* ---- the rank that the node starts: this program, as it should be or as TEST_RANK says -------------------------------- */
 
 static inline bool rig_is_rank(int argc, char **argv)

@@ -294,8 +294,7 @@ static void killed_while_streaming(void **state)
     memcpy(first, a.tokens, sizeof first);
     ask(&a, 5, 0);
     rig_wait(&g, is_streaming, &a);
-    int pid = rig_instance(&g, TINY).pid;
-    kill(pid, SIGKILL);
+    int pid = rig_signal(&g, TINY, SIGKILL);
     rig_wait(&g, has_failed, &a);
     assert_int_equal(a.n_done, 1);
     assert_int_equal(a.reason, ENGINE_ERROR);
@@ -572,12 +571,11 @@ static void asked_to_leave(void **state)
     rig_wait(&g, nothing_is_loaded, &g);
     start(&a, &g, TINY);
     release(&a);
-    int pid = rig_instance(&g, TINY).pid;
-    kill(pid, SIGSTOP);
+    rig_signal(&g, TINY, SIGSTOP);
     must(node_unload(g.n, TINY, &e), &e);
     rig_wait(&g, is_stopping, &b);
     acquire(&b, TINY); /* while it leaves: it comes back */
-    kill(pid, SIGCONT);
+    rig_signal(&g, TINY, SIGCONT);
     rig_wait(&g, is_ready, &b);
     assert_int_equal(rig_instance(&g, TINY).restarts, 0);
     release(&b);
