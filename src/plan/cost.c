@@ -377,7 +377,7 @@ static bool fill(int *units, const vessels *v)
     double low = v->total / flow, near = low + widest; /* where no cap binds it is between these */
     if (near < high && taken(v, near) >= v->total)
         high = near;
-    for (int step = 0; step < 48 && high - low > 1e-7 * high; step++) {
+    for (int step = 0; step < 48 && high - low > 2e-6 * high; step++) {
         double middle = (low + high) / 2;
         if (taken(v, middle) >= v->total)
             high = middle;
@@ -607,15 +607,18 @@ static bool share_packed(sharing *x)
             break;
         done[kind] = true;
         double bytes = unit_memory(x, (plan_kind)kind);
-        for (int u = n_units(x, (plan_kind)kind); u > 0; u--) {
+        int left = n_units(x, (plan_kind)kind), block = BASE_MAX(1, left / COARSE);
+        for (; left > 0; left -= block) {
             int most = 0;
+            block = BASE_MIN(block, left);
             for (int i = 1; i < x->h->n; i++)
                 if (x->room[i] > x->room[most])
                     most = i;
-            if (x->room[most] < bytes)
+            if (x->room[most] < bytes * block)
                 return false;
-            x->room[most] -= bytes;
-            x->h->units[kind * x->h->n + most] += kind == PLAN_ATTENTION ? heads_a_unit(x) : 1;
+            x->room[most] -= bytes * block;
+            x->h->units[kind * x->h->n + most] +=
+                block * (kind == PLAN_ATTENTION ? heads_a_unit(x) : 1);
         }
     }
     return true;
@@ -708,7 +711,7 @@ void plan_stage_polish(const plan_shape *s, plan_shares *h, plan_span p, plan_lo
 {
     plan_cost now = plan_stage_cost(s, h, p, l, worst);
     polishing x = {s, h, p, l, worst, now.compute_us + now.sum_us};
-    for (int part = 2; part <= 2 * most_units(s, h) && h->n <= 16; part *= 2)
+    for (int part = 2; part <= 2 * most_units(s, h) && h->n <= 8; part *= 2)
         for (int turn = 0; turn < 4; turn++) {
             bool any = false;
             for (int a = 0; a < h->n; a++)
@@ -815,6 +818,7 @@ static plan_cost share_best(const plan_shape *s, plan_shares *h, plan_span p, pl
     plan_shares trial = {h->n, h->nodes, cap + n, false};
     plan_cost best = {INFINITY, 0};
     int chosen = 0;
+    bool thorough = *variants & PLAN_THOROUGH;
     bool grouped = !s->m->kv_rank && s->m->n_kv_heads > 1 && s->m->n_kv_heads < s->m->n_heads;
     bool whole_too = p.n_expert && (fitting || l.tokens > 1 || s->n_units[PLAN_EXPERTS] < h->n);
     for (int variant = 0; variant < 4; variant++) {
@@ -823,6 +827,11 @@ static plan_cost share_best(const plan_shape *s, plan_shares *h, plan_span p, pl
             continue;
         trial.whole = variant & 2;
         for (size_t way = 0; way < n_ways; way++) {
+            bool last_resort = ways[way] == share_by_memory || ways[way] == share_packed;
+            if (last_resort && !thorough && isfinite(best.compute_us))
+                break;
+            if (ways[way] == share_packed && !thorough)
+                break;
             sharing x = {
                 s, &trial, p, l, scratch, scratch + n, scratch + 2 * n, cap, (variant & 1) != 0};
             memset(trial.units, 0, PLAN_KINDS * n * sizeof(int));

@@ -70,8 +70,9 @@ bool plan_stage_fits(const plan_shape *s, const plan_shares *h, plan_span p);
 /* With given shares; does not look at memory. */
 plan_cost plan_stage_cost(const plan_shape *s, const plan_shares *h, plan_span p, plan_load l,
                           plan_link worst);
-/* Attention by heads or by K/V groups, experts sliced or whole: a set of bits, PLAN_VARIANTS = all are tried. */
-enum { PLAN_VARIANTS = 15 };
+/* Attention by heads or by K/V groups, experts sliced or whole: a set of bits, PLAN_VARIANTS = all are tried, with THOROUGH in more ways
+ * where memory binds. */
+enum { PLAN_VARIANTS = 15 + 16, PLAN_THOROUGH = 16 };
 
 /* Chooses the shares for this load under the memory caps and returns their cost. scratch: [plan_scratch_doubles(n)]. */
 plan_cost plan_stage_share(const plan_shape *s, plan_shares *h, plan_span p, plan_load l,

@@ -313,8 +313,10 @@ static status settle_stage(plan_stage *t, const plan_shape *s, const bench_of_st
     plan_shares h = shares_of(t, b);
     if (choose) {
         plan_link worst = plan_worst_link(s->c, b->nodes, h.n);
+        plan_share_free(s, &h, span, l, worst, b->scratch);
+        bool free = plan_stage_fits(s, &h, span);
         plan_cost cost = plan_stage_share(s, &h, span, l, worst, PLAN_VARIANTS, b->scratch);
-        if (h.n > 1 && isfinite(cost.compute_us) && !s->r->shares)
+        if (h.n > 1 && !free && isfinite(cost.compute_us) && !s->r->shares)
             plan_stage_polish(s, &h, span, l, worst);
         t->whole_experts = h.whole;
     }
