@@ -820,7 +820,7 @@ static plan_cost share_best(const plan_shape *s, plan_shares *h, plan_span p, pl
     int chosen = 0;
     bool thorough = *variants & PLAN_THOROUGH;
     bool grouped = !s->m->kv_rank && s->m->n_kv_heads > 1 && s->m->n_kv_heads < s->m->n_heads;
-    bool whole_too = p.n_expert && (fitting || l.tokens > 1 || s->n_units[PLAN_EXPERTS] < h->n);
+    bool whole_too = p.n_expert > 0;
     for (int variant = 0; variant < 4; variant++) {
         if (!(*variants >> variant & 1) || ((variant & 1) && !grouped) ||
             ((variant & 2) && !whole_too))

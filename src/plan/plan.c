@@ -444,7 +444,8 @@ static void say_left_out(plan_result *out, const plan_search *found, const plan_
                          const plan_cut *p)
 {
     char with[48], now[48];
-    spoken(now, s, p->score);
+    double ties = 1 + PLAN_TIES * p->n_nodes;
+    spoken(now, s, p->score / ties);
     for (int i = 0; i < s->c->n_nodes; i++) {
         if (uses(p, i))
             continue;
@@ -461,7 +462,7 @@ static void say_left_out(plan_result *out, const plan_search *found, const plan_
             say(out, "node %s is left out: it would gain nothing, fewer nodes are enough",
                 node->name);
         } else {
-            spoken(with, s, score);
+            spoken(with, s, score / ties);
             say(out,
                 "node %s is left out: the best plan with it reaches %s instead of %s; its link "
                 "takes "
