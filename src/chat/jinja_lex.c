@@ -224,7 +224,7 @@ static const char *unescape_one(const char *p, const char *end, char **out)
         return p + 1 + digits;
     }
     if (*p == 'N')
-        return NULL; /* names of characters are not known here */
+        return NULL;  /* names of characters are not known here */
     *(*out)++ = '\\'; /* unknown escapes keep their backslash */
     return p;
 }
