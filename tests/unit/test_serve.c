@@ -534,7 +534,8 @@ static void take(void *context, const serve_tokens *t)
     }
     assert_non_null(t->tokenizer);
     k->ids = base_alloc(sizeof *k->ids * (t->n + 1));
-    memcpy(k->ids, t->ids, sizeof *k->ids * t->n);
+    if (t->n)
+        memcpy(k->ids, t->ids, sizeof *k->ids * t->n);
     k->n = t->n;
     sb_add(&k->text, t->text.data, t->text.length);
 }
