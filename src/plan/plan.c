@@ -486,7 +486,7 @@ static void say_best(plan_result *out, const plan_shape *s, const plan_cut *p)
     for (int i = 0; i < p->n_stages; i++)
         if (p->stages[i].n_ranks > 1 && p->stages[i].last > s->m->n_dense_layers &&
             s->m->n_experts) {
-            say(out, "experts of stage %d are %s over its ranks: the other way is slower here",
+            say(out, "experts of stage %d are %s over its ranks: the other way is not faster here",
                 i + 1, p->stages[i].whole_experts ? "whole" : "sliced");
             break;
         }
