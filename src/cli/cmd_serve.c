@@ -112,12 +112,13 @@ static status node_options_read(node_options *o, const cli *c, err *e)
     if (waiting < 1 || waiting > 1000000)
         return err_set(e, STATUS_INVALID, "--max-queue %llu: expected 1 to 1000000",
                        (unsigned long long)waiting);
-    if (strcmp(kv, "f16") && strcmp(kv, "f32"))
-        return err_set(e, STATUS_INVALID, "--kv %s: expected f16 or f32", kv);
+    if (strcmp(kv, "f16"))
+        return err_set(e, STATUS_INVALID, "--kv %s: expected f16, the only type that is served yet",
+                       kv);
     o->isa = cli_text(c, OPT_isa);
     o->n_threads = (int)threads;
     o->context = (int64_t)context;
-    o->kv = strcmp(kv, "f16") ? MODEL_KV_F32 : MODEL_KV_F16;
+    o->kv = MODEL_KV_F16;
     o->memory_limit = cli_whole(c, OPT_memory);
     o->keep_alive_us = BASE_MAX(cli_whole(c, OPT_keep_alive), (uint64_t)1);
     o->max_waiting = (int)waiting;
