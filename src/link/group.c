@@ -88,7 +88,7 @@ static void tell_abort(link_group *g, link_way *w)
     unsigned char payload[LINK_CONTROL_BYTES];
     size_t n = BASE_MIN(strlen(g->why.text), sizeof payload - 4);
     uint64_t again = UINT64_MAX;
-    bool moved;
+    bool moved = false;
     if (!is_between_frames(w))
         return;
     link_put_u32(payload, (uint32_t)g->failed);

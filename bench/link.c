@@ -1,0 +1,379 @@
+/*
+ * What links cost on this machine: sums of two ranks over shm and tls beside a bare exchange of the same wire bytes over TLS and over a
+ * bare socket, sums of three ranks by each way, bulk over several TLS streams beside what AES does on one core.
+ *
+ *   bench_link [seconds per figure]
+ *
+ * Ranks are threads, ten runs are timed together. Prints; asserts nothing. Where the cores are busy the medians are the scheduler's; the
+ * best tenth of the rounds (which the ratios are made of) still shows the links when both ranks happen to run.
+ */
+#include "link/link.h"
+
+#include <openssl/evp.h>
+#include <openssl/ssl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N_VALUES   4096 /* 16 KiB of f32 */
+#define MAX_RANKS  3
+#define BULK_BYTES (4u << 20)
+#define MAX_RUNS   200000
+
+static const unsigned char key[32] = {7};
+static double seconds = 1;
+
+typedef struct player {
+    int rank, n_ranks, n_values;
+    link_wire wire;
+    link_sum_way way;
+    link_conn *conns[MAX_RANKS];
+    uint32_t *ns100; /* [n]: a tenth of a microsecond per run, rank 0 */
+    int n;
+    uint64_t spin_us;
+} player;
+
+static void check(status s, const err *e)
+{
+    if (s == STATUS_OK)
+        return;
+    fprintf(stderr, "bench_link: %s\n", e->text);
+    exit(1);
+}
+
+static int by_size(const void *a, const void *b)
+{
+    uint32_t x, y;
+    memcpy(&x, a, 4);
+    memcpy(&y, b, 4);
+    return x < y ? -1 : x > y;
+}
+
+static double print_times(const char *what, uint32_t *t, int n)
+{
+    qsort(t, (size_t)n, sizeof *t, by_size);
+    printf("%-52s best tenth %8.1f us, median %8.1f, p99 %8.1f  (%d)\n", what, t[n / 10] / 10.0,
+           t[n / 2] / 10.0, t[n - 1 - n / 100] / 10.0, n);
+    fflush(stdout);
+    return t[n / 10] / 10.0;
+}
+
+/* Rounds of ten are timed together: the clock counts whole microseconds. Rank 0 says in each round whether another follows. */
+static void play(void *context)
+{
+    player *p = context;
+    link_group *g;
+    err e;
+    link_group_config c = {
+        .rank = p->rank, .n_ranks = p->n_ranks, .n_lanes = 1, .spin_us = p->spin_us};
+    double *values = calloc((size_t)p->n_values + 1, sizeof *values);
+    check(link_group_create(&g, &c, p->conns, &e), &e);
+    check(link_group_wait(g, &e), &e);
+    uint64_t until = os_now_us() + (uint64_t)(seconds * 1e6);
+    unsigned char more = 1;
+    while (more) {
+        uint64_t start = os_now_us();
+        for (int i = 0; i < 10; i++) {
+            link_op *op;
+            check(link_sum_start(&op, g, values, (size_t)p->n_values, p->wire, p->way, &e), &e);
+            check(link_op_wait(op, &e), &e);
+        }
+        uint64_t end = os_now_us();
+        if (p->rank == 0 && p->n < MAX_RUNS)
+            p->ns100[p->n++] = (uint32_t)(end - start);
+        more = end < until;
+        check(link_broadcast(g, 0, &more, 1, &e), &e);
+    }
+    link_group_destroy(g);
+    free(values);
+}
+
+static void join_tcp(int out[2])
+{
+    int listener;
+    uint16_t port = 0;
+    err e;
+    check(os_tcp_listen(&listener, "127.0.0.1", &port, &e), &e);
+    check(os_tcp_connect(&out[0], "127.0.0.1", port, 5000000, &e), &e);
+    check(os_tcp_accept(&out[1], listener, 5000000, &e), &e);
+    os_close(listener);
+}
+
+static void join(link_conn **a, link_conn **b, bool tls)
+{
+    err e;
+    if (tls) {
+        int fd[2];
+        join_tcp(fd);
+        check(link_tls_open(a, fd[0], false, key, "bench", &e), &e);
+        check(link_tls_open(b, fd[1], true, key, "bench", &e), &e);
+        return;
+    }
+    link_shm_end ends[2];
+    check(link_shm_create(ends, 1 << 20, &e), &e);
+    check(link_shm_open(a, ends[0], 0, &e), &e);
+    check(link_shm_open(b, ends[1], 1, &e), &e);
+}
+
+static double sums(const char *what, int n_ranks, bool tls, int n_values, link_wire wire,
+                   link_sum_way way, uint64_t spin_us)
+{
+    player players[MAX_RANKS];
+    os_thread *threads[MAX_RANKS];
+    err e;
+    memset(players, 0, sizeof players);
+    for (int a = 0; a < n_ranks; a++)
+        for (int b = a + 1; b < n_ranks; b++)
+            join(&players[a].conns[b], &players[b].conns[a], tls);
+    for (int r = 0; r < n_ranks; r++) {
+        player *p = &players[r];
+        p->rank = r;
+        p->n_ranks = n_ranks;
+        p->n_values = n_values;
+        p->wire = wire;
+        p->way = way;
+        p->spin_us = spin_us;
+        p->ns100 = r ? NULL : malloc(MAX_RUNS * sizeof(uint32_t));
+        check(os_thread_create(&threads[r], play, p, "rank", &e), &e);
+    }
+    for (int r = 0; r < n_ranks; r++)
+        os_thread_join(threads[r]);
+    double us = print_times(what, players[0].ns100, players[0].n);
+    free(players[0].ns100);
+    return us;
+}
+
+/* ---- the bare exchange ------------------------------------------------------------------------------------------ */
+
+/* Both sides send n bytes and receive n bytes, over a socket, with OpenSSL's own socket BIO or without TLS; nothing else. */
+typedef struct bare {
+    int fd, n_bytes, n;
+    bool server, tls;
+    uint32_t *ns100;
+    SSL *ssl;
+} bare;
+
+static int give_session(SSL *ssl, SSL_SESSION **out)
+{
+    static const unsigned char cipher[2] = {0x13, 0x01};
+    *out = SSL_SESSION_new();
+    return SSL_SESSION_set1_master_key(*out, key, sizeof key) &&
+           SSL_SESSION_set_cipher(*out, SSL_CIPHER_find(ssl, cipher)) &&
+           SSL_SESSION_set_protocol_version(*out, TLS1_3_VERSION);
+}
+
+static int use_session(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *n,
+                       SSL_SESSION **out)
+{
+    (void)md;
+    *id = (const unsigned char *)"bench";
+    *n = 5;
+    return give_session(ssl, out);
+}
+
+static int find_session(SSL *ssl, const unsigned char *id, size_t n, SSL_SESSION **out)
+{
+    (void)id;
+    (void)n;
+    return give_session(ssl, out);
+}
+
+static void bare_move(bare *b, unsigned char *out, unsigned char *in)
+{
+    int sent = 0, got = 0;
+    while (sent < b->n_bytes || got < b->n_bytes) {
+        size_t n = 0;
+        err e;
+        if (b->tls) {
+            int done;
+            if (sent < b->n_bytes && (done = SSL_write(b->ssl, out + sent, b->n_bytes - sent)) > 0)
+                sent += done;
+            if (got < b->n_bytes && (done = SSL_read(b->ssl, in + got, b->n_bytes - got)) > 0)
+                got += done;
+            continue;
+        }
+        check(os_try_send(b->fd, out + sent, (size_t)(b->n_bytes - sent), &n, &e), &e);
+        sent += (int)n;
+        if (got < b->n_bytes) {
+            check(os_try_recv(b->fd, in + got, (size_t)(b->n_bytes - got), &n, &e), &e);
+            got += (int)n;
+        }
+    }
+}
+
+static void bare_connect(bare *b)
+{
+    SSL_CTX *c = SSL_CTX_new(b->server ? TLS_server_method() : TLS_client_method());
+    SSL_CTX_set_min_proto_version(c, TLS1_3_VERSION);
+    SSL_CTX_set_ciphersuites(c, "TLS_AES_128_GCM_SHA256");
+    SSL_CTX_set_num_tickets(c, 0);
+    SSL_CTX_set_mode(c, SSL_MODE_ENABLE_PARTIAL_WRITE);
+    SSL_CTX_set_psk_use_session_callback(c, use_session);
+    SSL_CTX_set_psk_find_session_callback(c, find_session);
+    b->ssl = SSL_new(c);
+    SSL_CTX_free(c);
+    SSL_set_fd(b->ssl, b->fd);
+    while ((b->server ? SSL_accept(b->ssl) : SSL_connect(b->ssl)) != 1)
+        continue;
+}
+
+static void bare_play(void *context)
+{
+    bare *b = context;
+    unsigned char *out = calloc(1, (size_t)b->n_bytes), *in = calloc(1, (size_t)b->n_bytes);
+    if (b->tls)
+        bare_connect(b);
+    uint64_t until = os_now_us() + (uint64_t)(seconds * 1e6);
+    for (out[0] = in[0] = 1; out[0] && in[0];) {
+        uint64_t start = os_now_us();
+        for (int i = 0; i < 10; i++)
+            bare_move(b, out, in);
+        uint64_t end = os_now_us();
+        if (!b->server && b->n < MAX_RUNS)
+            b->ns100[b->n++] = (uint32_t)(end - start);
+        /* the server ends one round after the client said so, in the bytes of the exchange itself */
+        out[0] = b->server ? 1 : end < until;
+        bare_move(b, out, in);
+        if (!b->server)
+            in[0] = 1;
+    }
+    SSL_free(b->ssl);
+    free(out);
+    free(in);
+}
+
+static double bare_exchange(const char *what, int n_bytes, bool tls)
+{
+    int fd[2];
+    join_tcp(fd);
+    bare sides[2];
+    os_thread *threads[2];
+    err e;
+    memset(sides, 0, sizeof sides);
+    for (int i = 0; i < 2; i++) {
+        sides[i] = (bare){.fd = fd[i], .n_bytes = n_bytes, .server = i == 1, .tls = tls};
+        sides[i].ns100 = i ? NULL : malloc(MAX_RUNS * sizeof(uint32_t));
+        check(os_thread_create(&threads[i], bare_play, &sides[i], "bare", &e), &e);
+    }
+    for (int i = 0; i < 2; i++)
+        os_thread_join(threads[i]);
+    double us = print_times(what, sides[0].ns100, sides[0].n);
+    free(sides[0].ns100);
+    os_close(fd[0]);
+    os_close(fd[1]);
+    return us;
+}
+
+/* ---- bulk ------------------------------------------------------------------------------------------------------- */
+
+typedef struct bulk {
+    link_conn *conn;
+    bool sends;
+    uint64_t bytes, cpu_us;
+} bulk;
+
+static void bulk_play(void *context)
+{
+    bulk *b = context;
+    link_group *g;
+    err e;
+    link_conn *conns[2] = {b->sends ? NULL : b->conn, b->sends ? b->conn : NULL};
+    link_group_config c = {.rank = b->sends ? 0 : 1, .n_ranks = 2, .n_lanes = 1, .spin_us = 20};
+    unsigned char *block = calloc(1, BULK_BYTES);
+    check(link_group_create(&g, &c, conns, &e), &e);
+    check(link_group_wait(g, &e), &e);
+    uint64_t until = os_now_us() + (uint64_t)(seconds * 1e6), cpu = os_thread_cpu_us();
+    for (block[0] = 1; block[0];) {
+        if (b->sends)
+            block[0] = os_now_us() < until;
+        check(b->sends ? link_send(g, 1, 0, block, BULK_BYTES, &e)
+                       : link_recv(g, 0, 0, block, BULK_BYTES, &e),
+              &e);
+        b->bytes += BULK_BYTES;
+    }
+    b->cpu_us = os_thread_cpu_us() - cpu;
+    link_group_destroy(g);
+    free(block);
+}
+
+static double aes_rate(void)
+{
+    static unsigned char in[16384], out[16384 + 16];
+    unsigned char iv[12] = {0}, tag[16];
+    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+    uint64_t bytes = 0, cpu = os_thread_cpu_us(), until = os_now_us() + (uint64_t)(seconds * 5e5);
+    int n;
+    EVP_EncryptInit_ex(c, EVP_aes_128_gcm(), NULL, key, iv);
+    while (os_now_us() < until) {
+        EVP_EncryptInit_ex(c, NULL, NULL, NULL, iv);
+        EVP_EncryptUpdate(c, out, &n, in, sizeof in);
+        EVP_EncryptFinal_ex(c, out + n, &n);
+        EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_GET_TAG, 16, tag);
+        bytes += sizeof in;
+    }
+    EVP_CIPHER_CTX_free(c);
+    return (double)bytes / (double)(os_thread_cpu_us() - cpu) / 1e3;
+}
+
+static void bulk_streams(int n_streams, double aes)
+{
+    bulk b[8];
+    os_thread *threads[8];
+    err e;
+    double bytes = 0, cpu = 0;
+    memset(b, 0, sizeof b);
+    for (int i = 0; i < n_streams; i++) {
+        b[2 * i].sends = true;
+        join(&b[2 * i].conn, &b[2 * i + 1].conn, true);
+    }
+    uint64_t start = os_now_us();
+    for (int i = 0; i < 2 * n_streams; i++)
+        check(os_thread_create(&threads[i], bulk_play, &b[i], "bulk", &e), &e);
+    for (int i = 0; i < 2 * n_streams; i++)
+        os_thread_join(threads[i]);
+    double us = (double)(os_now_us() - start);
+    for (int i = 0; i < 2 * n_streams; i++) {
+        bytes += b[i].sends ? (double)b[i].bytes : 0;
+        cpu += (double)b[i].cpu_us;
+    }
+    /* a byte is sealed on one side and opened on the other: two cores' worth of AES */
+    printf("bulk over tls, %d stream%s: %.2f GB/s, %.2f GB/s per core used, %.2f of AES per core "
+           "(%.2f)\n",
+           n_streams, n_streams > 1 ? "s" : "", bytes / us / 1e3, 2 * bytes / cpu / 1e3,
+           2 * bytes / cpu / 1e3 / aes, aes);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !base_parse_double(argv[1], &seconds))
+        return 2;
+    uint64_t spin = 200;
+    sums("shm, 2 ranks, 4096 values, int48 (24 KiB each way)", 2, false, N_VALUES, LINK_WIRE_INT48,
+         LINK_SUM_AUTO, spin);
+    sums("shm, 2 ranks, 4096 values, f64 (32 KiB each way)", 2, false, N_VALUES, LINK_WIRE_F64,
+         LINK_SUM_AUTO, spin);
+    sums("shm, 2 ranks, 8 values, f64", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, spin);
+    for (int round = 0; round < 2; round++) {
+        bare_exchange("bare TCP, 24 KiB each way", 6 * N_VALUES, false);
+        double bare48 = bare_exchange("bare TLS, 24 KiB each way", 6 * N_VALUES, true);
+        double sum48 = sums("tls, 2 ranks, 4096 values, int48", 2, true, N_VALUES, LINK_WIRE_INT48,
+                            LINK_SUM_AUTO, spin);
+        double bare64 = bare_exchange("bare TLS, 32 KiB each way", 8 * N_VALUES, true);
+        double sum64 = sums("tls, 2 ranks, 4096 values, f64", 2, true, N_VALUES, LINK_WIRE_F64,
+                            LINK_SUM_AUTO, spin);
+        printf("a sum over tls / the bare exchange, best tenths: %.2f int48, %.2f f64\n",
+               sum48 / bare48, sum64 / bare64);
+    }
+    static const char *const ways[] = {"", "one shot", "two shot", "ring"};
+    for (int way = LINK_SUM_ONE_SHOT; way <= LINK_SUM_RING; way++) {
+        char what[80];
+        snprintf(what, sizeof what, "shm, 3 ranks, 4096 values, f64, %s", ways[way]);
+        sums(what, 3, false, N_VALUES, LINK_WIRE_F64, (link_sum_way)way, spin);
+    }
+    double aes = aes_rate();
+    for (int n = 1; n <= 4; n *= 2)
+        bulk_streams(n, aes);
+    return 0;
+}
