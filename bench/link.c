@@ -349,12 +349,13 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && !base_parse_double(argv[1], &seconds))
         return 2;
-    uint64_t spin = 200;
+    uint64_t spin = 1000000; /* as the bare exchange, which never sleeps */
     sums("shm, 2 ranks, 4096 values, int48 (24 KiB each way)", 2, false, N_VALUES, LINK_WIRE_INT48,
          LINK_SUM_AUTO, spin);
     sums("shm, 2 ranks, 4096 values, f64 (32 KiB each way)", 2, false, N_VALUES, LINK_WIRE_F64,
          LINK_SUM_AUTO, spin);
     sums("shm, 2 ranks, 8 values, f64", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, spin);
+    sums("the same, asleep in poll after 200 us", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, 200);
     for (int round = 0; round < 2; round++) {
         bare_exchange("bare TCP, 24 KiB each way", 6 * N_VALUES, false);
         double bare48 = bare_exchange("bare TLS, 24 KiB each way", 6 * N_VALUES, true);
