@@ -371,7 +371,7 @@ int main(int argc, char **argv)
     for (int way = LINK_SUM_ONE_SHOT; way <= LINK_SUM_RING; way++) {
         char what[80];
         snprintf(what, sizeof what, "shm, 3 ranks, 4096 values, f64, %s", ways[way]);
-        sums(what, 3, false, N_VALUES, LINK_WIRE_F64, (link_sum_way)way, spin);
+        sums(what, 3, false, N_VALUES, LINK_WIRE_F64, (link_sum_way)way, 200);
     }
     double aes = aes_rate();
     for (int n = 1; n <= 4; n *= 2)
