@@ -123,8 +123,9 @@ typedef enum kernel_output {
 
 /*
  * y[t][r] = Σ_k w[r][k] x[t][k] for T tokens and a range of strips. Order of operations for one element, whatever T is:
- *  quantised, per 32-column block ascending: i = Σ w·x exact in int32 (types with two scales per block: i = Σ_h s_h·i_h exact),
- *      acc = fma((float)i, dw·dx, acc), dw·dx rounded once; types with a minimum then acc = fma(−(float)j·… see the type's file);
+ *  quantised, per 32-column block ascending: i = Σ w·x exact in int32 (types with two scales per block: i = Σ_h s_h·i_h, exact),
+ *      acc = fma((float)i, dw·dx, acc) with dw·dx rounded once; types with a minimum then acc = fma(m, (float)j·dx, acc), where
+ *      value = dw·q + m·(…), j = Σ x over the block (Q2_K: Σ_h of the half's integer minimum times its Σ x), (float)j·dx rounded once;
  *  float: acc[k mod 4] = fma(w, x, acc[k mod 4]) ascending, then (acc0 + acc1) + (acc2 + acc3);
  *  exact (--exact): as float, with the dequantised weights of any type and f32 activations.
  * KERNEL_SUMS: each leaf (leaf columns, counted from column 0 of the whole matrix; column_begin and column_end are multiples
@@ -136,11 +137,11 @@ typedef struct kernel_product {
     bool exact;       /* x is f32 whatever the type */
     int leaf;         /* columns, from kernel_leaf; read for SUMS only */
     int64_t n_tokens; /* T ≥ 1 */
-    const void *
-        x; /* kernel_act[T][] when type->quantised and not exact, else float[T][], of the shard's columns only */
+    /* kernel_act[T][] when the type is quantised and not exact, else float[T][]; of the shard\'s columns only */
+    const void *x;
     uint64_t x_bytes; /* from token to token */
-    void *
-        dst; /* element [t][r] at t·dst_stride + r, r = row of the shard; rows beyond w->rows are not written */
+    /* element [t][r] at t·dst_stride + r, r = row of the shard; rows beyond w->rows are not written */
+    void *dst;
     int64_t dst_stride;
 } kernel_product;
 
@@ -167,9 +168,8 @@ uint64_t kernel_page_bytes(int64_t n_kv_heads, int64_t key_width, int64_t value_
  * key are not touched (their page may be NULL). The keys of the tokens themselves are stored before.
  */
 typedef struct kernel_attention {
-    float *
-        dst; /* [T] rows dst_stride apart: this group's heads, value_width each, one after another */
-    const float *q; /* [T] rows q_stride apart: this group's heads, key_width each */
+    float *dst;     /* [T] rows dst_stride apart: the heads of this group, value_width each */
+    const float *q; /* [T] rows q_stride apart: the heads of this group, key_width each */
     int64_t dst_stride, q_stride;
     int64_t n_tokens, position; /* of the first token */
     int n_heads;                /* of the group */
@@ -177,8 +177,7 @@ typedef struct kernel_attention {
     int key_width, value_width; /* multiples of 8 */
     int64_t window;             /* INT64_MAX: none */
     float scale;
-    const float
-        *sinks; /* [n_heads] or NULL: a logit that takes part in the softmax but has no value */
+    const float *sinks;       /* [n_heads] or NULL: a logit in the softmax that has no value */
     const void *const *pages; /* pages[p]: positions 64p … 64p + 63 */
 } kernel_attention;
 
@@ -190,7 +189,8 @@ typedef bool kernel_product_fn(const kernel_product *p, int64_t strip_begin, int
 typedef enum kernel_rope_pairs { KERNEL_ROPE_NEIGHBOURS, KERNEL_ROPE_HALVES } kernel_rope_pairs;
 
 typedef struct kernel_table {
-    const char *name;  /* "portable", "avx2", "avx512", "avx512vnni" */
+    /* "portable"; "avx2", "avxvnni", "avx512", "avx512vnni"; "neon", "dotprod", "i8mm" */
+    const char *name;
     unsigned features; /* KERNEL_CPU_* that it needs, all of them */
 
     kernel_product_fn *product[KERNEL_TYPES]; /* by type->index; call kernel_multiply */
@@ -232,8 +232,8 @@ typedef struct kernel_table {
 /* The best table for these features, or the forced one by name. Forced but unknown or not runnable here: NOT_FOUND / UNSUPPORTED,
  * and the text names what there is. forced NULL or "": the best. The table is static. */
 status kernel_select(const kernel_table **out, unsigned features, const char *forced, err *e);
-const kernel_table *
-kernel_table_at(int i); /* 0 = portable; NULL after the last one built for this architecture */
+/* 0 = portable; NULL after the last one built for this architecture */
+const kernel_table *kernel_table_at(int i);
 static inline bool kernel_runs(const kernel_table *k, unsigned features)
 {
     return (k->features & features) == k->features;

@@ -5,7 +5,7 @@
  *
  *   open_TYPE   one unit of a group → 8 registers of unsigned bytes (4 columns each), scale, minimum or half scales
  *   vec_*       one token: some strips walked at once as separate memory streams, nothing stored in between
- *   mat_*       T tokens: 8 units of MAT_GROUPS groups are opened into scratch once and then met by up to 64 tokens, some at a time inside
+ *   mat_*       T tokens: 8 units of MAT_GROUPS groups are opened into scratch once and then met by up to 32 tokens, some at a time inside
  *               each step of 4 columns; running sums stay in scratch between the chunks of units
  *   float_*     the same for float weights and for the exact class, four accumulators per element
  *
@@ -442,7 +442,7 @@ ALWAYS bool few_product(const kernel_product *p, open_unit *open, shape s, int64
 
 /* ---- many tokens ---------------------------------------------------------------------------------------------------------- */
 
-enum { MAT_TOKENS = 64, MAT_UNITS = 8 };
+enum { MAT_TOKENS = 32, MAT_UNITS = 8 };
 
 /* Everything MAT_GROUPS groups need between the chunks of their units. */
 typedef struct mat_scratch {
@@ -512,7 +512,7 @@ ALWAYS void mat_chunk(shape s, mat_scratch *m, int n_units, int t0, int n_tokens
     }
 }
 
-/* All tokens of a block (up to 64) against the opened units; one function per kind, the bias is data. */
+/* All tokens of a block (up to 32) against the opened units; one function per kind, the bias is data. */
 typedef void mat_tokens(mat_scratch *m, int n_units, int n, const char *x, uint64_t x_bytes);
 
 #define MAT_TOKENS_OF(name, kind_of, wide)                                                         \
