@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TICK_US = 100000, DEFAULT_KEEP_ALIVE_S = 30 * 60 };
+enum { TICK_US = 100000, MODELS_US = 1000000, DEFAULT_KEEP_ALIVE_S = 30 * 60 };
 
 static const char *const state_names[] = {"reading",     "starting", "loading", "ready",
                                           "backing off", "stopping", "failed"};
@@ -88,6 +88,7 @@ void node_destroy(node *n)
     }
     http_timer_destroy(n->tick);
     http_timer_destroy(n->flush);
+    store_index_destroy(n->models);
     base_free(n->program);
     base_free(n->isa);
     base_free(n->device);
@@ -127,6 +128,28 @@ static status default_name(const char **out, const node *n, err *e)
                    n->instances ? "several are loaded" : "none is loaded");
 }
 
+/* The folders are looked into at most once a second, whatever clients ask for. */
+static status look_at_models(node *n, err *e)
+{
+    uint64_t now = os_now_us();
+    if (n->models && now - n->models_at_us < MODELS_US)
+        return STATUS_OK;
+    store_index *fresh;
+    status s = store_index_create(&fresh, e);
+    if (s != STATUS_OK)
+        return s;
+    store_index_destroy(n->models);
+    n->models = fresh;
+    n->models_at_us = now;
+    return STATUS_OK;
+}
+
+static status find_source(node *n, char *source, const char **origin, const char *name, err *e)
+{
+    status s = look_at_models(n, e);
+    return s == STATUS_OK ? store_index_find(n->models, source, origin, name, e) : s;
+}
+
 /* An instance that failed is tried anew by the next who asks. */
 static status find_or_start(node_instance **out, node *n, const char *name, err *e)
 {
@@ -135,7 +158,7 @@ static status find_or_start(node_instance **out, node *n, const char *name, err 
     node_instance *i = find_named(n, name); /* spares the folders a look at every request */
     if (!i) {
         const char *origin;
-        status s = store_find(source, &origin, name, e);
+        status s = find_source(n, source, &origin, name, e);
         if (s != STATUS_OK)
             return s;
         by_path = !strcmp(origin, "path");
@@ -145,8 +168,8 @@ static status find_or_start(node_instance **out, node *n, const char *name, err 
         by_path = i->by_path;
     }
     if (i && i->state == NODE_FAILED && !i->leases) {
-        if (n->depth ==
-            0) /* else instance_tick does it; the new one stands before it in the list */
+        /* Under a callback instance_tick does it later; the new one stands before it in the list. */
+        if (n->depth == 0)
             instance_destroy(i);
         i = NULL;
     }
@@ -400,7 +423,8 @@ status node_list_models(node *n, void (*visit)(void *context, const node_model_i
         node_model_info info = {i->name, i->source, "path", i->card ? i->card->weight_bytes : 0, 0};
         visit(context, &info);
     }
-    return store_list(visit_model, &l, e);
+    status s = look_at_models(n, e);
+    return s == STATUS_OK ? store_index_list(n->models, visit_model, &l) : s;
 }
 
 status node_unload(node *n, const char *name, err *e)
@@ -408,7 +432,7 @@ status node_unload(node *n, const char *name, err *e)
     char source[STORE_PATH];
     node_instance *i = find_named(n, name);
     if (!i) {
-        status s = store_find(source, NULL, name, e);
+        status s = find_source(n, source, NULL, name, e);
         if (s != STATUS_OK)
             return s;
         i = find_instance(n, source);

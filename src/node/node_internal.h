@@ -67,6 +67,8 @@ struct node {
     node_instance *instances; /* newest first */
     http_timer *tick, *flush;
     uint64_t next_id;
+    struct store_index *models; /* as it was at models_at_us; NULL = never looked */
+    uint64_t models_at_us;
     int depth; /* our frames on the stack below listeners' callbacks: no instance is freed then but by its own frame */
 };
 

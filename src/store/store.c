@@ -18,7 +18,7 @@ static const store_origin *const origins[] = {&store_origin_builtin, &store_orig
 
 /* ---- listing ------------------------------------------------------------------------------------------------------- */
 
-typedef struct collected {
+typedef struct store_index {
     store_model *models;
     size_t n, capacity;
     arena memory;
@@ -88,14 +88,43 @@ static status collect_all(collected *c, err *e)
     return STATUS_OK;
 }
 
+status store_index_create(store_index **out, err *e)
+{
+    collected *c = base_alloc(sizeof *c);
+    if (!c)
+        return err_set(e, STATUS_NO_MEMORY, "store: no memory for the list of models");
+    status s = collect_all(c, e);
+    if (s == STATUS_OK)
+        *out = c;
+    else
+        base_free(c);
+    return s;
+}
+
+void store_index_destroy(store_index *x)
+{
+    if (!x)
+        return;
+    release(x);
+    base_free(x);
+}
+
+status store_index_list(const store_index *x, status (*visit)(void *context, const store_model *m),
+                        void *context)
+{
+    status s = STATUS_OK;
+    for (size_t i = 0; i < x->n && s == STATUS_OK; i++)
+        s = visit(context, &x->models[i]);
+    return s;
+}
+
 status store_list(status (*visit)(void *context, const store_model *m), void *context, err *e)
 {
     collected c;
     status s = collect_all(&c, e);
     if (s != STATUS_OK)
         return s;
-    for (size_t i = 0; i < c.n && s == STATUS_OK; i++)
-        s = visit(context, &c.models[i]);
+    s = store_index_list(&c, visit, context);
     release(&c);
     return s;
 }
@@ -225,35 +254,36 @@ static status find_path(char *source, const char *name, err *e)
     return STATUS_OK;
 }
 
-status store_find(char *source, const char **origin, const char *name, err *e)
+status store_index_find(const store_index *x, char *source, const char **origin, const char *name,
+                        err *e)
 {
     const char *from = "path";
-    status s = STATUS_OK;
-    if (is_path(name)) {
+    const store_model *found = NULL;
+    status s = is_path(name) ? STATUS_OK : choose(&found, x, name, e);
+    if (s != STATUS_OK)
+        return s;
+    if (found) {
+        snprintf(source, STORE_PATH, "%s", found->source);
+        from = found->origin;
+    } else if (is_path(name) || os_is_file(name) || os_is_dir(name)) {
         s = find_path(source, name, e);
     } else {
-        collected c;
-        s = collect_all(&c, e);
-        if (s != STATUS_OK)
-            return s;
-        const store_model *found;
-        s = choose(&found, &c, name, e);
-        if (s != STATUS_OK) {
-            release(&c);
-            return s;
-        }
-        if (found) {
-            snprintf(source, STORE_PATH, "%s", found->source);
-            from = found->origin;
-        } else if (os_is_file(name) || os_is_dir(name)) {
-            s = find_path(source, name, e);
-        } else {
-            s = not_found(&c, name, e);
-        }
-        release(&c);
+        s = not_found(x, name, e);
     }
     if (s == STATUS_OK && origin)
         *origin = from;
+    return s;
+}
+
+status store_find(char *source, const char **origin, const char *name, err *e)
+{
+    collected c = {0};
+    status s = is_path(name) ? STATUS_OK : collect_all(&c, e);
+    if (s != STATUS_OK)
+        return s;
+    s = store_index_find(&c, source, origin, name, e);
+    if (!is_path(name))
+        release(&c);
     return s;
 }
 

@@ -9,7 +9,7 @@
  * Places: SHOAL's data folder/models; HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub; OLLAMA_MODELS or ~/.ollama/models; ~/.lmstudio/models
  * and ~/.cache/lm-studio/models. One that cannot be read is as good as absent (`--log debug` says why).
  *
- * Threads: any; nothing is cached between calls. Names and files are not trusted: symbolic links are followed only to regular files and folders,
+ * Threads: any; nothing is cached between calls (store_index is for those who ask often). Names and files are not trusted: symbolic links are followed only to regular files and folders,
  * digests and references stay inside their store, and names with control characters are left out.
  * Not here: downloads (they come later), what is inside a file (src/file), loading (src/model).
  */
@@ -36,6 +36,15 @@ status store_list(status (*visit)(void *context, const store_model *m), void *co
  * left out, and everything behind the colon when only one model begins so (else CONFLICT names them); the whole name of a GGUF file may stand
  * behind the colon. NOT_FOUND names the nearest, else what there is. */
 status store_find(char *source, const char **origin, const char *name, err *e);
+
+/* What there was at one time: looking into hundreds of folders takes a tenth of a second, too long for every question of a client. */
+typedef struct store_index store_index;
+status store_index_create(store_index **out, err *e);
+void store_index_destroy(store_index *x); /* NULL is fine */
+status store_index_list(const store_index *x, status (*visit)(void *context, const store_model *m),
+                        void *context);
+status store_index_find(const store_index *x, char *source, const char **origin, const char *name,
+                        err *e); /* as store_find; paths are looked at now */
 
 /* file_open for sources. */
 status store_open(file_model **out, const char *source, err *e);

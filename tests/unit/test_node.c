@@ -447,6 +447,51 @@ static void hostile_file(void **state)
     rmdir(folder);
 }
 
+static bool is_found(void *context)
+{
+    client *c = context;
+    err e = {0};
+    node_listener l = {on_ready, on_progress, on_failed, on_event, c};
+    return node_acquire(&c->lease, c->rig->n, "late-comer", &l, &e) == STATUS_OK;
+}
+
+/* The folders are not looked into at every question, but a model that came meanwhile is found. */
+static void late_comer(void **state)
+{
+    (void)state;
+    node_rig g;
+    client a = {.rig = &g};
+    char folder[64], models[128], path[192], *bytes;
+    size_t n;
+    err e = {0};
+    make_folder(folder, sizeof folder);
+    snprintf(models, sizeof models, "%s/shoal/models", folder);
+    snprintf(path, sizeof path, "%s/late-comer.gguf", models);
+    const char *before = getenv("XDG_DATA_HOME");
+    char *kept = before ? base_strdup(before) : NULL;
+    setenv("XDG_DATA_HOME", folder, 1);
+    must(os_make_dirs(models, 0700, &e), &e);
+    rig_start(&g, (node_options){0});
+    assert_false(is_found(&a));
+    must(os_read_file(&bytes, &n, TINY, 1 << 24, &e), &e);
+    write_file(path, bytes, n);
+    base_free(bytes);
+    rig_wait(&g, is_found, &a);
+    rig_wait(&g, is_ready, &a);
+    release(&a);
+    rig_stop(&g);
+    if (kept)
+        setenv("XDG_DATA_HOME", kept, 1);
+    else
+        unsetenv("XDG_DATA_HOME");
+    base_free(kept);
+    unlink(path);
+    rmdir(models);
+    snprintf(models, sizeof models, "%s/shoal", folder);
+    rmdir(models);
+    rmdir(folder);
+}
+
 /* ---- memory and idleness ------------------------------------------------------------------------------------------- */
 
 static void too_little_memory(void **state)
@@ -628,6 +673,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(loading_that_fails),
         cmocka_unit_test(program_that_is_not_there),
         cmocka_unit_test(hostile_file),
+        cmocka_unit_test(late_comer),
         cmocka_unit_test(too_little_memory),
         cmocka_unit_test(least_recently_used_leaves),
         cmocka_unit_test(idle_ones_leave),
