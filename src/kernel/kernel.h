@@ -137,7 +137,7 @@ typedef struct kernel_product {
     bool exact;       /* x is f32 whatever the type */
     int leaf;         /* columns, from kernel_leaf; read for SUMS only */
     int64_t n_tokens; /* T ≥ 1 */
-    /* kernel_act[T][] when the type is quantised and not exact, else float[T][]; of the shard\'s columns only */
+    /* kernel_act[T][] when the type is quantised and not exact, else float[T][]; of the shard's columns only */
     const void *x;
     uint64_t x_bytes; /* from token to token */
     /* element [t][r] at t·dst_stride + r, r = row of the shard; rows beyond w->rows are not written */
