@@ -84,7 +84,7 @@ static void make_cluster(equal *q, const row *w)
     assert_int_equal(plan_device_find(&device, w->device, NULL), STATUS_OK);
     assert_int_equal(plan_link_find(&link, w->link, NULL), STATUS_OK);
     for (int i = 0; i < w->n; i++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "node-%d", i);
         plan_node_of(&q->nodes[i], name, device, 0);
     }
