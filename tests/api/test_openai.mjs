@@ -111,6 +111,30 @@ await test("openai: tools are offered and the answer is well-formed", async () =
   assert.equal((await failure(chat({ tools, tool_choice: "required" }))).code, "unsupported_parameter");
 });
 
+await test("openai: the built-in model calls a tool, whole and streamed", async () => {
+  const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+  const request = {
+    model: "minnow",
+    messages: [{ role: "user", content: "What is the weather in Paris?" }],
+    temperature: 0,
+    tools: [{ type: "function", function: { name: "get_weather", description: "Get the weather in a city", parameters } }],
+  };
+  const check = (choice) => {
+    assert.equal(choice.finish_reason, "tool_calls");
+    const [call] = choice.message.tool_calls;
+    assert.equal(call.type, "function");
+    assert.match(call.id, /^call_/);
+    assert.equal(call.function.name, "get_weather");
+    assert.deepEqual(JSON.parse(call.function.arguments), { city: "Paris" });
+  };
+  const once = await client.chat.completions.create(request);
+  check(once.choices[0]);
+  check((await client.chat.completions.stream(request).finalChatCompletion()).choices[0]);
+  const told = [...request.messages, once.choices[0].message, { role: "tool", tool_call_id: once.choices[0].message.tool_calls[0].id, content: '{"temperature": 21}' }];
+  const answer = await client.chat.completions.create({ ...request, messages: told });
+  assert.ok(answer.choices[0].message.content.length > 0);
+});
+
 await test("openai: an aborted stream frees its sequence", async () => {
   const stream = await chat({ stream: true, max_tokens: 1500, ignore_eos: true });
   let chunks = 0;

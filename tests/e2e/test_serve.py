@@ -34,7 +34,8 @@ class Node:
             if name in os.environ:
                 environment[name] = os.environ[name]
         self.process = subprocess.Popen([os.environ["SHOAL"], "serve", "--port", str(port), *arguments], env=environment,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                        start_new_session=True)
         self.said, self.port, self.arrived = "", None, threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -335,11 +336,11 @@ def full_queue():
 
 
 def end_with_live_requests():
-    """SIGTERM lets a request finish; a second signal does not wait."""
+    """Ctrl-C, which all processes of the group get, lets a request finish; a second signal does not wait."""
     with running(TINY) as node:
-        connection, answer = node.stream({**endless(), "max_tokens": 40})
+        connection, answer = node.stream({**endless(), "max_tokens": 100})
         next(events(answer))
-        node.process.send_signal(signal.SIGTERM)
+        os.killpg(node.process.pid, signal.SIGINT)
         got = list(events(answer))
         assert got[-1] == "[DONE]", got[-1]
         connection.close()
