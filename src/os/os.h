@@ -157,7 +157,8 @@ void os_exit_now(int code);       /* _exit: no handlers, for watch-dog threads *
 void os_sigbus_exit(const char *message);
 /* SIGPIPE ignored; SIGINT and SIGTERM write one byte to the returned descriptor (readable end). */
 status os_signal_fd(int *out_fd, err *e);
-/* Ctrl-C goes to every process of the terminal's foreground group: for children that their parent ends by closing their socket. */
+/* SIGINT and SIGTERM do nothing to this process: a terminal or a service manager sends them to a whole group, and a rank ends when its
+ * node closes the socket, not before. */
 void os_ignore_interrupts(void);
 bool os_raise_descriptor_limit(uint64_t *out_limit);
 

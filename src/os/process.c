@@ -277,6 +277,7 @@ status os_signal_fd(int *out_fd, err *e)
 void os_ignore_interrupts(void)
 {
     signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
 }
 
 bool os_raise_descriptor_limit(uint64_t *out_limit)
