@@ -107,7 +107,7 @@ function(shoal_tests)
             TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data" SHOAL_SOURCE="${CMAKE_SOURCE_DIR}")
         add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
         set_tests_properties(${name} PROPERTIES TIMEOUT 900 SKIP_RETURN_CODE 77
-            ENVIRONMENT "ASAN_OPTIONS=allow_user_segv_handler=0:detect_leaks=1;UBSAN_OPTIONS=print_stacktrace=1")
+            ENVIRONMENT "ASAN_OPTIONS=allow_user_segv_handler=0:handle_sigbus=0:detect_leaks=1;UBSAN_OPTIONS=print_stacktrace=1")
     endforeach()
     file(GLOB cross_tests CONFIGURE_DEPENDS tests/cross/*.c)
     if(SHOAL_KERNEL_ONLY)

@@ -31,7 +31,7 @@ def wait_for_url(process):
     for line in process.stdout:
         found = re.search(r"http://\S+?:\d+", line)
         if "ready" in line and found:
-            return found[0]
+            return found[0].replace("localhost", "127.0.0.1")  # a bare system may have no /etc/hosts
     return None
 
 
