@@ -49,5 +49,5 @@ int cli_cmd_list(cli *c)
         look_table_print(&l.table, stdout);
     json_decref(l.json);
     look_table_fini(&l.table);
-    return code ? code : look_end(c);
+    return code;
 }

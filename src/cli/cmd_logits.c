@@ -8,6 +8,7 @@
 #include "kernel/kernel.h"
 #include "model/model.h"
 #include "os/os.h"
+#include "store/store.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -62,11 +63,14 @@ static status read_tokens(session *s, const char *path, int64_t n_greedy, err *e
     return st;
 }
 
-static status open_model(session *s, const char *path, err *e)
+static status open_model(session *s, const char *name, err *e)
 {
     const cli *c = s->c;
+    char source[STORE_PATH];
     file_model *f;
-    status st = file_open(&f, path, e);
+    status st = store_find(source, NULL, name, e);
+    if (st == STATUS_OK)
+        st = store_open(&f, source, e);
     if (st != STATUS_OK)
         return st;
     uint64_t threads = 0;
@@ -235,8 +239,6 @@ int cli_cmd_logits(cli *c)
         st = prompt(&s, &e);
     if (st == STATUS_OK && n_greedy > 0)
         st = greedy(&s, (int64_t)n_greedy, &e);
-    if (st == STATUS_OK && fflush(stdout) != 0)
-        st = err_set(&e, STATUS_IO, "cannot write to standard output");
     sb_fini(&s.line);
     model_destroy(s.m);
     base_free(s.ids);

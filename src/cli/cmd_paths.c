@@ -61,7 +61,7 @@ int cli_cmd_paths(cli *c)
         code = look_json(c, json_incref(l.json));
     } else {
         look_table_print(&l.table, stdout);
-        code = look_end(c);
+        code = 0;
     }
     json_decref(l.json);
     look_table_fini(&l.table);

@@ -265,7 +265,7 @@ static int show(const cli *c, const question *q)
         code = look_json(c, plans_json(&a));
     } else {
         plans_print(&a);
-        code = look_end(c);
+        code = 0;
     }
     if (!code && s == STATUS_OK)
         code = write_svg(c, &a);
@@ -322,7 +322,7 @@ static int grow(const cli *c, const question *q)
     if (cli_flag(c, OPT_json))
         return look_json(c, growth_json(growth, n));
     print_growth(growth, n, tokens_s);
-    return look_end(c);
+    return 0;
 }
 
 int cli_cmd_plan(cli *c)
@@ -332,7 +332,7 @@ int cli_cmd_plan(cli *c)
         if (cli_flag(c, OPT_json))
             return look_json(c, plans_known_json());
         plans_print_known();
-        return look_end(c);
+        return 0;
     }
     if (!cli_given(c, OPT_cluster))
         return cli_usage(

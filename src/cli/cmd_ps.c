@@ -58,7 +58,7 @@ static void add_model(look_table *t, const json_t *m)
                                            : "never"});
 }
 
-static int print_models(const cli *c, const json_t *status_json)
+static void print_models(const json_t *status_json)
 {
     look_table t = {
         .heads = {"NAME", "STATE", "CONTEXT", "MEMORY", "USED", "REQUESTS", "IDLE", "UNLOAD IN"},
@@ -71,7 +71,6 @@ static int print_models(const cli *c, const json_t *status_json)
         puts("no model is loaded; the first request for one loads it");
     look_table_print(&t, stdout);
     look_table_fini(&t);
-    return look_end(c);
 }
 
 int cli_cmd_ps(cli *c)
@@ -88,7 +87,7 @@ int cli_cmd_ps(cli *c)
         return cli_fail_err(c, &e);
     if (cli_flag(c, OPT_json))
         return look_json(c, answer);
-    int code = print_models(c, answer);
+    print_models(answer);
     json_decref(answer);
-    return code;
+    return 0;
 }

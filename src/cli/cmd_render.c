@@ -132,8 +132,6 @@ int cli_cmd_render(cli *c)
         s = render(&from, json, n, now, &out, &e);
     if (s == STATUS_OK && out.length)
         fwrite(out.data, 1, out.length, stdout);
-    if (s == STATUS_OK && (fflush(stdout) != 0 || ferror(stdout)))
-        s = err_set(&e, STATUS_IO, "stdout: cannot be written");
     sb_fini(&out);
     source_fini(&from);
     base_free(json);

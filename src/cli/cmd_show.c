@@ -201,7 +201,7 @@ int cli_cmd_show(cli *c)
         code = look_json(c, card_json(&s));
     } else {
         print_card(&s);
-        code = look_end(c);
+        code = 0;
     }
     model_card_destroy(card);
     return code;

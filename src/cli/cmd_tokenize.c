@@ -104,7 +104,5 @@ int cli_cmd_tokenize(cli *c)
         base_free(input);
     }
     text_tokenizer_destroy(t);
-    if (s == STATUS_OK && (fflush(stdout) != 0 || ferror(stdout)))
-        s = err_set(&e, STATUS_IO, "stdout: cannot be written");
     return s == STATUS_OK ? 0 : cli_fail_err(c, &e);
 }

@@ -244,12 +244,26 @@ line_result line_read(line_reader *r, sb *out, const char *prompt)
     return r->edit ? read_edited(r, out) : read_plain(r, out);
 }
 
+/* Beside the old one first: libedit truncates what it writes to, and a full disk would take the whole history with it. */
+static void save_history(line_reader *r)
+{
+    char beside[4096 + 8];
+    HistEvent event;
+    if (!r->history_path)
+        return;
+    int n = snprintf(beside, sizeof beside, "%s.new", r->history_path);
+    if (n > 0 && (size_t)n < sizeof beside && history(r->history, &event, H_SAVE, beside) >= 0 &&
+        rename(beside, r->history_path) == 0)
+        return;
+    remove(beside);
+    log_debug("chat", "the history cannot be written to %s", r->history_path);
+}
+
 void line_remember(line_reader *r, const char *text)
 {
     HistEvent event;
     if (!r->history || !*text)
         return;
     history(r->history, &event, H_ENTER, text);
-    if (r->history_path && history(r->history, &event, H_SAVE, r->history_path) < 0)
-        log_debug("chat", "the history cannot be written to %s", r->history_path);
+    save_history(r);
 }

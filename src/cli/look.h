@@ -50,7 +50,5 @@ json_t *look_json_text(const char *text);
 /* Prints a JSON value and a newline to stdout and frees it (NULL: no memory). Returns the command's exit code. */
 struct cli;
 int look_json(const struct cli *c, json_t *value);
-/* 0, or 1 with a message when stdout could not be written (full disk). */
-int look_end(const struct cli *c);
 
 #endif

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "os/os.h"
 
+#include <errno.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,6 +71,19 @@ static status set_log_level(const cli *c, err *e)
     return STATUS_OK;
 }
 
+/* What a command printed has to arrive: a full disk behind `> file` is an error, a reader that left (EPIPE) needs no words. */
+static int end_output(const cli *c, int code)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    int error = errno;
+    if (code == 0 && error != EPIPE)
+        cli_fail(c, "stdout cannot be written%s%s", error ? ": " : "",
+                 error ? strerror(error) : "");
+    return code == 0 ? 1 : code;
+}
+
 int cli_main(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "");
@@ -84,7 +98,7 @@ int cli_main(int argc, char **argv)
         name = "help";
     if (!strcmp(name, "--version") || !strcmp(name, "version")) {
         puts("shoal " SHOAL_VERSION);
-        return 0;
+        return end_output(NULL, 0);
     }
     const cli_command *command = cli_find_command(name);
     if (!command)
@@ -103,6 +117,7 @@ int cli_main(int argc, char **argv)
     } else {
         code = command->run(&c);
     }
+    code = end_output(&c, code);
     arena_fini(&c.memory);
     return code;
 }

@@ -3,6 +3,7 @@
 
 SHOAL names the binary. Everything happens in a temporary HOME. Prints `ok NAME` or `not ok NAME: why`, then `N passed, N failed`.
 """
+import contextlib
 import errno
 import fcntl
 import http.server
@@ -753,14 +754,75 @@ def wrong_calls_are_explained():
     must("--temperature" in out and "PROMPT" in out, out)
 
 
+class Skipped(Exception):
+    pass
+
+
 @test
-def full_disk_is_told():
+def full_output_is_told():
     if not os.path.exists("/dev/full"):
-        return
-    for command in (["list"], ["list", "--json"], ["show", "minnow"], ["paths"]):
+        raise Skipped("/dev/full is not here")
+    ids = os.path.join(HOME, "ids.json")
+    with open(ids, "w") as f:
+        f.write("[1, 2, 3]")
+    said = b'{"messages": [{"role": "user", "content": "hi"}]}'
+    for command in (["list"], ["list", "--json"], ["show", "minnow"], ["paths"], ["doctor"], ["--help"], ["--version"], ["run", "--help"],
+                    ["completions", "bash"], ["completions", "man"], ["tokenize", "minnow"], ["render", "minnow"], ["plan"],
+                    ["logits", "minnow", "--tokens", ids], ["run", "minnow", "Hello", *SHORT],
+                    ["bench", "minnow", "--prompt", "8", "--gen", "4", "--reps", "1"]):
         with open("/dev/full", "w") as full:
-            done = subprocess.run([SHOAL, *command], stdout=full, stderr=subprocess.PIPE, env=ENV, timeout=WAIT)
+            done = subprocess.run([SHOAL, *command], input=said, stdout=full, stderr=subprocess.PIPE, env=ENV, timeout=WAIT)
         must(done.returncode == 1 and b"cannot be written" in done.stderr, command, done.returncode, done.stderr)
+
+
+FULL = """
+set -e
+mount -t tmpfs -o size=64k,mode=700 tmpfs "$HOME"
+mkdir -p "$HOME/.local/state/shoal"
+printf 'an old line\n' > "$HOME/.local/state/shoal/chat_history"
+dd if=/dev/zero of="$HOME/filler" bs=1k 2> /dev/null || true
+exec "$@"
+"""
+
+
+@contextlib.contextmanager
+def on_a_full_disk(*command):
+    """A command whose HOME is a file system of its own with not a byte left."""
+    home = tempfile.mkdtemp(prefix="shoal-full-")
+    p = subprocess.Popen(["unshare", "-rm", "sh", "-c", FULL, "full", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE, text=True, env={**ENV, "HOME": home})
+    try:
+        yield p
+    finally:
+        p.kill()
+        p.communicate()
+        os.rmdir(home)
+
+
+def done_on_a_full_disk(*command, text=""):
+    with on_a_full_disk(*command) as p:
+        out, err = p.communicate(text, timeout=WAIT)
+        return p.returncode, out, err
+
+
+@test
+def full_disk_under_home():
+    if not shutil.which("unshare") or done_on_a_full_disk("true")[0] != 0:
+        raise Skipped("no file system can be mounted in a namespace of one's own")
+    code, out, err = done_on_a_full_disk("sh", "-c", "echo more > $HOME/.local/state/shoal/more")
+    must(code != 0, code, out, err)
+    code, out, err = done_on_a_full_disk(SHOAL, "run", "minnow", "What is 12 + 30?", "--temperature", "0")
+    must(code == 0 and "42" in out, code, out, err)
+    code, out, err = done_on_a_full_disk(SHOAL, "chat", "minnow", *SHORT, text="Hello\n")
+    must(code == 0 and len(out) > 3, code, out, err)
+    code, out, err = done_on_a_full_disk(SHOAL, "doctor")
+    must("only 0 B are free" in out, code, out, err)
+    with on_a_full_disk(SHOAL, "serve", "minnow", "--port", "0") as p:
+        said = p.stdout.readline()
+        must("is ready at" in said, said)
+        p.send_signal(signal.SIGINT)
+        _, err = p.communicate(timeout=WAIT)
+        must("No space" in err and p.returncode == 0, p.returncode, err)
 
 
 def main():
@@ -773,6 +835,8 @@ def main():
             f()
             print(f"ok {f.__name__}", flush=True)
             passed += 1
+        except Skipped as e:
+            print(f"skip {f.__name__}: {e}", flush=True)
         except Exception as e:  # a hang or a crash of one command is one failure
             print(f"not ok {f.__name__}: {type(e).__name__} {e}"[:2500].replace("\n", " "), flush=True)
             failed += 1
