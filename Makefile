@@ -1,6 +1,7 @@
 # shoal: thin front of CMake. `make run` and `make test` also install what is missing (see tools/setup).
 PREFIX ?= /usr/local
 MODEL ?=
+BENCH ?=
 
 .PHONY: run build test test-long bench fuzz format install clean minnow
 
@@ -21,8 +22,8 @@ test-long:
 	@tools/test_long
 
 bench:
-	@tools/setup run
-	@tools/bench
+	@tools/setup bench
+	@tools/bench $(BENCH)
 
 fuzz:
 	@tools/setup test

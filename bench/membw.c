@@ -2,7 +2,10 @@
  * What this machine allows: how fast memory can be read, and how many dot products and multiply-adds it can do. The bars of
  * decode and prompt are shares of these.
  *
- *   bench_membw [--mib 1024] [--reps 5] [--threads N] [--all]
+ *   bench_membw [--mib 1024] [--reps 5] [--threads N] [--all] [--serve]
+ *
+ * --serve, for drivers that take turns with what they measure: after "ready", every line "N" on stdin is answered by one line, "read int8
+ * f32" at N threads, of now; the three readers that were best the first time are tried.
  *
  * Reading: the best of 1, 2, 4 and 8 streams × {plain, prefetch, prefetch past the caches} × {small, huge} pages, each thread with a share
  * of its own, median of the repetitions by the wall clock; --all prints every one. The footprint must be several times the last
@@ -208,56 +211,128 @@ typedef struct memory {
     unsigned char *p;
 } memory;
 
-static void bench_threads(const memory *memories, const reader *readers, size_t n_readers,
-                          size_t bytes, int threads, int reps, bool all)
+/* A way of reading and what it reached. */
+typedef struct way {
+    const reader *r;
+    const memory *m;
+    double rate;
+} way;
+
+typedef struct bench {
+    memory memories[2];
+    const reader *readers;
+    size_t bytes;
+    int reps;
+    bool all;
+} bench;
+
+enum { READERS_MOST = BASE_COUNT(readers_base), WAYS = 2 * READERS_MOST, KEPT = 3 };
+
+static double measure_way(const bench *b, os_pool *pool, const way *w)
 {
-    os_pool *pool;
-    err e;
-    double best = 0;
-    char best_name[64] = "";
-    if (os_pool_create(&pool, threads, &e) != STATUS_OK) {
-        fprintf(stderr, "bench_membw: %s\n", e.text);
-        return;
+    int threads = os_pool_threads(pool);
+    job j = {w->r, NULL, w->m->p, b->bytes / (size_t)threads / 4096 * 4096};
+    size_t streams = (size_t)w->r->streams, whole = j.share / streams / 256 * 256 * streams;
+    return measure(pool, &j, (double)whole * threads, b->reps);
+}
+
+static int better_way(const void *a, const void *b)
+{
+    double x = ((const way *)a)->rate, y = ((const way *)b)->rate;
+    return x > y ? -1 : x < y;
+}
+
+/* All ways, best first. */
+static void try_ways(const bench *b, os_pool *pool, way ways[WAYS])
+{
+    for (int i = 0; i < WAYS; i++) {
+        way *w = &ways[i];
+        *w = (way){&b->readers[i / 2], &b->memories[i % 2], 0};
+        w->rate = measure_way(b, pool, w);
+        if (b->all)
+            printf("%d threads, %s pages, %-11s %d streams: %6.2f GB/s\n", os_pool_threads(pool),
+                   w->m->pages, w->r->name, w->r->streams, w->rate);
     }
-    for (int m = 0; m < 2; m++)
-        for (size_t i = 0; i < n_readers; i++) {
-            job j = {&readers[i], NULL, memories[m].p, bytes / (size_t)threads / 4096 * 4096};
-            double rate = measure(pool, &j,
-                                  (double)(j.share / (size_t)readers[i].streams / 256 * 256 *
-                                           (size_t)readers[i].streams) *
-                                      threads,
-                                  reps);
-            if (all)
-                printf("%d threads, %s pages, %-11s %d streams: %6.2f GB/s\n", threads,
-                       memories[m].pages, readers[i].name, readers[i].streams, rate);
-            if (rate > best) {
-                best = rate;
-                snprintf(best_name, sizeof best_name, "%s, %d streams, %s pages", readers[i].name,
-                         readers[i].streams, memories[m].pages);
-            }
-        }
-    printf("read bandwidth, %d threads: %.2f GB/s (%s)\n", threads, best, best_name);
+    qsort(ways, WAYS, sizeof *ways, better_way);
+}
+
 #if defined(__x86_64__)
-    for (size_t i = 0; i < BASE_COUNT(peaks); i++) {
-        job j = {NULL, &peaks[i], NULL, 0};
+static double measure_peak(os_pool *pool, const peak *k, int reps)
+{
+    job j = {NULL, k, NULL, 0};
+    return measure(pool, &j, k->operations * TURNS * os_pool_threads(pool), reps);
+}
+#endif
+
+/* 10^9 operations a second of the best instruction for bytes or floats; 0: not known here. */
+static double best_peak(os_pool *pool, bool int8, int reps)
+{
+    (void)pool, (void)int8, (void)reps;
+#if defined(__x86_64__)
+    for (size_t i = 0; i < BASE_COUNT(peaks); i++)
+        if (os_cpu_features() & peaks[i].features && !strncmp(peaks[i].name, "int8", 4) == int8)
+            return measure_peak(pool, &peaks[i], reps);
+#endif
+    return 0;
+}
+
+static void bench_threads(const bench *b, os_pool *pool)
+{
+    way ways[WAYS];
+    int threads = os_pool_threads(pool);
+    try_ways(b, pool, ways);
+    printf("read bandwidth, %d threads: %.2f GB/s (%s, %d streams, %s pages)\n", threads,
+           ways[0].rate, ways[0].r->name, ways[0].r->streams, ways[0].m->pages);
+#if defined(__x86_64__)
+    for (size_t i = 0; i < BASE_COUNT(peaks); i++)
         if (os_cpu_features() & peaks[i].features)
             printf("%s, %d threads: %.1f GOP/s\n", peaks[i].name, threads,
-                   measure(pool, &j, peaks[i].operations * TURNS * threads, reps));
-    }
+                   measure_peak(pool, &peaks[i], b->reps));
 #endif
     fflush(stdout);
-    os_pool_destroy(pool);
+}
+
+static int answer_lines(const bench *b)
+{
+    static way ways[THREADS_MAX + 1][WAYS];
+    char text[32];
+    printf("ready\n");
+    fflush(stdout);
+    while (fgets(text, sizeof text, stdin)) {
+        uint64_t threads;
+        os_pool *pool;
+        err e;
+        text[strcspn(text, "\n")] = '\0';
+        if (!base_parse_u64(text, &threads) || threads < 1 || threads > THREADS_MAX)
+            return 2;
+        if (os_pool_create(&pool, (int)threads, &e) != STATUS_OK) {
+            fprintf(stderr, "bench_membw: %s\n", e.text);
+            return 1;
+        }
+        if (!ways[threads][0].r)
+            try_ways(b, pool, ways[threads]);
+        double best = 0;
+        for (int i = 0; i < KEPT; i++)
+            best = BASE_MAX(best, measure_way(b, pool, &ways[threads][i]));
+        printf("%.3f %.2f %.2f\n", best, best_peak(pool, true, b->reps),
+               best_peak(pool, false, b->reps));
+        fflush(stdout);
+        os_pool_destroy(pool);
+    }
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
     uint64_t mib = 1024, reps = 5, threads = (uint64_t)os_cpu_count();
-    bool all = false;
+    bool all = false, serve = false;
     err e;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (!strcmp(argv[i], "--all"))
             all = true;
+        else if (!strcmp(argv[i], "--serve"))
+            serve = true;
         else if ((!strcmp(argv[i], "--mib") && base_parse_u64(value, &mib)) ||
                  (!strcmp(argv[i], "--reps") && base_parse_u64(value, &reps)) ||
                  (!strcmp(argv[i], "--threads") && base_parse_u64(value, &threads)))
@@ -275,19 +350,31 @@ int main(int argc, char **argv)
     }
     memset(huge, 1, bytes);
     memset(small, 1, bytes);
-    const memory memories[2] = {{"small", small}, {"huge", huge}};
-    const reader *readers = readers_base;
+    bench b = {.memories = {{"small", small}, {"huge", huge}},
+               .readers = readers_base,
+               .bytes = bytes,
+               .reps = (int)BASE_MIN(BASE_MAX(reps, 1), REPS_MAX),
+               .all = all};
 #if defined(__x86_64__)
-    readers = os_cpu_features() & OS_CPU_AVX512 ? readers_avx512
-              : os_cpu_features() & OS_CPU_AVX2 ? readers_avx2
-                                                : readers_base;
+    b.readers = os_cpu_features() & OS_CPU_AVX512 ? readers_avx512
+                : os_cpu_features() & OS_CPU_AVX2 ? readers_avx2
+                                                  : readers_base;
 #endif
-    printf("%s, last cache %llu MiB, footprint %llu MiB\n", os_cpu_name(),
-           (unsigned long long)os_cpu_last_level_cache() >> 20, (unsigned long long)mib);
-    for (int t = 1; t <= (int)BASE_MIN(threads, THREADS_MAX); t *= 2)
-        bench_threads(memories, readers, BASE_COUNT(readers_base), bytes, t,
-                      (int)BASE_MIN(BASE_MAX(reps, 1), REPS_MAX), all);
+    int rc = 0;
+    if (serve) {
+        rc = answer_lines(&b);
+    } else {
+        printf("%s, last cache %llu MiB, footprint %llu MiB\n", os_cpu_name(),
+               (unsigned long long)os_cpu_last_level_cache() >> 20, (unsigned long long)mib);
+        for (int t = 1; t <= (int)BASE_MIN(threads, THREADS_MAX); t *= 2) {
+            os_pool *pool;
+            if (os_pool_create(&pool, t, &e) != STATUS_OK)
+                break;
+            bench_threads(&b, pool);
+            os_pool_destroy(pool);
+        }
+    }
     os_slab_destroy(huge, bytes + 2 * AHEAD);
     free(small);
-    return 0;
+    return rc;
 }
