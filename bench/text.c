@@ -1,16 +1,18 @@
 /*
- * How fast text becomes ids: time to make a tokenizer from the arrays of a GGUF file, and MB/s on
- * one core for a mixed text (English, code, Chinese, Russian, Arabic, Hindi, emoji) and for its
- * parts. Every pass begins with an empty cache. Time is the thread's CPU time, so that a busy
- * machine does not count.
+ * How fast text becomes ids: time from a closed file to a tokenizer (GGUF metadata or
+ * tokenizer.json), and MB/s on one core for a mixed text (English, code, Chinese, Russian, Arabic,
+ * Hindi, emoji) and for its parts. Every pass begins with an empty cache. Time is the thread's CPU
+ * time, so that a busy machine does not count.
  *
  *     bench_text [--text FILE] [--seconds 1] [VOCAB.gguf | tokenizer.json …]
+ *     bench_text --write FILE         writes the mixed text, for measuring others (text_peers.py)
  *
  * Prints one JSON line a vocabulary. The text is made here from words of our own with a Zipf-like
- * choice, so that figures of two machines are about the same bytes; --text measures a file
- * instead.
+ * choice, so that figures of two machines are about the same bytes; it has few different words, so
+ * --text measures a file instead (the sources and docs of this repository are a good one).
  */
-#include "text/text.h"
+#include "file/file.h"
+#include "model/model.h"
 
 #include "../tests/text_gguf.h"
 
@@ -177,6 +179,17 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+static double median(double *x, size_t n)
+{
+    for (size_t i = 1; i < n; i++)
+        for (size_t j = i; j > 0 && x[j - 1] > x[j]; j--) {
+            double other = x[j];
+            x[j] = x[j - 1];
+            x[j - 1] = other;
+        }
+    return x[n / 2];
+}
+
 /* Median of passes over the text, each with a new scratch: the cache begins cold. */
 static double measure(const text_tokenizer *t, const char *p, size_t n, double seconds,
                       size_t *n_ids)
@@ -197,41 +210,53 @@ static double measure(const text_tokenizer *t, const char *p, size_t n, double s
         text_ids_fini(&ids);
         text_scratch_destroy(s);
     }
-    for (size_t i = 1; i < passes; i++)
-        for (size_t j = i; j > 0 && times[j - 1] > times[j]; j--) {
-            double x = times[j];
-            times[j] = times[j - 1];
-            times[j - 1] = x;
-        }
-    return (double)n / times[passes / 2] / 1e6;
+    return (double)n / median(times, passes) / 1e6;
 }
 
-/* From a GGUF file or a tokenizer.json; *load: seconds for making it from arrays, or from the
- * JSON. */
+static status load_gguf(text_tokenizer **out, const char *path, err *e)
+{
+    file_model *f = NULL;
+    model_card *card = NULL;
+    status s = file_open(&f, path, e);
+    if (s == STATUS_OK)
+        s = model_card_read_text(&card, f, e);
+    if (s == STATUS_OK)
+        s = model_tokenizer_create(out, card, e);
+    model_card_destroy(card);
+    file_close(f);
+    return s;
+}
+
+static status load_json(text_tokenizer **out, const char *path, err *e)
+{
+    str json = {0};
+    json.data = gguf_read_file(path, &json.length);
+    if (!json.data)
+        return err_set(e, STATUS_NOT_FOUND, "%s: cannot be read", path);
+    status s = text_tokenizer_from_json(out, json, (str){0}, e);
+    base_free((char *)json.data);
+    return s;
+}
+
+/* *load: median seconds from the closed file to the tokenizer, of five. */
 static text_tokenizer *load_tokenizer(const char *path, double *load)
 {
-    text_tokenizer *t = NULL;
-    err e = {0};
     size_t n = strlen(path);
-    double from;
-    if (n > 5 && !strcmp(path + n - 5, ".json")) {
-        str json = {0};
-        json.data = gguf_read_file(path, &json.length);
-        from = now();
-        if (json.data && text_tokenizer_from_json(&t, json, (str){0}, &e) != STATUS_OK)
+    bool json = n > 5 && !strcmp(path + n - 5, ".json");
+    text_tokenizer *t = NULL;
+    double times[5];
+    err e = {0};
+    for (size_t i = 0; i < BASE_COUNT(times); i++) {
+        text_tokenizer_destroy(t);
+        t = NULL;
+        double from = now();
+        if ((json ? load_json : load_gguf)(&t, path, &e) != STATUS_OK) {
             fprintf(stderr, "%s: %s\n", path, e.text);
-        *load = now() - from;
-        base_free((char *)json.data);
-    } else {
-        gguf_vocab g;
-        if (!gguf_vocab_load(&g, path))
             return NULL;
-        from = now();
-        if (text_tokenizer_create(&t, &g.vocab, &e) != STATUS_OK)
-            fprintf(stderr, "%s: %s\n", path, e.text);
-        *load = now() - from;
-        gguf_vocab_free(&g);
+        }
+        times[i] = now() - from;
     }
+    *load = median(times, BASE_COUNT(times));
     return t;
 }
 
@@ -249,7 +274,8 @@ static int bench(const char *path, str given, double seconds)
            (int)text_token_count(t), load * 1e3);
     if (given.length) {
         printf(", \"file_mb_per_s\": %.1f", measure(t, given.data, given.length, seconds, &n_ids));
-        printf(", \"bytes_per_token\": %.2f", (double)given.length / (double)n_ids);
+        printf(", \"bytes_per_token\": %.2f, \"ids\": %zu", (double)given.length / (double)n_ids,
+               n_ids);
     } else {
         static const char *const names[] = {"mixed", "english", "code", "chinese", "russian"};
         for (int kind = -1; kind <= 3; kind++) {
@@ -268,6 +294,18 @@ static int bench(const char *path, str given, double seconds)
     return 0;
 }
 
+static int write_text(const char *path)
+{
+    sb text = {0};
+    make_text(&text, -1, (size_t)2 << 20);
+    FILE *f = fopen(path, "wb");
+    bool good = f && fwrite(text.data, 1, text.length, f) == text.length;
+    if (f)
+        good &= fclose(f) == 0;
+    sb_fini(&text);
+    return !good;
+}
+
 int main(int argc, char **argv)
 {
     static const char *const outside[] = {"llama-bpe", "qwen2", "deepseek-llm", "llama-spm",
@@ -278,6 +316,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--text") && i + 1 < argc) {
             given.data = gguf_read_file(argv[++i], &given.length);
+        } else if (!strcmp(argv[i], "--write") && i + 1 < argc) {
+            return write_text(argv[i + 1]);
         } else if (!strcmp(argv[i], "--seconds") && i + 1 < argc) {
             if (!base_parse_double(argv[++i], &seconds))
                 return 2;
@@ -289,8 +329,11 @@ int main(int argc, char **argv)
     /* Alone, as `make bench` calls it: the outside vocabularies when there are some, else a small
      * one of our own. */
     const char *fixtures = getenv("SHOAL_FIXTURES");
-    if (!vocabularies && !fixtures)
+    if (!vocabularies && !fixtures) {
+        printf(
+            "no vocabulary of a real model: SHOAL_FIXTURES is not set; a small one of our own:\n");
         failed = bench("tests/data/text/o200k.json", given, seconds);
+    }
     for (size_t i = 0; !vocabularies && fixtures && i < BASE_COUNT(outside); i++) {
         char path[1024];
         snprintf(path, sizeof path, "%s/tokenizers/ggml-vocab-%s.gguf", fixtures, outside[i]);
