@@ -6,6 +6,7 @@
  *   decode   tokens of all sequences ÷ time, one token of each a step, sampled greedily, behind `depth` positions of context
  */
 #include "cli/cli.h"
+#include "cli/ranks.h"
 #include "engine/engine.h"
 #include "os/os.h"
 #include "store/store.h"
@@ -20,11 +21,14 @@ typedef struct plan {
     int threads[MOST_THREAD_COUNTS], n_threads;
     int prompt, gen, depth, sequences, reps;
     bool ops, json;
+    engine_cut cut;
+    char program[4096];
 } plan;
 
 typedef struct runner {
     const plan *p;
-    model *m;
+    engine_team *team;
+    model *m; /* the team's */
     engine_pool *pool;
     engine_state **states; /* [sequences] */
     int32_t *ids;          /* [max(prompt, depth, sequences)] */
@@ -90,7 +94,9 @@ static status read_plan(plan *p, const cli *c, err *e)
         s = read_count(&p->reps, c, OPT_reps, 1, MOST_REPS, e);
     if (s == STATUS_OK && p->prompt == 0 && p->gen == 0)
         s = err_set(e, STATUS_INVALID, "--prompt 0 and --gen 0: nothing is left to measure");
-    return s;
+    if (s == STATUS_OK)
+        s = ranks_read(&p->cut, c, e);
+    return s == STATUS_OK ? os_self_path(p->program, sizeof p->program, e) : s;
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------------- */
@@ -100,7 +106,7 @@ static void close_runner(runner *r)
     for (int i = 0; r->states && i < r->p->sequences; i++)
         engine_state_drop(r->states[i]);
     engine_pool_destroy(r->pool);
-    model_destroy(r->m);
+    engine_team_destroy(r->team);
     sample_destroy(r->sampler);
     sample_scratch_destroy(r->scratch);
     base_free(r->states);
@@ -110,12 +116,14 @@ static void close_runner(runner *r)
     base_free(r->logits);
 }
 
-static status open_runner(runner *r, const plan *p, const cli *c, const file_model *f, int threads,
+static status open_runner(runner *r, const plan *p, const cli *c, const char *source, int threads,
                           err *e)
 {
     int longest = BASE_MAX(p->prompt, p->depth + p->gen) + 1;
     *r = (runner){.p = p};
-    model_options o = {.device = cli_text(c, OPT_device),
+    engine_team_options t = {
+        .cut = p->cut, .source = source, .program = p->program, .open = store_open};
+    t.model = (model_options){.device = cli_text(c, OPT_device),
                        .isa = cli_text(c, OPT_isa),
                        .n_threads = threads,
                        .context = longest,
@@ -124,9 +132,10 @@ static status open_runner(runner *r, const plan *p, const cli *c, const file_mod
                        .max_tokens = BASE_MAX(512, p->sequences),
                        .max_outputs = p->sequences,
                        .time_ops = p->ops};
-    status s = model_load(&r->m, f, &o, NULL, e);
+    status s = engine_team_load(&r->team, &t, NULL, e);
     if (s != STATUS_OK)
         return s;
+    r->m = engine_team_model(r->team);
     r->n_vocab = (int)model_get_card(r->m)->n_vocab;
     r->max_tokens = model_get_options(r->m)->max_tokens;
     size_t n = (size_t)p->sequences,
@@ -293,16 +302,11 @@ static void print_result(const runner *r, int threads, double prompt, double dec
 
 static status measure(const plan *p, const cli *c, const char *source, int threads, err *e)
 {
-    file_model *f;
     runner r;
     double prompts[MOST_REPS] = {0}, decodes[MOST_REPS] = {0};
     uint64_t begin = os_now_us();
-    status s = store_open(&f, source, e);
-    if (s != STATUS_OK)
-        return s;
-    s = open_runner(&r, p, c, f, threads, e);
+    status s = open_runner(&r, p, c, source, threads, e);
     double load_s = (double)(os_now_us() - begin) / 1e6;
-    file_close(f);
     for (int i = 0; i < p->reps && s == STATUS_OK; i++) {
         if (p->prompt)
             s = time_prompt(&r, &prompts[i], e);
@@ -312,6 +316,8 @@ static status measure(const plan *p, const cli *c, const char *source, int threa
     if (s == STATUS_OK)
         print_result(&r, threads, median(prompts, p->reps), median(decodes, p->reps), load_s);
     fflush(stdout);
+    if (s != STATUS_OK && r.team)
+        engine_team_why(r.team, e);
     close_runner(&r);
     return s;
 }

@@ -2,9 +2,11 @@
  * shoal logits MODEL --tokens FILE.json [--full | --top K] [--greedy N] [--exact]: what the model itself says, with nothing between. Ids
  * are taken as they are; JSON lines come out, one a position, then one with the greedy continuation.
  *
- * One sequence in a model of its own, not through the engine: this is the measuring stick that everything else is held against.
+ * One sequence in a model of its own, not through the engine: this is the measuring stick that everything else is held against. With
+ * --ranks this process leads and the others follow; the lines are the same, bit for bit.
  */
 #include "cli/cli.h"
+#include "cli/ranks.h"
 #include "kernel/kernel.h"
 #include "model/model.h"
 #include "os/os.h"
@@ -19,7 +21,8 @@ enum { STEP_TOKENS = 64 };
 
 typedef struct session {
     const cli *c;
-    model *m;
+    engine_team *team;
+    model *m;     /* the team's */
     int32_t *ids; /* owned: prompt, then greedy tokens */
     int64_t n_ids, n_prompt, capacity;
     int32_t *pages;
@@ -66,20 +69,22 @@ static status read_tokens(session *s, const char *path, int64_t n_greedy, err *e
 static status open_model(session *s, const char *name, err *e)
 {
     const cli *c = s->c;
-    char source[STORE_PATH];
-    file_model *f;
-    status st = store_find(source, NULL, name, e);
+    uint64_t threads = 0;
+    char program[4096], source[STORE_PATH];
+    engine_team_options t = {.source = source, .program = program, .open = store_open};
+    status st = ranks_read(&t.cut, c, e);
     if (st == STATUS_OK)
-        st = store_open(&f, source, e);
+        st = store_find(source, NULL, name, e);
+    if (st == STATUS_OK)
+        st = os_self_path(program, sizeof program, e);
     if (st != STATUS_OK)
         return st;
-    uint64_t threads = 0;
     if (cli_text(c, OPT_threads) != NULL && cli_text(c, OPT_threads)[0] != 0 &&
         (!base_parse_u64(cli_text(c, OPT_threads), &threads) || threads > 1024))
         st = err_set(e, STATUS_INVALID, "--threads %s: expected a number up to 1024",
                      cli_text(c, OPT_threads));
     uint64_t chunk = cli_whole(c, OPT_chunk);
-    model_options o = {
+    t.model = (model_options){
         .device = cli_text(c, OPT_device),
         .isa = cli_text(c, OPT_isa),
         .n_threads = (int)threads,
@@ -90,10 +95,10 @@ static status open_model(session *s, const char *name, err *e)
         .max_outputs = STEP_TOKENS,
     };
     if (st == STATUS_OK)
-        st = model_load(&s->m, f, &o, NULL, e);
-    file_close(f);
+        st = engine_team_load(&s->team, &t, NULL, e);
     if (st != STATUS_OK)
         return st;
+    s->m = engine_team_model(s->team);
     int64_t V = model_get_card(s->m)->n_vocab;
     s->logits = base_zalloc((size_t)STEP_TOKENS * (size_t)V, sizeof(*s->logits));
     s->order = base_zalloc((size_t)V, sizeof(*s->order));
@@ -128,6 +133,8 @@ static status step(session *s, int n, err *e)
     };
     status st = model_step(s->m, &batch, s->logits, e);
     s->position += n;
+    if (st != STATUS_OK)
+        engine_team_why(s->team, e);
     return st;
 }
 
@@ -240,7 +247,7 @@ int cli_cmd_logits(cli *c)
     if (st == STATUS_OK && n_greedy > 0)
         st = greedy(&s, (int64_t)n_greedy, &e);
     sb_fini(&s.line);
-    model_destroy(s.m);
+    engine_team_destroy(s.team);
     base_free(s.ids);
     base_free(s.pages);
     base_free(s.logits);

@@ -6,6 +6,9 @@
  *   writer  sends what the engine has to say, so that a node that does not read never blocks a step; when too much waits to be
  *           read the engine pauses between steps
  *
+ * With a place (JOIN) it is one of several ranks: the first of them leads and is to its node what a rank alone is; the others load, say
+ * that they are ready and follow until the end. A group that failed ends the process, after what it had to say has gone.
+ *
  * A malformed frame is the node's bug: it is logged and ends the process, the node sees the death and says so.
  */
 #include "engine/wire.h"
@@ -14,17 +17,21 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OUTGOING_LIMIT = 4 << 20, STATS_EVERY_US = 500000, PROGRESS_EVERY_US = 100000 };
+enum { OUTGOING_LIMIT = 4 << 20, STATS_EVERY_US = 500000, PROGRESS_EVERY_US = 100000, FLUSH_US = 2000000, A_MESSAGE = 16 };
 
 typedef struct rank {
     int fd;
     status (*open)(file_model **out, const char *source, err *e);
-    os_mutex *lock; /* guards incoming, outgoing, ended */
+    os_mutex *lock; /* guards incoming, outgoing, sending, place */
     os_cond *arrived, *leaving;
     sb incoming; /* whole frames, not yet handled */
     sb outgoing;
-    bool quit;
+    bool sending; /* what was in outgoing is on its way */
+    bool quit, joined;
+    engine_place place;
     model *m;
+    engine_group *group; /* NULL: alone, or the threads of a team */
+    engine_team *team;
     engine *g;
     uint64_t last_stats_us, last_progress_us;
 } rank;
@@ -35,6 +42,26 @@ static void die(const char *why)
 {
     log_error("rank", "%s", why);
     os_exit_now(1);
+}
+
+/* The descriptors behind a JOIN, before the frame is passed on. */
+static void take_place(rank *r, const unsigned char *payload, uint32_t bytes)
+{
+    const wire_frame frame = {WIRE_JOIN, payload, bytes};
+    engine_place place;
+    err e;
+    status s = wire_get_join(&place, &frame, &e);
+    for (int at = 0; s == STATUS_OK && at < place.n_handles; at += A_MESSAGE)
+        s = os_recv_descriptors(r->fd, place.handles + at,
+                                BASE_MIN(place.n_handles - at, (int)A_MESSAGE), 0, &e);
+    if (s == STATUS_OK && r->joined)
+        s = err_set(&e, STATUS_INVALID, "a second place");
+    if (s != STATUS_OK)
+        die(e.text);
+    os_mutex_lock(r->lock);
+    r->place = place;
+    r->joined = true;
+    os_mutex_unlock(r->lock);
 }
 
 static void read_frames(void *context)
@@ -62,6 +89,10 @@ static void read_frames(void *context)
         }
         if (bytes && os_recv_all(r->fd, payload, bytes, 0, &e) != STATUS_OK)
             os_exit_now(0);
+        if (frame.message == WIRE_JOIN) {
+            take_place(r, payload, bytes);
+            continue;
+        }
         os_mutex_lock(r->lock);
         sb_add(&r->incoming, header, sizeof header);
         sb_add(&r->incoming, payload, bytes);
@@ -82,8 +113,11 @@ static void write_frames(void *context)
     sb_init(&batch);
     for (;;) {
         os_mutex_lock(r->lock);
+        r->sending = false;
+        os_cond_signal(r->arrived);
         while (r->outgoing.length == 0)
             os_cond_wait(r->leaving, r->lock);
+        r->sending = true;
         sb empty = batch; /* swap, so that both keep their memory */
         batch = r->outgoing;
         r->outgoing = empty;
@@ -147,8 +181,9 @@ static bool report_progress(void *context, uint64_t done, uint64_t total)
 static void say_ready(rank *r, const wire_load *load, uint64_t load_us)
 {
     const model_need *used = model_used(r->m);
-    engine_stats stats;
-    engine_get_stats(r->g, &stats);
+    engine_stats stats = {0};
+    if (r->g)
+        engine_get_stats(r->g, &stats);
     wire_ready ready = {.context = model_get_options(r->m)->context,
                         .state_tokens = stats.state_tokens,
                         .max_sequences = load->engine.max_sequences,
@@ -161,28 +196,75 @@ static void say_ready(rank *r, const wire_load *load, uint64_t load_us)
     SAY(r, wire_put_ready(&r->outgoing, &ready));
 }
 
+/* Waits until everything said has gone out, but not for ever. */
+static void flush(rank *r)
+{
+    uint64_t until = os_now_us() + FLUSH_US;
+    os_mutex_lock(r->lock);
+    while ((r->outgoing.length || r->sending) && os_now_us() < until)
+        os_cond_wait_us(r->arrived, r->lock, 10000);
+    os_mutex_unlock(r->lock);
+}
+
+/* Our part of the model, and the others met. */
+static status load_part(rank *r, const wire_load *load, err *e)
+{
+    model_options options = load->model;
+    model_progress progress = {report_progress, r};
+    file_model *file = NULL;
+    if (r->joined && r->place.cut.link == ENGINE_LINK_LOOP) {
+        engine_team_options o = {.cut = r->place.cut,
+                                 .source = load->source,
+                                 .model = options,
+                                 .epoch = r->place.epoch,
+                                 .deadline_us = r->place.deadline_us,
+                                 .open = r->open};
+        status s = engine_team_load(&r->team, &o, &progress, e);
+        r->m = s == STATUS_OK ? engine_team_model(r->team) : NULL;
+        return s;
+    }
+    status s = r->open(&file, load->source, e);
+    if (s == STATUS_OK && r->joined)
+        s = engine_group_create(&r->group, &r->place, file, &options, e);
+    if (s == STATUS_OK)
+        s = model_load(&r->m, file, &options, &progress, e);
+    file_close(file);
+    return s == STATUS_OK && r->joined ? engine_group_join(r->group, r->m, e) : s;
+}
+
+/* A follower's life after loading; does not return. */
+static void follow(rank *r)
+{
+    err e = {0};
+    if (engine_group_follow(r->group, &e) == STATUS_OK) {
+        engine_group_destroy(r->group);
+        os_exit_now(0);
+    }
+    log_warn("rank", "rank %d ends: %s", r->place.rank, e.text);
+    say_failed(r, &e);
+    flush(r);
+    os_exit_now(1);
+}
+
 static status load_model(rank *r, const wire_frame *frame, err *e)
 {
     arena memory;
     arena_init(&memory, 0);
     wire_load load;
-    file_model *file = NULL;
     uint64_t begin = os_now_us();
     status s = wire_get_load(&load, frame, &memory, e);
     if (s == STATUS_OK && r->m)
         s = err_set(e, STATUS_CONFLICT, "rank: a model is loaded already");
     if (s == STATUS_OK)
-        s = r->open(&file, load.source, e);
-    if (s == STATUS_OK) {
-        model_progress progress = {report_progress, r};
-        s = model_load(&r->m, file, &load.model, &progress, e);
-    }
-    file_close(file);
-    if (s == STATUS_OK)
+        s = load_part(r, &load, e);
+    bool leads = !r->joined || r->place.rank == 0;
+    if (s == STATUS_OK && leads)
         s = engine_create(&r->g, r->m, &load.engine, say_event, r, e);
     if (s == STATUS_OK)
         say_ready(r, &load, os_now_us() - begin);
     arena_fini(&memory);
+    if (s == STATUS_OK && !leads)
+        follow(r);
     return s;
 }
 
@@ -228,10 +310,13 @@ static status handle(rank *r, const wire_frame *frame, err *e)
     switch (frame->message) {
     case WIRE_LOAD:
         s = load_model(r, frame, e);
-        if (s != STATUS_OK) { /* the node decides what to do about it; it will close the socket */
-            say_failed(r, e);
+        if (s == STATUS_OK)
+            return s;
+        say_failed(r, e); /* the node decides what to do about it; it will close the socket */
+        if (!r->joined)
             return STATUS_OK;
-        }
+        flush(r); /* the others learn it from our end */
+        os_exit_now(1);
         return s;
     case WIRE_SUBMIT:
         return submit(r, frame, e);
@@ -297,8 +382,13 @@ static status serve_node(rank *r, err *e)
         s = handle_all(r, &frames, e);
         if (s == STATUS_OK && r->g && !r->quit) {
             err step;
-            if (engine_step(r->g, &busy, &step) != STATUS_OK)
+            if (engine_step(r->g, &busy, &step) != STATUS_OK) {
                 log_error("rank", "a step failed: %s", step.text);
+                if (r->joined) { /* its requests know; the group can do no other step */
+                    flush(r);
+                    os_exit_now(1);
+                }
+            }
             say_stats(r, was_busy && !busy);
             was_busy = busy;
         }
@@ -329,7 +419,11 @@ int engine_rank_run(const engine_rank_options *o)
     if (s != STATUS_OK)
         die(e.text);
     engine_destroy(r.g);
-    model_destroy(r.m);
+    engine_group_destroy(r.group);
+    if (r.team)
+        engine_team_destroy(r.team);
+    else
+        model_destroy(r.m);
     os_exit_now(0); /* reader and writer are blocked in the socket */
     return 0;
 }

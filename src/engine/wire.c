@@ -404,6 +404,57 @@ void wire_put_quit(sb *out)
     end(out, begin(out, WIRE_QUIT));
 }
 
+/* ---- JOIN ---------------------------------------------------------------------------------------------------------- */
+
+void wire_put_join(sb *out, const engine_place *m)
+{
+    size_t at = begin(out, WIRE_JOIN);
+    put_i32(out, m->cut.n_stages);
+    put_i32(out, m->cut.n_tensor);
+    put_u32(out, (uint32_t)m->cut.link);
+    put_i32(out, m->cut.n_shares);
+    for (int i = 0; i < m->cut.n_shares; i++)
+        put_f32(out, m->cut.shares[i]);
+    put_i32(out, m->rank);
+    put_u32(out, m->epoch.term);
+    put_u32(out, m->epoch.number);
+    put_u64(out, m->epoch.node);
+    sb_add(out, m->secret, sizeof m->secret);
+    put_u64(out, m->deadline_us);
+    put_u64(out, m->spin_us);
+    put_i32(out, m->n_handles);
+    end(out, at);
+}
+
+status wire_get_join(engine_place *out, const wire_frame *f, err *e)
+{
+    cursor c = reader(f);
+    engine_place m = {0};
+    m.cut.n_stages = get_i32(&c);
+    m.cut.n_tensor = get_i32(&c);
+    uint32_t link = get_u32(&c);
+    m.cut.n_shares = get_i32(&c);
+    c.bad |= link >= ENGINE_LINKS || m.cut.n_shares < 0 || m.cut.n_shares > ENGINE_MOST_RANKS;
+    for (int i = 0; i < m.cut.n_shares && !c.bad; i++)
+        m.cut.shares[i] = get_f32(&c);
+    m.cut.link = (engine_link)(c.bad ? 0 : link);
+    m.rank = get_i32(&c);
+    m.epoch.term = get_u32(&c);
+    m.epoch.number = get_u32(&c);
+    m.epoch.node = get_u64(&c);
+    const unsigned char *secret = take(&c, sizeof m.secret);
+    if (secret)
+        memcpy(m.secret, secret, sizeof m.secret);
+    m.deadline_us = get_u64(&c);
+    m.spin_us = get_u64(&c);
+    m.n_handles = get_i32(&c);
+    c.bad |= m.n_handles < 0 || m.n_handles > ENGINE_MOST_HANDLES;
+    status s = finish(&c, f, WIRE_JOIN, e);
+    if (s == STATUS_OK)
+        *out = m;
+    return s;
+}
+
 /* ---- HELLO, PROGRESS, READY, FAILED -------------------------------------------------------------------------------- */
 
 void wire_put_hello(sb *out)

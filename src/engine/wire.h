@@ -7,8 +7,9 @@
 #define SHOAL_ENGINE_WIRE_H
 
 #include "engine/engine.h"
+#include "engine/ranks.h"
 
-enum { WIRE_VERSION = 1, WIRE_HEADER = 8, WIRE_MAX_PAYLOAD = 64 << 20 };
+enum { WIRE_VERSION = 2, WIRE_HEADER = 8, WIRE_MAX_PAYLOAD = 64 << 20 };
 
 typedef enum wire_message {
 #define MESSAGE(name, number, direction) WIRE_##name = number,
@@ -49,6 +50,7 @@ void wire_put_submit(sb *out, const engine_request *m);
 void wire_put_cancel(sb *out, uint64_t id, int choice);
 void wire_put_hold(sb *out, uint64_t id, int choice, bool on);
 void wire_put_quit(sb *out);
+void wire_put_join(sb *out, const engine_place *m); /* n_handles descriptors follow the frame */
 void wire_put_hello(sb *out);
 void wire_put_progress(sb *out, uint64_t done, uint64_t total);
 void wire_put_ready(sb *out, const wire_ready *m);
@@ -60,6 +62,7 @@ status wire_get_load(wire_load *out, const wire_frame *f, arena *memory, err *e)
 status wire_get_submit(engine_request *out, const wire_frame *f, arena *memory, err *e);
 status wire_get_cancel(uint64_t *id, int *choice, const wire_frame *f, err *e);
 status wire_get_hold(uint64_t *id, int *choice, bool *on, const wire_frame *f, err *e);
+status wire_get_join(engine_place *out, const wire_frame *f, err *e); /* handles are not filled */
 status wire_get_hello(uint32_t *version, const wire_frame *f, err *e);
 status wire_get_progress(uint64_t *done, uint64_t *total, const wire_frame *f, err *e);
 status wire_get_ready(wire_ready *out, const wire_frame *f, arena *memory, err *e);

@@ -217,6 +217,11 @@ bool link_op_done(const link_op *op)
     return op->done;
 }
 
+void link_op_patient(link_op *op)
+{
+    op->until_us = UINT64_MAX - 1;
+}
+
 /* ---- sending --------------------------------------------------------------------------------------------------- */
 
 static status push_data(link_group *g, link_way *w, bool *moved, err *e)
@@ -638,7 +643,7 @@ status link_group_create(link_group **out, const link_group_config *config, link
     if (!g->config.deadline_us)
         g->config.deadline_us = DEFAULT_DEADLINE_US;
     g->epoch = link_epoch_tag(c->epoch);
-    g->hello_until_us = now_us(g) + g->config.deadline_us;
+    g->hello_until_us = now_us(g) + (c->hello_us ? c->hello_us : g->config.deadline_us);
     for (int i = 0; i < n; i++) {
         link_way *w = &g->ways[i];
         unsigned char hello[LINK_HELLO_BYTES];

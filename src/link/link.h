@@ -110,7 +110,8 @@ typedef struct link_group_config {
     char numerics[32]; /* NUL padded, "exact/1" */
     unsigned char model[32], plan[32];
     link_cost cost;
-    uint64_t deadline_us; /* of the handshake and of every op, from its start; 0: 60 s */
+    uint64_t deadline_us; /* of every op, from its start; 0: 60 s */
+    uint64_t hello_us;    /* of the handshake; 0: deadline_us */
     uint64_t spin_us;     /* before poll */
     os_clock *clock;      /* NULL: the real one */
     uint32_t protocol;    /* 0: LINK_PROTOCOL */
@@ -138,6 +139,8 @@ uint64_t link_group_sent_bytes(const link_group *g);   /* payloads and headers, 
 
 /* link_X_start begins an op; memory given to it is borrowed until link_op_wait has returned, which also frees the op. link_X does both. */
 bool link_op_done(const link_op *op);
+/* This op may wait as long as the peers live: for the next step of a leader that has none to make now. */
+void link_op_patient(link_op *op);
 status link_op_wait(link_op *op, err *e);
 
 typedef enum link_wire { LINK_WIRE_F64, LINK_WIRE_INT48 } link_wire;

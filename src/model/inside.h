@@ -36,6 +36,7 @@ struct model {
     model_share share;
     int logits, received, sent; /* values; −1 = none */
     float *stream;              /* [limits.n_tokens, D] between stages */
+    float *slice;               /* [limits.n_outputs, our logits] to be gathered */
     device_limits limits;
     /* The step in hand: [limits…] */
     device_step step;

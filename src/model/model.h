@@ -105,6 +105,8 @@ typedef struct model_shard {
 
 /* What the ranks of one step tell each other. Called in the same order by all ranks of a group, from model_step, on its thread. Any
  * status but OK ends the step with it. */
+struct model_batch;
+struct model_copy;
 typedef struct model_exchange {
     /* values[n] ← their sums over the ranks that share the stage. They are multiples of 2^-24 that add exactly, in any order. */
     status (*sum)(void *context, double *values, int64_t n, err *e);
@@ -112,6 +114,13 @@ typedef struct model_exchange {
     status (*receive)(void *context, float *rows, int64_t n, err *e);
     status (*send)(void *context, const float *rows, int64_t n, err *e);
     void *context;
+    /* The leader's: before a step, and at every copy of state, so that the others do the same. NULL elsewhere. */
+    status (*announce)(void *context, const struct model_batch *b, err *e);
+    status (*copied)(void *context, int state_class, const struct model_copy *copies, int n,
+                     err *e);
+    /* After the step, on the leader and on ranks that hold logits: rows[n_rows, this rank's slice] (NULL: none here). The leader's logits
+     * [n_rows, V] are filled, on other ranks they are NULL. NULL: model_step gives a rank its own slice only. */
+    status (*gather)(void *context, const float *rows, int n_rows, float *logits, err *e);
 } model_exchange;
 
 typedef struct model_options {
@@ -165,6 +174,7 @@ int64_t model_n_logits(const model *m); /* V, or this rank's share of it; 0 befo
 
 /* What borders of shards must be multiples of (or the end): query heads, columns of F. */
 typedef struct model_cut_units {
+    int64_t n_layers, n_heads, n_ffn, n_vocab; /* of the whole: L H F V */
     int64_t heads, ffn;
 } model_cut_units;
 status model_get_cut_units(model_cut_units *out, const file_model *f, err *e);
@@ -193,8 +203,8 @@ typedef struct model_batch {
     const int32_t *outputs; /* [n_outputs] rows of the batch whose logits are wanted, ascending */
 } model_batch;
 
-/* logits: [n_outputs, model_n_logits], caller's; NULL where this rank's stage is not the last. Ids out of the vocabulary, pages out of the pool and sizes over the limits are INVALID, and nothing
- * has been computed. */
+/* logits: [n_outputs, model_n_logits], caller's; with exchange.gather [n_outputs, V] on the leader; NULL where there are none. Ids out of
+ * the vocabulary, pages out of the pool and sizes over the limits are INVALID, and nothing has been computed or announced. */
 status model_step(model *m, const model_batch *b, float *logits, err *e);
 
 /* Copies whole pages (or slots) within a class: a fork's partial page, a snapshot, a restore. Pairs must not overlap. */

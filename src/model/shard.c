@@ -6,7 +6,12 @@
 
 model_cut_units model_cut_units_of(const model_config *c)
 {
-    model_cut_units u = {.heads = 1, .ffn = kernel_leaf(c->F, 0)};
+    model_cut_units u = {.n_layers = c->L,
+                         .n_heads = c->H,
+                         .n_ffn = c->F,
+                         .n_vocab = c->V,
+                         .heads = 1,
+                         .ffn = kernel_leaf(c->F, 0)};
     while (u.heads < c->H && u.heads * c->dh % KERNEL_UNIT != 0)
         u.heads++;
     return u;

@@ -156,6 +156,20 @@ static void flatten(model *m, const model_batch *b)
     };
 }
 
+/* The wanted rows: to the caller, or to the leader of the ranks. */
+static status give_logits(model *m, int n_rows, float *logits, err *e)
+{
+    const model_exchange *x = &m->options.exchange;
+    if (n_rows == 0)
+        return STATUS_OK;
+    if (x->gather == NULL)
+        return m->logits < 0 ? STATUS_OK : graph_read(m->graph, m->logits, logits, n_rows, e);
+    if (m->logits < 0)
+        return x->gather(x->context, NULL, n_rows, logits, e);
+    status s = graph_read(m->graph, m->logits, m->slice, n_rows, e);
+    return s == STATUS_OK ? x->gather(x->context, m->slice, n_rows, logits, e) : s;
+}
+
 status model_step(model *m, const model_batch *b, float *logits, err *e)
 {
     status s = check_batch(m, b, e);
@@ -163,6 +177,10 @@ status model_step(model *m, const model_batch *b, float *logits, err *e)
         return s;
     const model_exchange *x = &m->options.exchange;
     int64_t stream = b->n_tokens * m->config.D;
+    if (x->announce != NULL)
+        s = x->announce(x->context, b, e);
+    if (s != STATUS_OK)
+        return s;
     flatten(m, b);
     if (m->received >= 0) {
         s = x->receive(x->context, m->stream, stream, e);
@@ -176,9 +194,7 @@ status model_step(model *m, const model_batch *b, float *logits, err *e)
         if (s == STATUS_OK)
             s = x->send(x->context, m->stream, stream, e);
     }
-    if (s == STATUS_OK && m->logits >= 0 && b->n_outputs > 0)
-        s = graph_read(m->graph, m->logits, logits, b->n_outputs, e);
-    return s;
+    return s == STATUS_OK ? give_logits(m, b->n_outputs, logits, e) : s;
 }
 
 status model_copy_state(model *m, int state_class, const model_copy *copies, int n, err *e)
@@ -192,6 +208,12 @@ status model_copy_state(model *m, int state_class, const model_copy *copies, int
             copies[i].to >= p->info.n_pages)
             return err_set(e, STATUS_INVALID, "copy of state: page %d to %d of %d",
                            (int)copies[i].from, (int)copies[i].to, p->info.n_pages);
+    const model_exchange *x = &m->options.exchange;
+    if (x->copied != NULL) {
+        status s = x->copied(x->context, state_class, copies, n, e);
+        if (s != STATUS_OK)
+            return s;
+    }
     for (int i = 0; i < n; i++) {
         device_ref from = p->at, to = p->at;
         from.offset += (uint64_t)copies[i].from * p->info.page_bytes;

@@ -1,0 +1,82 @@
+/* The options of a cut: see ranks.h. */
+#include "cli/ranks.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* "2x3": two stages of three ranks. false: it is no such thing. */
+static bool read_grid(engine_cut *out, const char *mode)
+{
+    const char *x = strchr(mode, 'x');
+    char stages[16];
+    uint64_t s, t;
+    if (!x || x == mode || (size_t)(x - mode) >= sizeof stages)
+        return false;
+    memcpy(stages, mode, (size_t)(x - mode));
+    stages[x - mode] = '\0';
+    if (!base_parse_u64(stages, &s) || !base_parse_u64(x + 1, &t) || s < 1 || t < 1 ||
+        s > ENGINE_MOST_RANKS || t > ENGINE_MOST_RANKS)
+        return false;
+    out->n_stages = (int)s;
+    out->n_tensor = (int)t;
+    return true;
+}
+
+static status read_mode(engine_cut *out, int n, const char *mode, err *e)
+{
+    if (!mode || !strcmp(mode, "any") || !strcmp(mode, "tensor")) {
+        out->n_stages = 1;
+        out->n_tensor = n;
+        return STATUS_OK;
+    }
+    if (!strcmp(mode, "pipeline")) {
+        out->n_stages = n;
+        out->n_tensor = 1;
+        return STATUS_OK;
+    }
+    if (!read_grid(out, mode))
+        return err_set(e, STATUS_INVALID,
+                       "--mode %s: expected tensor, pipeline or stages x ranks, as 2x2", mode);
+    if (engine_cut_ranks(out) != n)
+        return err_set(e, STATUS_INVALID, "--mode %s is of %d ranks, --ranks says %d", mode,
+                       engine_cut_ranks(out), n);
+    return STATUS_OK;
+}
+
+static status read_shares(engine_cut *out, int n, const char *text, err *e)
+{
+    char copy[1024];
+    if (!text || !*text)
+        return STATUS_OK;
+    if ((size_t)snprintf(copy, sizeof copy, "%s", text) >= sizeof copy)
+        return err_set(e, STATUS_INVALID, "--shares: the list is too long");
+    for (char *at = copy, *next; at; at = next) {
+        double share;
+        next = strchr(at, ',');
+        if (next)
+            *next++ = '\0';
+        if (!base_parse_double(at, &share) || share < 0 || share >= 1e9)
+            return err_set(e, STATUS_INVALID, "--shares %s: '%s' is no share", text, at);
+        if (out->n_shares == n)
+            return err_set(e, STATUS_INVALID, "--shares %s: more than the %d ranks", text, n);
+        out->shares[out->n_shares++] = (float)share;
+    }
+    if (out->n_shares != n)
+        return err_set(e, STATUS_INVALID, "--shares %s: %d shares for %d ranks", text,
+                       out->n_shares, n);
+    return STATUS_OK;
+}
+
+status ranks_read(engine_cut *out, const cli *c, err *e)
+{
+    uint64_t n = cli_whole(c, OPT_ranks);
+    const char *link = cli_text(c, OPT_link);
+    *out = (engine_cut){0};
+    if (n < 1 || n > ENGINE_MOST_RANKS)
+        return err_set(e, STATUS_INVALID, "--ranks %llu: expected 1 to %d", (unsigned long long)n,
+                       ENGINE_MOST_RANKS);
+    if (link && !engine_link_find(&out->link, link))
+        return err_set(e, STATUS_INVALID, "--link %s: expected shm, tls or loop", link);
+    status s = read_mode(out, (int)n, cli_text(c, OPT_mode), e);
+    return s == STATUS_OK ? read_shares(out, (int)n, cli_text(c, OPT_shares), e) : s;
+}

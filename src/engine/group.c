@@ -1,0 +1,240 @@
+/*
+ * The life of a group: a place is checked, its descriptors become connections, connections become link groups: one of all ranks (steps,
+ * streams between stages, logits) and, where stages are more than one and of several ranks, one of the stage (sums). Who and what a peer
+ * is, is compared in the links' handshake. Not here: what is said about a step (step.c), who starts ranks (crew.c).
+ */
+#include "engine/group.h"
+
+#include "os/os.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLOWNESS 10
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SLOWNESS 10
+#endif
+#endif
+#ifndef SLOWNESS
+#define SLOWNESS 1
+#endif
+
+enum {
+    HELLO_US = 600 * 1000000, /* others may still be loading; whoever started us sees them die */
+    LEAST_DEADLINE_US = 5 * 1000000
+};
+#define SLOW_BYTES_PER_US 1e5 /* weight bytes × tokens that a thread gets through: a tenth of what is usual */
+
+/* ---- places -------------------------------------------------------------------------------------------------------- */
+
+static bool has_two_groups(const engine_cut *c)
+{
+    return c->n_stages > 1 && c->n_tensor > 1;
+}
+
+static int handles_per_way(engine_link l)
+{
+    return l == ENGINE_LINK_SHM ? 2 : l == ENGINE_LINK_TLS ? 1 : 0;
+}
+
+int engine_place_handles(const engine_cut *c)
+{
+    int peers = engine_cut_ranks(c) - 1 + (has_two_groups(c) ? c->n_tensor - 1 : 0);
+    return peers * handles_per_way(c->link);
+}
+
+void engine_place_close(engine_place *p)
+{
+    for (int i = 0; i < p->n_handles; i++)
+        if (p->handles[i] >= 0)
+            os_close(p->handles[i]);
+    p->n_handles = 0;
+}
+
+static status check_place(const engine_place *p, err *e)
+{
+    int n = engine_cut_ranks(&p->cut);
+    if ((unsigned)p->cut.link >= ENGINE_LINKS || p->cut.n_stages < 1 || p->cut.n_tensor < 1 ||
+        p->cut.n_stages > ENGINE_MOST_RANKS || p->cut.n_tensor > ENGINE_MOST_RANKS ||
+        n > ENGINE_MOST_RANKS || p->rank < 0 || p->rank >= n)
+        return err_set(e, STATUS_INVALID, "a place as rank %d of %d x %d", p->rank,
+                       p->cut.n_stages, p->cut.n_tensor);
+    if (p->n_handles != engine_place_handles(&p->cut))
+        return err_set(e, STATUS_INVALID, "a place with %d descriptors, expected %d", p->n_handles,
+                       engine_place_handles(&p->cut));
+    return STATUS_OK;
+}
+
+status engine_group_create(engine_group **out, engine_place *place, const file_model *f,
+                           model_options *o, err *e)
+{
+    model_cut_units units;
+    engine_group *g = base_zalloc(1, sizeof *g);
+    status s = g ? check_place(place, e)
+                 : err_set(e, STATUS_NO_MEMORY, "no memory for a group of ranks");
+    if (s == STATUS_OK)
+        s = model_get_cut_units(&units, f, e);
+    if (s == STATUS_OK)
+        s = engine_cut_shards(g->shards, &place->cut, &units, e);
+    if (s != STATUS_OK) {
+        engine_place_close(place);
+        base_free(g);
+        return s;
+    }
+    g->place = *place;
+    place->n_handles = 0;
+    g->n_ranks = engine_cut_ranks(&g->place.cut);
+    g->n_tensor = g->place.cut.n_tensor;
+    g->stage = g->place.rank / g->n_tensor;
+    g->index = g->place.rank % g->n_tensor;
+    o->shard = g->shards[g->place.rank];
+    group_exchange(g, &o->exchange);
+    *out = g;
+    return STATUS_OK;
+}
+
+/* ---- links --------------------------------------------------------------------------------------------------------- */
+
+/* What has to be the same for all: shards, and all that sizes pools and steps. */
+static void plan_hash(unsigned char out[32], const engine_group *g)
+{
+    const model_options *o = model_get_options(g->m);
+    sha256 h;
+    sha256_init(&h);
+    for (int i = 0; i < g->n_ranks; i++) {
+        const model_shard *s = &g->shards[i];
+        const int64_t borders[] = {s->tensor_ranks, s->layer_begin, s->layer_end,
+                                   s->head_begin,   s->head_end,    s->ffn_begin,
+                                   s->ffn_end,      s->vocab_begin, s->vocab_end};
+        sha256_add(&h, borders, sizeof borders);
+    }
+    const int64_t sizes[] = {(int64_t)o->kv, o->context, o->n_sequences, o->max_tokens,
+                             o->max_outputs};
+    sha256_add(&h, sizes, sizeof sizes);
+    sha256_add(&h, o->n_pages, sizeof o->n_pages);
+    sha256_end(&h, out);
+}
+
+static uint64_t deadline(const engine_group *g)
+{
+    const model_options *o = model_get_options(g->m);
+    if (g->place.deadline_us)
+        return g->place.deadline_us * SLOWNESS;
+    double us = (double)model_get_card(g->m)->weight_bytes * o->max_tokens /
+                (SLOW_BYTES_PER_US * BASE_MAX(o->n_threads, 1));
+    return (uint64_t)(BASE_MAX(us, (double)LEAST_DEADLINE_US)) * SLOWNESS;
+}
+
+/* The numbers are of this kind of link, not of this machine: they only choose how sums go, and must be the same everywhere. */
+static link_cost cost_of(engine_link l)
+{
+    return l == ENGINE_LINK_TLS ? (link_cost){30, 1.0 / 1500} : (link_cost){5, 1.0 / 6000};
+}
+
+static status open_one(link_conn **out, engine_group *g, bool in_stage, int self, int peer,
+                       const int **handle, err *e)
+{
+    const engine_place *p = &g->place;
+    char identity[64];
+    int low = BASE_MIN(self, peer), high = BASE_MAX(self, peer);
+    switch (p->cut.link) {
+    case ENGINE_LINK_SHM: {
+        link_shm_end end = {(*handle)[0], (*handle)[1]};
+        *handle += 2;
+        return link_shm_open(out, end, self > peer, e);
+    }
+    case ENGINE_LINK_TLS:
+        snprintf(identity, sizeof identity, "shoal %s%d %d-%d", in_stage ? "stage " : "all ",
+                 in_stage ? g->stage : 0, low, high);
+        return link_tls_open(out, *(*handle)++, self < peer, p->secret, identity, e);
+    case ENGINE_LINK_LOOP:
+        REQUIRE(p->loops[in_stage]);
+        return link_loop_open(out, p->loops[in_stage], p->rank,
+                              in_stage ? g->stage * g->n_tensor + peer : peer, 0, e);
+    case ENGINE_LINKS:
+        break;
+    }
+    return err_set(e, STATUS_INTERNAL, "an unknown kind of link");
+}
+
+/* A link group of n ranks, of which we are `self`. *handle: the descriptors that are left; those used are no longer ours. */
+static status open_links(link_group **out, engine_group *g, bool in_stage, const int **handle,
+                         err *e)
+{
+    int n = in_stage ? g->n_tensor : g->n_ranks, self = in_stage ? g->index : g->place.rank;
+    link_conn *conns[ENGINE_MOST_RANKS] = {0};
+    for (int peer = 0; peer < n; peer++) {
+        status s = peer == self ? STATUS_OK
+                                : open_one(&conns[peer], g, in_stage, self, peer, handle, e);
+        if (s == STATUS_OK)
+            continue;
+        while (peer-- > 0)
+            link_conn_close(conns[peer]);
+        return s;
+    }
+    link_group_config c = {.rank = self,
+                           .n_ranks = n,
+                           .n_lanes = 1,
+                           .epoch = g->place.epoch,
+                           .cost = cost_of(g->place.cut.link),
+                           .deadline_us = deadline(g),
+                           .hello_us = HELLO_US,
+                           .spin_us = g->place.spin_us};
+    snprintf(c.numerics, sizeof c.numerics, "%s", model_numerics(g->m));
+    uint64_t hash = model_get_card(g->m)->hash;
+    memcpy(c.model, &hash, sizeof hash);
+    plan_hash(c.plan, g);
+    return link_group_create(out, &c, conns, e);
+}
+
+status group_connect(engine_group *g, model *m, err *e)
+{
+    const int *handle = g->place.handles;
+    g->m = m;
+    g->n_classes = model_n_classes(m);
+    g->n_vocab = model_get_card(m)->n_vocab;
+    status s = group_make_room(g, e);
+    if (s == STATUS_OK)
+        s = open_links(&g->all, g, false, &handle, e);
+    if (s == STATUS_OK && has_two_groups(&g->place.cut))
+        s = open_links(&g->in_stage, g, true, &handle, e);
+    else if (s == STATUS_OK && g->n_tensor > 1)
+        g->in_stage = g->all;
+    for (const int *h = g->place.handles; h < handle; h++) /* the connections own them now */
+        g->place.handles[h - g->place.handles] = -1;
+    return s;
+}
+
+status engine_group_join(engine_group *g, model *m, err *e)
+{
+    status s = g->all ? STATUS_OK : group_connect(g, m, e);
+    if (s == STATUS_OK)
+        s = link_group_wait(g->all, e);
+    if (s == STATUS_OK && g->in_stage && g->in_stage != g->all)
+        s = link_group_wait(g->in_stage, e);
+    g->failed = s != STATUS_OK;
+    return s;
+}
+
+bool engine_group_failed(const engine_group *g)
+{
+    return g->failed;
+}
+
+void engine_group_destroy(engine_group *g)
+{
+    if (!g)
+        return;
+    if (g->place.rank == 0 && g->all && link_group_ready(g->all) && !g->failed)
+        (void)group_announce_end(g, NULL);
+    if (g->in_stage != g->all)
+        link_group_destroy(g->in_stage);
+    link_group_destroy(g->all);
+    engine_place_close(&g->place);
+    base_free(g->words);
+    base_free(g->runs);
+    base_free(g->rows);
+    base_free(g);
+}

@@ -1,0 +1,54 @@
+/* Inside of a group, between group.c (life, links) and step.c (what ranks tell each other about a step). See ranks.h. */
+#ifndef SHOAL_ENGINE_GROUP_H
+#define SHOAL_ENGINE_GROUP_H
+
+#include "engine/ranks.h"
+
+/*
+ * An announcement is an array of 32-bit words, little-endian:
+ *
+ *   n_words kind n_copies n_tokens n_runs n_outputs
+ *   copies  [n_copies] of (class, from, to)
+ *   ids     [n_tokens], outputs [n_outputs]
+ *   runs    [n_runs] of (n_tokens, position, slot [classes], n_pages [classes], then the pages of all classes)
+ *
+ * Copies are made before the step. It goes out as a frame of FIRST words and, when it is longer, one with the rest.
+ */
+enum {
+    GROUP_FIRST = 256,
+    GROUP_HEAD = 6,
+    GROUP_COPIES = 1024 /* kept until the next announcement */
+};
+typedef enum group_kind { GROUP_STEP = 1, GROUP_END = 2 } group_kind;
+
+typedef struct group_copy {
+    int32_t state_class, from, to;
+} group_copy;
+
+struct engine_group {
+    engine_place place;
+    int n_ranks, n_tensor, stage, index; /* index: of this rank in its stage */
+    model_shard shards[ENGINE_MOST_RANKS];
+    uint64_t weight_bytes; /* of the file */
+    link_group *all, *in_stage; /* the same one when there is one stage; in_stage NULL when it is of one rank */
+    model *m;                   /* borrowed */
+    bool failed;
+    int n_classes;
+    int64_t n_vocab;
+    int32_t *words; /* [capacity] the announcement at hand */
+    size_t capacity;
+    model_run *runs; /* [n_sequences], a follower's */
+    group_copy copies[GROUP_COPIES]; /* a leader's, not announced yet */
+    int n_copies;
+    float *rows; /* leader: slices of logits as they come, [max_outputs, V] */
+};
+
+/* Opens the links of a rank whose model is loaded; the first half of engine_group_join, which does not wait. */
+status group_connect(engine_group *g, model *m, err *e);
+/* Fills the callbacks of a model's exchange. */
+void group_exchange(engine_group *g, model_exchange *x);
+/* Memory for steps of g->m. */
+status group_make_room(engine_group *g, err *e);
+status group_announce_end(engine_group *g, err *e);
+
+#endif

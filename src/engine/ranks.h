@@ -1,0 +1,126 @@
+/*
+ * ranks: one model over several ranks. A cut says how many there are and what each holds; every rank has a place in it, a shard of the
+ * weights and links to the others; rank 0 leads.
+ *
+ *   cut    stages × tensor ranks, uneven shares; rank = stage · n_tensor + place in the stage
+ *   place  who a rank is and how it reaches the others: descriptors of shared memory or of TCP sockets, or the loop of this process
+ *   group  a rank's place made real: the model's exchange (model.h) over link groups. The leader announces every step in one broadcast
+ *          (tokens, positions, pages, copies of state); all ranks run their graphs; rows of logits come back to the leader
+ *   crew   the ranks beside the first, as processes or as threads, started and watched by whoever owns the first
+ *   team   crew, group and model of a leader in this very process, with one call
+ *
+ * To its caller a leader's model is an ordinary model: model_step and model_copy_state make all ranks do the same, model_step gives whole
+ * rows of logits. Followers keep no sequences: pages and slots are numbered by the leader, and pools are equally long everywhere.
+ *
+ * Errors: whatever fails anywhere (a dead or silent peer, a bad frame, a step) ends the whole group; every rank returns an error by the
+ * deadline of its op at the latest. A group that failed stays so: its ranks end and whoever started them starts them anew.
+ * Threads: a group and its model belong to one thread; a crew to the thread that started it.
+ * Not here: which node a rank lives on, when it is started again (src/node), how bytes travel (src/link), which weights are cut where
+ * (src/model).
+ */
+#ifndef SHOAL_ENGINE_RANKS_H
+#define SHOAL_ENGINE_RANKS_H
+
+#include "link/link.h"
+#include "model/model.h"
+
+/* ---- cuts ---------------------------------------------------------------------------------------------------------- */
+
+enum { ENGINE_MOST_RANKS = LINK_MAX_RANKS };
+
+typedef enum engine_link {
+    ENGINE_LINK_SHM,  /* processes of one machine */
+    ENGINE_LINK_TLS,  /* processes anywhere */
+    ENGINE_LINK_LOOP, /* threads of one process */
+    ENGINE_LINKS
+} engine_link;
+const char *engine_link_name(engine_link l); /* "shm" */
+bool engine_link_find(engine_link *out, const char *name);
+
+typedef struct engine_cut {
+    int n_stages, n_tensor; /* of every stage; zeroes = 1 */
+    engine_link link;
+    int n_shares; /* 0 = equal ones, else one of every rank: of a stage its sum counts */
+    float shares[ENGINE_MOST_RANKS]; /* > 0 or 0, not all 0 in a stage */
+} engine_cut;
+
+int engine_cut_ranks(const engine_cut *c);
+/* What every rank holds: borders are the nearest that may be. out: [engine_cut_ranks]. INVALID: more stages than layers, bad shares. */
+status engine_cut_shards(model_shard *out, const engine_cut *c, const model_cut_units *u, err *e);
+
+/* ---- places -------------------------------------------------------------------------------------------------------- */
+
+enum { ENGINE_MOST_HANDLES = 4 * ENGINE_MOST_RANKS };
+
+typedef struct engine_place {
+    engine_cut cut;
+    int rank;
+    link_epoch epoch;
+    unsigned char secret[32]; /* of the group: key of its TLS links */
+    uint64_t deadline_us;     /* of an op; 0 = by the model's size */
+    uint64_t spin_us;         /* before sleeping in a wait */
+    int n_handles;            /* descriptors, owned: for every way to a peer one (tls) or two (shm) */
+    int handles[ENGINE_MOST_HANDLES];
+    link_loop *loops[2]; /* loop: of all ranks, of the stage; borrowed */
+} engine_place;
+
+int engine_place_handles(const engine_cut *c); /* how many a rank has */
+void engine_place_close(engine_place *p);      /* the descriptors that are left */
+
+/* ---- groups -------------------------------------------------------------------------------------------------------- */
+
+typedef struct engine_group engine_group;
+
+/* Before the model is loaded: checks the place, fills shard and exchange of o. Takes the place's descriptors, also on error. */
+status engine_group_create(engine_group **out, engine_place *place, const file_model *f,
+                           model_options *o, err *e);
+/* After it was loaded: shakes hands with all others. CONFLICT: the protocol, numerics, model or plan of a peer is another. m is borrowed
+ * for as long as the group lives. */
+status engine_group_join(engine_group *g, model *m, err *e);
+/* A follower's life: does what the leader announces. OK: the leader ended it in order. */
+status engine_group_follow(engine_group *g, err *e);
+bool engine_group_failed(const engine_group *g);
+/* The leader tells the others to end. NULL is fine. */
+void engine_group_destroy(engine_group *g);
+
+/* ---- the others ---------------------------------------------------------------------------------------------------- */
+
+typedef struct engine_team_options {
+    engine_cut cut;
+    const char *source;
+    model_options model; /* of every rank; shard and exchange are ours. n_threads 0: an equal part of the usable cores */
+    link_epoch epoch;
+    uint64_t deadline_us; /* as in a place */
+    const char *program;  /* for processes: the shoal binary */
+    status (*open)(file_model **out, const char *source, err *e);
+} engine_team_options;
+
+/* The followers, as processes: started, with their places and loads sent. */
+typedef struct engine_crew engine_crew;
+/* own: the place of rank 0, whose descriptors are the caller's from here on. */
+status engine_crew_start(engine_crew **out, engine_place *own, const engine_team_options *o,
+                         err *e);
+void engine_crew_destroy(engine_crew *c); /* kills; NULL is fine */
+int engine_crew_size(const engine_crew *c);
+int engine_crew_fd(const engine_crew *c, int i); /* readable: engine_crew_hear */
+int engine_crew_pid(const engine_crew *c, int i);
+/* Takes what follower i has said; never blocks. Not OK: it failed or died, e says who, how and why. */
+status engine_crew_hear(engine_crew *c, int i, err *e);
+/* After something failed: the best reason that a follower gives within that time replaces e; else e stays. */
+void engine_crew_why(engine_crew *c, uint64_t patience_us, err *e);
+/* Of the followers that are ready: how many, and what they hold together. */
+int engine_crew_ready(const engine_crew *c, model_need *together);
+/* Sends a rank its place, before LOAD, through its control socket. */
+status engine_place_send(int fd, const engine_place *p, err *e);
+
+/* A leader here, and its followers; with a cut into one just a model. */
+typedef struct engine_team engine_team;
+status engine_team_load(engine_team **out, const engine_team_options *o,
+                        const model_progress *progress, err *e);
+model *engine_team_model(const engine_team *t);
+/* Why a step failed: replaces e where a follower says more. */
+void engine_team_why(engine_team *t, err *e);
+int engine_team_pid(const engine_team *t, int follower); /* 0: a thread, or none */
+void engine_team_destroy(engine_team *t);                /* ends the followers; NULL is fine */
+
+#endif

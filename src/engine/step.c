@@ -1,0 +1,314 @@
+/*
+ * What ranks tell each other about a step: the leader's announcement, sums, streams between stages, rows of logits; and a follower's loop
+ * around them. Everything is allocated when the group is joined. Numbers from the leader are checked as if it were a stranger.
+ */
+#include "engine/group.h"
+
+#include <string.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "announcements and streams travel as they lie in memory: little-endian"
+#endif
+
+enum { IN_FLIGHT = LINK_MAX_OPS / 2 }; /* receives at once */
+
+/* Ends the group for everyone, as far as it has not ended by itself. */
+static status broken(engine_group *g, status s, const char *why)
+{
+    g->failed = true;
+    if (g->all)
+        link_group_abort(g->all, s, why);
+    if (g->in_stage && g->in_stage != g->all)
+        link_group_abort(g->in_stage, s, why);
+    if (g->all)
+        (void)link_group_progress(g->all);
+    if (g->in_stage && g->in_stage != g->all)
+        (void)link_group_progress(g->in_stage);
+    return s;
+}
+
+static status noted(engine_group *g, status s)
+{
+    g->failed |= s != STATUS_OK;
+    return s;
+}
+
+status group_make_room(engine_group *g, err *e)
+{
+    const model_options *o = model_get_options(g->m);
+    size_t runs = (size_t)o->n_sequences, pages = (size_t)(o->context / 64 + 2);
+    size_t each = 2 + (size_t)g->n_classes * (2 + pages);
+    g->capacity = GROUP_HEAD + 3 * (size_t)GROUP_COPIES + (size_t)o->max_tokens +
+                  (size_t)o->max_outputs + runs * each;
+    g->capacity = BASE_MAX(g->capacity, (size_t)GROUP_FIRST);
+    g->words = base_zalloc(g->capacity, sizeof *g->words);
+    g->runs = base_zalloc(runs, sizeof *g->runs);
+    if (g->place.rank == 0)
+        g->rows = base_alloc(sizeof *g->rows * (size_t)o->max_outputs * (size_t)g->n_vocab);
+    if (!g->words || !g->runs || (g->place.rank == 0 && !g->rows))
+        return err_set(e, STATUS_NO_MEMORY, "no memory for the steps of %d ranks", g->n_ranks);
+    return STATUS_OK;
+}
+
+/* ---- announcements: the leader ------------------------------------------------------------------------------------- */
+
+static status say(engine_group *g, group_kind kind, size_t n, err *e)
+{
+    g->words[0] = (int32_t)n;
+    g->words[1] = (int32_t)kind;
+    status s = link_broadcast(g->all, 0, g->words, GROUP_FIRST * sizeof *g->words, e);
+    if (s == STATUS_OK && n > GROUP_FIRST)
+        s = link_broadcast(g->all, 0, g->words + GROUP_FIRST, (n - GROUP_FIRST) * sizeof *g->words,
+                           e);
+    return noted(g, s);
+}
+
+/* Copies that wait, into the words. */
+static size_t put_copies(engine_group *g)
+{
+    size_t n = GROUP_HEAD, bytes = sizeof *g->copies * (size_t)g->n_copies;
+    memset(g->words, 0, GROUP_HEAD * sizeof *g->words);
+    g->words[2] = g->n_copies;
+    memcpy(g->words + n, g->copies, bytes);
+    n += 3 * (size_t)g->n_copies;
+    g->n_copies = 0;
+    return n;
+}
+
+static size_t put_run(const engine_group *g, size_t n, const model_run *r)
+{
+    int32_t *w = g->words + n;
+    *w++ = r->n_tokens;
+    *w++ = (int32_t)r->position;
+    for (int c = 0; c < g->n_classes; c++)
+        *w++ = r->slot[c];
+    int32_t *counts = w;
+    w += g->n_classes;
+    for (int c = 0; c < g->n_classes; c++) {
+        int pages = 0;
+        if (model_class(g->m, c)->page_tokens)
+            pages = (int)((r->position + r->n_tokens - 1) / model_class(g->m, c)->page_tokens + 1);
+        counts[c] = pages;
+        memcpy(w, r->pages[c], sizeof *w * (size_t)pages);
+        w += pages;
+    }
+    return (size_t)(w - g->words);
+}
+
+/* The batch has been checked: what it holds fits. */
+static status announce(void *context, const model_batch *b, err *e)
+{
+    engine_group *g = context;
+    if (g->failed)
+        return link_group_status(g->all, e);
+    size_t n = put_copies(g);
+    g->words[3] = b->n_tokens;
+    g->words[4] = b->n_runs;
+    g->words[5] = b->n_outputs;
+    memcpy(g->words + n, b->ids, sizeof *b->ids * (size_t)b->n_tokens);
+    n += (size_t)b->n_tokens;
+    memcpy(g->words + n, b->outputs, sizeof *b->outputs * (size_t)b->n_outputs);
+    n += (size_t)b->n_outputs;
+    for (int i = 0; i < b->n_runs; i++)
+        n = put_run(g, n, &b->runs[i]);
+    REQUIRE(n <= g->capacity);
+    return say(g, GROUP_STEP, n, e);
+}
+
+static status copied(void *context, int state_class, const model_copy *copies, int n, err *e)
+{
+    engine_group *g = context;
+    for (int i = 0; i < n; i++) {
+        if (g->n_copies == GROUP_COPIES) { /* a step of copies alone */
+            status s = say(g, GROUP_STEP, put_copies(g), e);
+            if (s != STATUS_OK)
+                return s;
+        }
+        g->copies[g->n_copies++] = (group_copy){state_class, copies[i].from, copies[i].to};
+    }
+    return STATUS_OK;
+}
+
+status group_announce_end(engine_group *g, err *e)
+{
+    return say(g, GROUP_END, put_copies(g), e);
+}
+
+/* ---- announcements: a follower ------------------------------------------------------------------------------------- */
+
+/* Waits for the next one; the leader may have nothing to do for long. */
+static status hear(engine_group *g, err *e)
+{
+    link_op *op;
+    status s =
+        link_broadcast_start(&op, g->all, 0, g->words, GROUP_FIRST * sizeof *g->words, e);
+    if (s != STATUS_OK)
+        return s;
+    link_op_patient(op);
+    s = link_op_wait(op, e);
+    if (s != STATUS_OK)
+        return s;
+    if (g->words[0] < GROUP_HEAD || (size_t)g->words[0] > g->capacity)
+        return err_set(e, STATUS_CORRUPT, "an announcement of %d words, expected %d to %zu",
+                       (int)g->words[0], GROUP_HEAD, g->capacity);
+    size_t n = (size_t)g->words[0];
+    if (n > GROUP_FIRST)
+        s = link_broadcast(g->all, 0, g->words + GROUP_FIRST, (n - GROUP_FIRST) * sizeof *g->words,
+                           e);
+    return s;
+}
+
+typedef struct cursor {
+    const int32_t *at, *end;
+    bool bad;
+} cursor;
+
+static const int32_t *take(cursor *c, int64_t n)
+{
+    if (c->bad || n < 0 || n > c->end - c->at) {
+        c->bad = true;
+        return NULL;
+    }
+    const int32_t *p = c->at;
+    c->at += n;
+    return p;
+}
+
+static void take_run(const engine_group *g, cursor *c, model_run *r)
+{
+    const int32_t *head = take(c, 2), *slots = take(c, g->n_classes),
+                  *counts = take(c, g->n_classes);
+    if (c->bad)
+        return;
+    *r = (model_run){.n_tokens = head[0], .position = head[1]};
+    for (int k = 0; k < g->n_classes; k++) {
+        r->slot[k] = slots[k];
+        r->n_pages[k] = counts[k];
+        r->pages[k] = take(c, counts[k]);
+    }
+}
+
+/* The batch that was announced, in g->words; its copies are made. Whether it makes sense for the model, model_step checks. */
+static status take_step(engine_group *g, model_batch *b, err *e)
+{
+    cursor c = {g->words + GROUP_HEAD, g->words + g->words[0], false};
+    int n_copies = g->words[2];
+    const int32_t *copies = take(&c, 3 * (int64_t)n_copies);
+    *b = (model_batch){
+        .n_tokens = g->words[3], .n_runs = g->words[4], .n_outputs = g->words[5], .runs = g->runs};
+    b->ids = take(&c, b->n_tokens);
+    b->outputs = take(&c, b->n_outputs);
+    c.bad |= b->n_runs < 0 || b->n_runs > model_get_options(g->m)->n_sequences;
+    for (int i = 0; i < b->n_runs && !c.bad; i++)
+        take_run(g, &c, &g->runs[i]);
+    if (c.bad || c.at != c.end)
+        return err_set(e, STATUS_CORRUPT, "an announcement of %d words does not hold what it says",
+                       (int)g->words[0]);
+    status s = STATUS_OK;
+    for (int i = 0; i < n_copies && s == STATUS_OK; i++) {
+        model_copy copy = {copies[3 * i + 1], copies[3 * i + 2]};
+        s = model_copy_state(g->m, copies[3 * i], &copy, 1, e);
+    }
+    return s;
+}
+
+status engine_group_follow(engine_group *g, err *e)
+{
+    for (;;) {
+        model_batch b;
+        err why = {0};
+        status s = hear(g, &why);
+        if (s == STATUS_OK && g->words[1] == GROUP_END)
+            return STATUS_OK;
+        if (s == STATUS_OK && g->words[1] != GROUP_STEP)
+            s = err_set(&why, STATUS_CORRUPT, "an announcement of kind %d", (int)g->words[1]);
+        if (s == STATUS_OK)
+            s = take_step(g, &b, &why);
+        if (s == STATUS_OK && b.n_tokens > 0)
+            s = model_step(g->m, &b, NULL, &why);
+        if (s == STATUS_OK)
+            continue;
+        if (e)
+            *e = why;
+        return broken(g, s, why.text);
+    }
+}
+
+/* ---- inside a step ------------------------------------------------------------------------------------------------- */
+
+static status sum(void *context, double *values, int64_t n, err *e)
+{
+    engine_group *g = context;
+    return noted(g, link_sum(g->in_stage, values, (size_t)n, LINK_WIRE_F64, e));
+}
+
+static status receive(void *context, float *rows, int64_t n, err *e)
+{
+    engine_group *g = context;
+    return noted(g, link_recv(g->all, g->place.rank - g->n_tensor, 0, rows,
+                              (size_t)n * sizeof *rows, e));
+}
+
+static status send_rows(void *context, const float *rows, int64_t n, err *e)
+{
+    engine_group *g = context;
+    return noted(g, link_send(g->all, g->place.rank + g->n_tensor, 0, rows,
+                              (size_t)n * sizeof *rows, e));
+}
+
+/* Slices of the last stage's ranks, side by side into whole rows. */
+static status collect(engine_group *g, const float *own, int n_rows, float *logits, err *e)
+{
+    link_op *ops[ENGINE_MOST_RANKS] = {0};
+    int first = g->n_ranks - g->n_tensor;
+    float *at = g->rows;
+    status s = STATUS_OK;
+    for (int r = first; r < g->n_ranks + IN_FLIGHT; r++) {
+        link_op *before = r - IN_FLIGHT >= first ? ops[r - IN_FLIGHT] : NULL;
+        if (before) {
+            status waited = link_op_wait(before, s == STATUS_OK ? e : NULL);
+            s = s == STATUS_OK ? waited : s;
+        }
+        int64_t width = r < g->n_ranks ? g->shards[r].vocab_end - g->shards[r].vocab_begin : 0;
+        if (width == 0 || s != STATUS_OK)
+            continue;
+        float *to = n_rows == 1 ? logits + g->shards[r].vocab_begin : at;
+        size_t bytes = (size_t)(n_rows * width) * sizeof *to;
+        if (r == 0)
+            memcpy(to, own, bytes);
+        else
+            s = link_recv_start(&ops[r], g->all, r, 0, to, bytes, e);
+        at += n_rows * width;
+    }
+    at = g->rows;
+    for (int r = first; r < g->n_ranks && s == STATUS_OK && n_rows > 1; r++) {
+        int64_t width = g->shards[r].vocab_end - g->shards[r].vocab_begin;
+        for (int i = 0; i < n_rows; i++, at += width)
+            memcpy(logits + i * g->n_vocab + g->shards[r].vocab_begin, at,
+                   sizeof *at * (size_t)width);
+    }
+    return noted(g, s);
+}
+
+static status gather(void *context, const float *rows, int n_rows, float *logits, err *e)
+{
+    engine_group *g = context;
+    if (g->place.rank == 0)
+        return collect(g, rows, n_rows, logits, e);
+    if (!rows)
+        return STATUS_OK;
+    const model_shard *own = &g->shards[g->place.rank];
+    size_t bytes = (size_t)(n_rows * (own->vocab_end - own->vocab_begin)) * sizeof *rows;
+    return noted(g, link_send(g->all, 0, 0, rows, bytes, e));
+}
+
+void group_exchange(engine_group *g, model_exchange *x)
+{
+    *x = (model_exchange){.sum = sum,
+                          .receive = receive,
+                          .send = send_rows,
+                          .gather = gather,
+                          .announce = g->place.rank == 0 ? announce : NULL,
+                          .copied = g->place.rank == 0 ? copied : NULL,
+                          .context = g};
+}
