@@ -124,14 +124,14 @@ static status open_runner(runner *r, const plan *p, const cli *c, const char *so
     engine_team_options t = {
         .cut = p->cut, .source = source, .program = p->program, .open = store_open};
     t.model = (model_options){.device = cli_text(c, OPT_device),
-                       .isa = cli_text(c, OPT_isa),
-                       .n_threads = threads,
-                       .context = longest,
-                       .state_tokens = (uint64_t)(longest + 64) * (uint64_t)p->sequences,
-                       .n_sequences = p->sequences,
-                       .max_tokens = BASE_MAX(512, p->sequences),
-                       .max_outputs = p->sequences,
-                       .time_ops = p->ops};
+                              .isa = cli_text(c, OPT_isa),
+                              .n_threads = threads,
+                              .context = longest,
+                              .state_tokens = (uint64_t)(longest + 64) * (uint64_t)p->sequences,
+                              .n_sequences = p->sequences,
+                              .max_tokens = BASE_MAX(512, p->sequences),
+                              .max_outputs = p->sequences,
+                              .time_ops = p->ops};
     status s = engine_team_load(&r->team, &t, NULL, e);
     if (s != STATUS_OK)
         return s;

@@ -167,8 +167,7 @@ static status start_member(member *m, const engine_place *p, const engine_team_o
     return s == STATUS_OK ? os_set_nonblocking(m->child.fd, true, e) : s;
 }
 
-status engine_crew_start(engine_crew **out, engine_place *own, const engine_team_options *o,
-                         err *e)
+status engine_crew_start(engine_crew **out, engine_place *own, const engine_team_options *o, err *e)
 {
     int n = engine_cut_ranks(&o->cut);
     REQUIRE(n >= 1 && n <= ENGINE_MOST_RANKS && o->cut.link != ENGINE_LINK_LOOP);
@@ -279,8 +278,8 @@ static status take_frame(member *m, int rank, const wire_frame *f, err *e)
     case WIRE_HELLO:
         s = wire_get_hello(&version, f, e);
         if (s == STATUS_OK && version != WIRE_VERSION)
-            s = err_set(e, STATUS_CONFLICT, "rank %d speaks version %u, expected %d", rank,
-                        version, WIRE_VERSION);
+            s = err_set(e, STATUS_CONFLICT, "rank %d speaks version %u, expected %d", rank, version,
+                        WIRE_VERSION);
         return s;
     case WIRE_READY:
         return take_ready(m, f, e);
@@ -335,8 +334,8 @@ status engine_crew_hear(engine_crew *c, int i, err *e)
         size_t got;
         if (!sb_reserve(&m->incoming, PIECE))
             return err_set(e, STATUS_NO_MEMORY, "rank %d: no memory for its messages", i + 1);
-        status s = os_try_recv(m->child.fd, m->incoming.data + m->incoming.length, PIECE, &got,
-                               NULL);
+        status s =
+            os_try_recv(m->child.fd, m->incoming.data + m->incoming.length, PIECE, &got, NULL);
         if (s != STATUS_OK)
             return ended(m, i + 1, e);
         if (got == 0)

@@ -25,7 +25,8 @@ enum {
     HELLO_US = 600 * 1000000, /* others may still be loading; whoever started us sees them die */
     LEAST_DEADLINE_US = 5 * 1000000
 };
-#define SLOW_BYTES_PER_US 1e5 /* weight bytes × tokens that a thread gets through: a tenth of what is usual */
+#define SLOW_BYTES_PER_US                                                                          \
+    1e5 /* weight bytes × tokens that a thread gets through: a tenth of what is usual */
 
 /* ---- places -------------------------------------------------------------------------------------------------------- */
 
@@ -59,8 +60,8 @@ static status check_place(const engine_place *p, err *e)
     if ((unsigned)p->cut.link >= ENGINE_LINKS || p->cut.n_stages < 1 || p->cut.n_tensor < 1 ||
         p->cut.n_stages > ENGINE_MOST_RANKS || p->cut.n_tensor > ENGINE_MOST_RANKS ||
         n > ENGINE_MOST_RANKS || p->rank < 0 || p->rank >= n)
-        return err_set(e, STATUS_INVALID, "a place as rank %d of %d x %d", p->rank,
-                       p->cut.n_stages, p->cut.n_tensor);
+        return err_set(e, STATUS_INVALID, "a place as rank %d of %d x %d", p->rank, p->cut.n_stages,
+                       p->cut.n_tensor);
     if (p->n_handles != engine_place_handles(&p->cut))
         return err_set(e, STATUS_INVALID, "a place with %d descriptors, expected %d", p->n_handles,
                        engine_place_handles(&p->cut));
@@ -72,8 +73,8 @@ status engine_group_create(engine_group **out, engine_place *place, const file_m
 {
     model_cut_units units;
     engine_group *g = base_zalloc(1, sizeof *g);
-    status s = g ? check_place(place, e)
-                 : err_set(e, STATUS_NO_MEMORY, "no memory for a group of ranks");
+    status s =
+        g ? check_place(place, e) : err_set(e, STATUS_NO_MEMORY, "no memory for a group of ranks");
     if (s == STATUS_OK)
         s = model_get_cut_units(&units, f, e);
     if (s == STATUS_OK)
@@ -166,8 +167,8 @@ static status open_links(link_group **out, engine_group *g, bool in_stage, const
     int n = in_stage ? g->n_tensor : g->n_ranks, self = in_stage ? g->index : g->place.rank;
     link_conn *conns[ENGINE_MOST_RANKS] = {0};
     for (int peer = 0; peer < n; peer++) {
-        status s = peer == self ? STATUS_OK
-                                : open_one(&conns[peer], g, in_stage, self, peer, handle, e);
+        status s =
+            peer == self ? STATUS_OK : open_one(&conns[peer], g, in_stage, self, peer, handle, e);
         if (s == STATUS_OK)
             continue;
         while (peer-- > 0)

@@ -30,14 +30,15 @@ struct engine_group {
     int n_ranks, n_tensor, stage, index; /* index: of this rank in its stage */
     model_shard shards[ENGINE_MOST_RANKS];
     uint64_t weight_bytes; /* of the file */
-    link_group *all, *in_stage; /* the same one when there is one stage; in_stage NULL when it is of one rank */
-    model *m;                   /* borrowed */
+    link_group *all,
+        *in_stage; /* the same one when there is one stage; in_stage NULL when it is of one rank */
+    model *m;      /* borrowed */
     bool failed;
     int n_classes;
     int64_t n_vocab;
     int32_t *words; /* [capacity] the announcement at hand */
     size_t capacity;
-    model_run *runs; /* [n_sequences], a follower's */
+    model_run *runs;                 /* [n_sequences], a follower's */
     group_copy copies[GROUP_COPIES]; /* a leader's, not announced yet */
     int n_copies;
     float *rows; /* leader: slices of logits as they come, [max_outputs, V] */

@@ -17,7 +17,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OUTGOING_LIMIT = 4 << 20, STATS_EVERY_US = 500000, PROGRESS_EVERY_US = 100000, FLUSH_US = 2000000, A_MESSAGE = 16 };
+enum {
+    OUTGOING_LIMIT = 4 << 20,
+    STATS_EVERY_US = 500000,
+    PROGRESS_EVERY_US = 100000,
+    FLUSH_US = 2000000,
+    A_MESSAGE = 16
+};
 
 typedef struct rank {
     int fd;

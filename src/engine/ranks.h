@@ -59,7 +59,7 @@ typedef struct engine_place {
     unsigned char secret[32]; /* of the group: key of its TLS links */
     uint64_t deadline_us;     /* of an op; 0 = by the model's size */
     uint64_t spin_us;         /* before sleeping in a wait */
-    int n_handles;            /* descriptors, owned: for every way to a peer one (tls) or two (shm) */
+    int n_handles; /* descriptors, owned: for every way to a peer one (tls) or two (shm) */
     int handles[ENGINE_MOST_HANDLES];
     link_loop *loops[2]; /* loop: of all ranks, of the stage; borrowed */
 } engine_place;
@@ -88,7 +88,8 @@ void engine_group_destroy(engine_group *g);
 typedef struct engine_team_options {
     engine_cut cut;
     const char *source;
-    model_options model; /* of every rank; shard and exchange are ours. n_threads 0: an equal part of the usable cores */
+    model_options
+        model; /* of every rank; shard and exchange are ours. n_threads 0: an equal part of the usable cores */
     link_epoch epoch;
     uint64_t deadline_us; /* as in a place */
     const char *program;  /* for processes: the shoal binary */

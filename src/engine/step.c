@@ -140,8 +140,7 @@ status group_announce_end(engine_group *g, err *e)
 static status hear(engine_group *g, err *e)
 {
     link_op *op;
-    status s =
-        link_broadcast_start(&op, g->all, 0, g->words, GROUP_FIRST * sizeof *g->words, e);
+    status s = link_broadcast_start(&op, g->all, 0, g->words, GROUP_FIRST * sizeof *g->words, e);
     if (s != STATUS_OK)
         return s;
     link_op_patient(op);
@@ -245,15 +244,15 @@ static status sum(void *context, double *values, int64_t n, err *e)
 static status receive(void *context, float *rows, int64_t n, err *e)
 {
     engine_group *g = context;
-    return noted(g, link_recv(g->all, g->place.rank - g->n_tensor, 0, rows,
-                              (size_t)n * sizeof *rows, e));
+    return noted(
+        g, link_recv(g->all, g->place.rank - g->n_tensor, 0, rows, (size_t)n * sizeof *rows, e));
 }
 
 static status send_rows(void *context, const float *rows, int64_t n, err *e)
 {
     engine_group *g = context;
-    return noted(g, link_send(g->all, g->place.rank + g->n_tensor, 0, rows,
-                              (size_t)n * sizeof *rows, e));
+    return noted(
+        g, link_send(g->all, g->place.rank + g->n_tensor, 0, rows, (size_t)n * sizeof *rows, e));
 }
 
 /* Slices of the last stage's ranks, side by side into whole rows. */

@@ -159,8 +159,7 @@ model *engine_team_model(const engine_team *t)
 
 int engine_team_pid(const engine_team *t, int follower)
 {
-    return t->crew && follower < engine_crew_size(t->crew) ? engine_crew_pid(t->crew, follower)
-                                                            : 0;
+    return t->crew && follower < engine_crew_size(t->crew) ? engine_crew_pid(t->crew, follower) : 0;
 }
 
 void engine_team_why(engine_team *t, err *e)

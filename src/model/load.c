@@ -391,9 +391,10 @@ static status allocate(loading *l, err *e)
         m->stream = base_zalloc((size_t)(m->limits.n_tokens * m->config.D), sizeof(*m->stream));
     bool gathers = m->options.exchange.gather != NULL && m->logits >= 0;
     if (gathers)
-        m->slice = base_zalloc((size_t)(m->limits.n_outputs * model_n_logits(m)), sizeof(*m->slice));
-    if ((gathers && !m->slice) || !m->ids || !m->run_of || !m->positions || !m->runs || !m->pages || !m->outputs ||
-        (!m->stream && (m->received >= 0 || m->sent >= 0)))
+        m->slice =
+            base_zalloc((size_t)(m->limits.n_outputs * model_n_logits(m)), sizeof(*m->slice));
+    if ((gathers && !m->slice) || !m->ids || !m->run_of || !m->positions || !m->runs || !m->pages ||
+        !m->outputs || (!m->stream && (m->received >= 0 || m->sent >= 0)))
         return err_set(e, STATUS_NO_MEMORY, "%s: no memory for steps", l->file->path);
     return STATUS_OK;
 }

@@ -223,7 +223,8 @@ static float *run_cut(const cut *c, const char *bytes, size_t n_bytes, const mod
                         .writes = k == 0,
                         .o = *base};
             r->o.shard = shard_of(c, s, k, card, u);
-            r->o.exchange = (model_exchange){sum, take_over, hand_on, r};
+            r->o.exchange =
+                (model_exchange){.sum = sum, .receive = take_over, .send = hand_on, .context = r};
             r->m = load_bytes(bytes, n_bytes, &r->o);
             *weight_bytes += model_used(r->m)->weight_bytes;
             int64_t width = model_n_logits(r->m);
