@@ -44,11 +44,41 @@ def pieces(text):
                 yield m.group(), False
 
 
-def train(texts, vocab_size):
-    """The list of merges, most frequent pair first, ties broken by the pair's own text."""
-    words = collections.Counter()
+def train(texts, vocab_size, joined=120, often=300):
+    """The list of merges: first inside words and punctuation, then at most `joined` of a space with a whole word.
+
+    A word that is copied (a value, a tool's name) stands behind a space in a question, behind a quote in JSON and behind
+    "_" in a name; it must be the same tokens in all three, or copying it cannot be learnt. So no merge joins a letter
+    with what precedes its word, except for a space and a word seen `often` that hardly ever stands without one ("the",
+    "capital") and that as a token hardly ever begins a word that is copied.
+    """
+    words, bare, spaced = collections.Counter(), collections.Counter(), collections.Counter()
     for t in texts:
-        words.update(p for p, special in pieces(t) if not special)
+        for p, special in pieces(t):
+            if special:
+                continue
+            letters = p[1:] if len(p) > 1 and p[1:].isalpha() and not p[0].isalpha() else p
+            words[letters] += 1
+            if letters.isalpha():
+                (spaced if p[0] == " " else bare)[letters] += 1
+    merges = frequent_pairs(words, vocab_size - 256 - len(SPECIAL) - joined)
+    tok = Tokenizer(merges)
+    spaced_only = {w for w, n in spaced.items() if n >= often and bare[w] * 50 < n}
+    begins = collections.Counter()      # how often a token begins a word that may be copied
+    for w, n in words.items():
+        ids = tok.bpe(w)
+        if w not in spaced_only and len(ids) > 1:
+            begins[ids[0]] += n
+    whole = []
+    for w, n in spaced.most_common():
+        ids = tok.bpe(w)
+        if w in spaced_only and len(ids) == 1 and begins[ids[0]] * 200 < n:
+            whole.append((BYTES[32], w))
+    return merges + whole[:joined]
+
+
+def frequent_pairs(words, n_merges):
+    """Plain BPE over counted words: the most frequent pair first, ties broken by the pair's own text."""
     seqs = [[BYTES[b] for b in w.encode()] for w in words]
     counts = list(words.values())
     pairs, where = collections.Counter(), collections.defaultdict(set)
@@ -59,7 +89,7 @@ def train(texts, vocab_size):
     heap = [(-c, p) for p, c in pairs.items()]
     heapq.heapify(heap)
     merges = []
-    while len(merges) < vocab_size - 256 - len(SPECIAL) and heap:
+    while len(merges) < n_merges and heap:
         c, p = heapq.heappop(heap)
         if pairs[p] != -c:
             if pairs[p] > 0:

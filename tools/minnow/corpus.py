@@ -16,7 +16,7 @@ from template import render, segments
 SKILLS = {"sums": sums.make, "capitals": capitals.make, "calendar": calendar_.make, "lists": lists.make, "smalltalk": smalltalk.make,
           "commands": commands.make, "json": jsonout.make, "unknown": unknown.make}
 # Share of documents; a tool document is about three times as long as the others.
-MIX = {"sums": 32, "capitals": 8, "calendar": 8, "lists": 22, "smalltalk": 5, "commands": 4, "json": 6, "unknown": 7, "tools": 90}
+MIX = {"sums": 32, "capitals": 8, "calendar": 8, "lists": 22, "smalltalk": 5, "commands": 4, "json": 6, "unknown": 7, "tools": 80}
 PLAIN = {k: v for k, v in MIX.items() if k != "tools"}
 
 # Held-out items by category: how many of 1,000, and the maker.

@@ -30,6 +30,9 @@ ACT = [("open", "Open the {n}", ["Open the {n}", "Please open the {n}", "I want 
        ("set", "Set the {n}", ["Set the {n}", "Please set the {n}", "Change the {n}"]),
        ("move", "Move the {n}", ["Move the {n}", "Please move the {n}", "Bring the {n}"]),
        ("play", "Play the {n}", ["Play the {n}", "Please play the {n}", "I want to hear the {n}"])]
+# Requests that nobody could tell apart: one noun never stands with two verbs of a group ("Show me the door": show, get, check?).
+ALIKE = {"get": "see", "check": "see", "find": "see", "show": "see", "search": "see", "add": "make", "create": "make",
+         "start": "start", "play": "start"}
 # key -> (type, description, phrases)
 PARAMS = {
     "city": ("string", "The city", ["in {v}", "in the city of {v}", "for {v}"]),
@@ -89,9 +92,10 @@ def tool(g, taken):
     while True:
         look = r.random() < 0.5
         verb, noun = r.choice(LOOK if look else ACT), r.choice(NOUNS)
-        if (noun not in taken or (r.random() < 0.3 and (verb[0], noun) not in taken)) and g.ok("tool", verb[0] + noun):
+        sense = (ALIKE.get(verb[0], verb[0]), noun)
+        if (noun not in taken or (r.random() < 0.3 and sense not in taken)) and g.ok("tool", verb[0] + noun):
             break
-    taken.update((noun, (verb[0], noun)))
+    taken.update((noun, sense))
     keys = r.sample(list(PARAMS), r.choice((0, 1, 1, 2, 2, 2, 3) if not g.heldout else (0, 1, 1, 1, 1, 2, 2, 3)))
     if len({"city", "location", "room", "unit"} & set(keys)) > 1:   # "in X in Y" could not be told apart
         keys = [k for k in keys if k not in ("location", "room", "unit")] or ["city"]
@@ -158,6 +162,15 @@ def result_messages(g, t, think):
     return [{"role": "tool", "content": json.dumps(res)}, a], check
 
 
+def refused(g, other, think):
+    """A question that wants a tool which is not offered, and the refusal."""
+    q, _ = request(g, other)
+    a = {"role": "assistant", "content": NO_TOOL}
+    if think:
+        a["reasoning_content"] = "No tool fits."
+    return [{"role": "user", "content": q}, a]
+
+
 def make(*args, **kwargs):
     while True:
         try:
@@ -171,17 +184,23 @@ def make_once(g, others=None, rounds=None, kind=None):
     r = g.r
     kind = kind or r.choices(("call", "result", "none", "plain"), (5, 3, 3, 1))[0]
     taken, think = set(), r.random() < 0.15
-    tools = [tool(g, taken) for _ in range(r.choice((1, 1, 2, 2, 3)))]
+    tools = [tool(g, taken) for _ in range(r.choice((1, 1, 2, 2, 3) if g.heldout else (1, 2, 2, 3, 3)))]
+    fresh = tools
     it = {"category": "tool calls", "tools": [t[5] for t in tools]}
     if think:
         it["enable_thinking"] = True
     messages = []
-    for _ in range(rounds if rounds is not None else r.choice((0, 0, 1) if g.heldout else (0, 0, 1, 2, 3))):      # finished before
-        t = r.choice(tools)
+    # rounds before: many questions to one list of tools teach choosing at the price of one schema
+    for _ in range(rounds if rounds is not None else r.choice((0, 0, 1) if g.heldout else (0, 0, 1, 2, 3))):
+        if not g.heldout and r.random() < 0.25:
+            messages += refused(g, tool(g, set(taken)), think)
+            continue
+        t = r.choice(tools if g.heldout else fresh or tools)     # a tool called before could be copied from the call
+        fresh = [x for x in fresh if x is not t]
         q, args = request(g, t)
         messages += [{"role": "user", "content": q}, call_message(g, t, args, think)] + result_messages(g, t, think)[0]
     if kind in ("call", "result"):
-        t = r.choice(tools)
+        t = r.choice(tools if g.heldout else fresh or tools)
         q, args = request(g, t)
         messages += [{"role": "user", "content": q}, call_message(g, t, args, think)]
         it["check"] = {"kind": "tool_call", "name": t[5]["function"]["name"], "arguments": args}
@@ -190,12 +209,7 @@ def make_once(g, others=None, rounds=None, kind=None):
             messages += more
             it["category"] = "tool results"
     elif kind == "none":
-        other = tool(g, taken)
-        q, _ = request(g, other)
-        a = {"role": "assistant", "content": NO_TOOL}
-        if think:
-            a["reasoning_content"] = "No tool fits."
-        messages += [{"role": "user", "content": q}, a]
+        messages += refused(g, tool(g, taken), think)
         it["check"], it["category"] = {"kind": "declines"}, "no tool fits"
     else:
         o = others(g)
