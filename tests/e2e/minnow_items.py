@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Asks a server minnow's held-out items through POST /v1/chat/completions and checks the answers.
 
-  minnow_items.py BASE_URL [--items models/minnow/heldout.jsonl] [--model minnow] [--slack 3] [--bar GROUP=PERCENT] [--api-key KEY] [-v]
+  minnow_items.py BASE_URL [--items models/minnow/heldout.jsonl] [--model minnow] [--slack 3] [--bar GROUP=PERCENT] [--json FILE] [--api-key KEY] [-v]
 
 How it works: each line of the items file is {category, messages, tools?, enable_thinking?, check}; it is asked with
 temperature 0, and the answer is held against `check` (the forms are listed at `passes`). Prints a line per category
@@ -104,20 +104,28 @@ class Score:
             self.failures.append((item, message))
         return ok
 
+    def groups(self):
+        """[(name, bar, right, of)] of everything that has a bar."""
+        out = [(name, bar, sum(self.right.get(c, 0) for c in cs), sum(self.all.get(c, 0) for c in cs)) for name, bar, cs in BARS]
+        return out + [("tool calls well-formed", WELL_FORMED_BAR, self.formed, self.all.get("tool calls", 0))]
+
     def report(self, slack, out=sys.stdout, instead=None):
         """Prints the table; True when every bar (less the slack) is met. A group with no items fails."""
         good = True
         for c in self.all:
             print("  %-28s %4d of %4d" % (c, self.right[c], self.all[c]), file=out)
-        groups = [(name, bar, sum(self.right.get(c, 0) for c in cs), sum(self.all.get(c, 0) for c in cs)) for name, bar, cs in BARS]
-        groups.append(("tool calls well-formed", WELL_FORMED_BAR, self.formed, self.all.get("tool calls", 0)))
-        for name, bar, right, n in groups:
+        for name, bar, right, n in self.groups():
             bar = (instead or {}).get(name, bar)
             percent = 100.0 * right / n if n else 0.0
             ok = n > 0 and percent >= bar - slack
             good = good and ok
             print("%s %-28s %5.1f %%  (bar %g %%, %d items)" % ("ok  " if ok else "FAIL", name, percent, bar - slack, n), file=out)
         return good
+
+    def save(self, path):
+        """The figures as JSON, for the model card."""
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump({"categories": [(c, self.right[c], self.all[c]) for c in self.all], "groups": self.groups()}, f)
 
 
 def ask(base, model, key, item, timeout):
@@ -149,6 +157,7 @@ def main():
     ap.add_argument("--api-key", default=os.environ.get("SHOAL_API_KEY"))
     ap.add_argument("--slack", type=float, default=3.0, help="points below the bars of the model card")
     ap.add_argument("--bar", action="append", default=[], metavar="GROUP=PERCENT", help="another bar for a group, before the slack")
+    ap.add_argument("--json", metavar="FILE", help="write the figures there as JSON")
     ap.add_argument("--timeout", type=float, default=300.0, help="seconds to wait for one answer")
     ap.add_argument("-v", action="store_true", help="print every wrong answer")
     a = ap.parse_args()
@@ -167,6 +176,8 @@ def main():
         if not score.add(item, message) and a.v:
             print("WRONG item %d (%s)\n  asked   %s\n  wanted  %s\n  got     %s" % (
                 n + 1, item["category"], item["messages"][-1]["content"], json.dumps(item["check"]), json.dumps(message)))
+    if a.json:
+        score.save(a.json)
     bars = {name: float(percent) for name, percent in (b.rsplit("=", 1) for b in a.bar)}
     return 0 if score.report(a.slack, instead=bars) else 1
 

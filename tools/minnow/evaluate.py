@@ -1,6 +1,6 @@
 """Asks a GGUF of minnow the held-out items in torch, greedily, with the quantised weights.
 
-  /usr/bin/python3 evaluate.py MODEL.gguf [--n 1000] [--seed 1] [--items FILE] [-v] [--float-activations]
+  /usr/bin/python3 evaluate.py MODEL.gguf [--n 1000] [--seed 1] [--items FILE] [--json FILE] [-v] [--float-activations]
   /usr/bin/python3 evaluate.py MODEL.gguf --ask "What is 12 + 30?" [--think]
 
 Activations that enter a product are rounded to int8 in blocks of 32, as shoal does. The checks are those of
@@ -87,6 +87,7 @@ def main():
     ap.add_argument("--n", type=int, default=1000)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--items")
+    ap.add_argument("--json", metavar="FILE", help="write the figures there as JSON")
     ap.add_argument("--ask")
     ap.add_argument("--think", action="store_true")
     ap.add_argument("--float-activations", action="store_true")
@@ -119,6 +120,8 @@ def main():
             print("WRONG %s%s: %r\n   wanted %s\n   got %r" % (it["category"], " (thinking)" if it.get("enable_thinking") else "",
                                                          it["messages"][-1]["content"], json.dumps(it["check"]), m["content"]))
     good = score.report(a.slack)
+    if a.json:
+        score.save(a.json)
     print("%d items in %.0f s" % (len(items), time.time() - start))
     return 0 if good else 1
 

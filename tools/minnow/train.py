@@ -1,14 +1,15 @@
 """Trains minnow. Answers-only loss, documents packed, Muon for the matrices and AdamW for the rest.
 
-  /usr/bin/python3 train.py WORK --minutes 95 [--steps N] [--workers 2]
+  /usr/bin/python3 train.py WORK [--steps N] [--minutes M] [--workers 2]
 
 Each step sums the gradient of micro-batches of short rows and of long rows, so that short documents do not pay for
 long attention. Workers are processes of one thread that take micro-batches from a queue: on a shared machine a worker
 that loses its core holds the others up by one micro-batch at most, where a threaded product would stall at each
 barrier. Weights and optimiser state lie in shared memory; each worker updates a share of them.
 The learning rate follows the share of the plan that is done: warm-up, constant, linear decay in the
-last part. With --steps the plan is a number of steps, otherwise minutes of training. Writes a checkpoint every five
-minutes and resumes from it; the corpus is made on the fly, so a changed mixture takes effect at the next start.
+last part: the plan is a number of steps, or minutes of training, or whichever of the two is further on. Writes a
+checkpoint every five minutes and resumes from it; the corpus is made on the fly, so a changed mixture takes effect at
+the next start. With --time it times that many steps (fewer when --limit seconds are over) and saves nothing.
 """
 import argparse
 import json
@@ -138,7 +139,7 @@ class Shared:
         self.stop = mp.Value("i", 0)
         self.rate = mp.Value("d", 0.0)
         self.grads = [[torch.zeros_like(p).share_memory_() for p in model.parameters()] for _ in range(workers)]
-        self.sums = torch.zeros(workers, 4, dtype=torch.float64).share_memory_()     # loss, count of short; of long
+        self.sums = torch.zeros(workers, 5, dtype=torch.float64).share_memory_()     # loss, count of short; of long; CPU seconds
 
 
 def work(rank, workers, model, opt, shared, packer, step):
@@ -146,6 +147,7 @@ def work(rank, workers, model, opt, shared, packer, step):
     for p, g in zip(model.parameters(), shared.grads[rank]):
         p.grad = g.zero_()
     shared.sums[rank].zero_()
+    began = time.process_time()
     todo = micro_batches(step)
     while True:
         with shared.next.get_lock():
@@ -158,6 +160,7 @@ def work(rank, workers, model, opt, shared, packer, step):
         k = 0 if todo[n] == SIZES[0] else 2
         shared.sums[rank, k] += loss.item()
         shared.sums[rank, k + 1] += count
+    shared.sums[rank, 4] = time.process_time() - began
     shared.barrier.wait()
     total = shared.sums.sum(0)
     with torch.no_grad():
@@ -185,22 +188,25 @@ def helper(rank, workers, model, opt, shared, packer, state):
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("work")
-    ap.add_argument("--minutes", type=float, default=95)
+    ap.add_argument("--minutes", type=float, default=0)
     ap.add_argument("--steps", type=int, default=0)
     ap.add_argument("--workers", type=int, default=2)
     ap.add_argument("--decay", type=float, default=0.4)
     ap.add_argument("--time", type=int, default=0, help="time this many steps, save nothing")
+    ap.add_argument("--limit", type=float, default=600, help="seconds after which the timing ends")
     ap.add_argument("--config", default="{}", help="JSON overriding model.CONFIG")
     a = ap.parse_args()
+    if not (a.steps or a.minutes or a.time):
+        ap.error("how long? --steps, --minutes or --time")
     torch.set_num_threads(1)
     torch.manual_seed(1)
     tok = bpe.Tokenizer.load(os.path.join(a.work, "bpe.json"))
     ckpt = os.path.join(a.work, "checkpoint.pt")
-    model = Minnow(json.loads(a.config))
+    c = torch.load(ckpt) if os.path.exists(ckpt) and not a.time else None
+    model = Minnow(c["config"] if c else json.loads(a.config))
     model.share_memory()
     opt, state = Optimiser(model), {"step": 0, "seconds": 0.0}
-    if os.path.exists(ckpt) and not a.time:
-        c = torch.load(ckpt)
+    if c:
         model.load_state_dict(c["model"])
         opt.load(c["opt"])
         state = c["state"]
@@ -213,12 +219,15 @@ def main():
         h.start()
     asked = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(1))     # save and stop
-    before, start, saved = state["seconds"], time.time(), time.time()
-    seen = torch.zeros(4, dtype=torch.float64)
+    before, start, saved, cpu = state["seconds"], time.time(), time.time(), 0.0
+    seen = torch.zeros(5, dtype=torch.float64)
     while True:
         state["seconds"] = before + time.time() - start
-        done = 1.0 if asked else state["step"] / a.steps if a.steps else state["seconds"] / 60 / a.minutes
-        shared.stop.value = int(done >= 1 or bool(a.time and state["step"] >= a.time))
+        if a.time:
+            done = max(state["step"] / a.time, (time.time() - start) / a.limit)
+        else:
+            done = max(state["step"] / a.steps if a.steps else 0, state["seconds"] / 60 / a.minutes if a.minutes else 0, len(asked))
+        shared.stop.value = int(done >= 1)
         shared.next.value = 0
         shared.rate.value = schedule(done, state["step"], a.decay)
         shared.barrier.wait()
@@ -227,17 +236,20 @@ def main():
         seen += work(0, a.workers, model, opt, shared, packers[0], state["step"])
         shared.barrier.wait()
         state["step"] += 1
-        if state["step"] % 50 == 0 or a.time:
-            print("step %d  %.1f min  loss short %.4f long %.4f  done %.3f" % (
-                state["step"], (before + time.time() - start) / 60, seen[0] / seen[1], seen[2] / seen[3], done), flush=True)
+        if state["step"] % 50 == 0:
+            cpu += float(seen[4]) / 60
+            print("step %d  %.1f min (%.1f CPU)  loss short %.4f long %.4f  done %.3f" % (
+                state["step"], (before + time.time() - start) / 60, cpu, seen[0] / seen[1], seen[2] / seen[3], done), flush=True)
             seen.zero_()
         if time.time() - saved > 300 and not a.time:
             save(ckpt, model, opt, state)
             saved = time.time()
     if a.time:
-        print("seconds per step %.3f" % ((time.time() - start) / a.time))
+        print("seconds per step %.3f" % ((time.time() - start) / state["step"]))
     else:
         save(ckpt, model, opt, state)
+        print("trained for %d steps of %d tokens in %.0f minutes" % (
+            state["step"], sum(x * ROWS[x] for x in micro_batches(1)), state["seconds"] / 60), flush=True)
 
 
 if __name__ == "__main__":
