@@ -76,7 +76,7 @@ static status ask(answer *a, client *cl, const cli *c, json_t *messages, err *e)
 int cli_cmd_run(cli *c)
 {
     sb prompt = {0};
-    json_t *messages;
+    json_t *messages = NULL;
     client *cl;
     answer a;
     err e;
