@@ -260,7 +260,7 @@ static void post_tokenize(const api_request *q)
     json_t *body = NULL;
     const char *name = NULL;
     bool add = false, parse = true, pieces = false;
-    bool good = api_read_body(&body, q->r, &f) && api_get_string(&name, body, "", "model", &f) &&
+    bool good = api_read_body(&body, q, &f) && api_get_string(&name, body, "", "model", &f) &&
                 api_get_bool(&add, body, "", "add_special", &f) &&
                 api_get_bool(&parse, body, "", "parse_special", &f) &&
                 api_get_bool(&pieces, body, "", "with_pieces", &f);
@@ -315,7 +315,7 @@ static void post_detokenize(const api_request *q)
     const char *name = NULL;
     int32_t *ids = NULL;
     size_t n = 0;
-    bool good = api_read_body(&body, q->r, &f) && api_get_string(&name, body, "", "model", &f) &&
+    bool good = api_read_body(&body, q, &f) && api_get_string(&name, body, "", "model", &f) &&
                 read_ids(&ids, &n, body, &f);
     api_ask *ask = good ? new_ask(q) : NULL;
     if (good && !ask)

@@ -61,8 +61,8 @@ void api_reply_fault(http_request *r, const api_dialect *d, const api_fault *f);
 
 /* ---- reading JSON (read.c) ----------------------------------------------------------------------------------------- */
 
-/* The body as an object; *out is the caller's reference. */
-bool api_read_body(json_t **out, http_request *r, api_fault *f);
+/* The body as an object; *out is the caller's reference. A model that it names by path is refused to other machines. */
+bool api_read_body(json_t **out, const api_request *q, api_fault *f);
 
 /* Member `name` of object, whose own path is `path` ("" or "messages[2]."). Absent and null leave *out as it is. */
 bool api_get_bool(bool *out, const json_t *object, const char *path, const char *name,

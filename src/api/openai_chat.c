@@ -497,7 +497,7 @@ static void post_chat(const api_request *q)
     char *text = NULL;
     chat_state *state = NULL;
     api_params_init(&p);
-    bool good = api_read_body(&body, q->r, &f) && read_request(&p, variables, body, &f);
+    bool good = api_read_body(&body, q, &f) && read_request(&p, variables, body, &f);
     if (good) {
         text = json_dumps(variables, JSON_COMPACT);
         state = text ? new_state(&p) : NULL;

@@ -328,7 +328,7 @@ static void post_completion(const api_request *q)
     prompts all = {0};
     text_state *state = NULL;
     api_params_init(&p);
-    bool good = api_read_body(&body, q->r, &f) && api_read_params(&p, body, &f) &&
+    bool good = api_read_body(&body, q, &f) && api_read_params(&p, body, &f) &&
                 read_own(&p, body, &f) && read_prompts(&all, &p, body, &p.memory, &f);
     if (good) {
         state = new_state(&p, all.n);

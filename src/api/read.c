@@ -51,9 +51,23 @@ static bool no_json(api_fault *f, const json_error_t *error)
                          error->line, error->column, error->text, hint);
 }
 
-bool api_read_body(json_t **out, http_request *r, api_fault *f)
+/* A path opens any file of this machine: only its own people may name one, others just what is loaded already. */
+static bool may_name(const api_request *q, const char *name)
 {
-    str body = http_request_body(r);
+    if (!name || !strchr("/.~", *name) || !*name || http_request_is_local(q->r))
+        return true;
+    for (int i = 0; i < node_n_instances(q->of->n); i++) {
+        node_instance_info info;
+        node_instance_describe(q->of->n, i, &info);
+        if (!strcmp(info.name, name))
+            return true;
+    }
+    return false;
+}
+
+bool api_read_body(json_t **out, const api_request *q, api_fault *f)
+{
+    str body = http_request_body(q->r);
     json_error_t error;
     if (body.length == 0)
         return api_fault_set(f, STATUS_INVALID, "", "the body is empty: expected a JSON object");
@@ -65,6 +79,11 @@ bool api_read_body(json_t **out, http_request *r, api_fault *f)
                       kind_of(v));
         json_decref(v);
         return false;
+    }
+    if (!may_name(q, json_string_value(json_object_get(v, "model")))) {
+        json_decref(v);
+        return api_fault_set(f, STATUS_NOT_FOUND, "model",
+                             "a path can be named as the model only from this machine itself");
     }
     *out = v;
     return true;

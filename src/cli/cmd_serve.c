@@ -9,6 +9,7 @@
 #include "node/node.h"
 #include "os/os.h"
 #include "serve/serve.h"
+#include "store/store.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -317,11 +318,26 @@ static void greet(const daemon_state *d)
     fflush(stdout);
 }
 
+/* The node answers to names and whole paths; what is typed here may be a file of the folder we are in. Unknown names are told later. */
+static void name_in_full(cli *c)
+{
+    char source[STORE_PATH];
+    const char *origin = "";
+    err e;
+    if (c->n_arguments == 0 || store_find(source, &origin, c->arguments[0], &e) != STATUS_OK ||
+        strcmp(origin, "path") != 0)
+        return;
+    char *full = arena_strndup(&c->memory, source, strlen(source));
+    if (full)
+        c->arguments[0] = full;
+}
+
 int cli_cmd_serve(cli *c)
 {
     daemon_state d = {.c = c, .signal_fd = -1};
     err e;
     uint64_t descriptors;
+    name_in_full(c);
     status s = read_address(&d, &e);
     if (s == STATUS_OK)
         s = open_all(&d, &e);

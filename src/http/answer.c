@@ -94,6 +94,11 @@ const char *http_request_peer(const http_request *r)
     return r->connection ? r->connection->peer : "gone";
 }
 
+bool http_request_is_local(const http_request *r)
+{
+    return r->connection && r->connection->local;
+}
+
 http_loop *http_request_loop(const http_request *r)
 {
     return r->server->loop;

@@ -118,6 +118,7 @@ str http_request_body(const http_request *r); /* NUL after the end */
 char *http_request_take_body(
     http_request *r); /* the caller's now (base_free); length from http_request_body first */
 const char *http_request_peer(const http_request *r); /* "127.0.0.1:40312" */
+bool http_request_is_local(const http_request *r);    /* came in over loopback */
 http_loop *http_request_loop(const http_request *r);
 void http_request_set_user(http_request *r, void *user);
 void *http_request_user(const http_request *r);

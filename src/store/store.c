@@ -265,7 +265,7 @@ status store_index_find(const store_index *x, char *source, const char **origin,
     if (found) {
         snprintf(source, STORE_PATH, "%s", found->source);
         from = found->origin;
-    } else if (is_path(name) || os_is_file(name) || os_is_dir(name)) {
+    } else if (is_path(name)) {
         s = find_path(source, name, e);
     } else {
         s = not_found(x, name, e);
@@ -282,6 +282,11 @@ status store_find(char *source, const char **origin, const char *name, err *e)
     if (s != STATUS_OK)
         return s;
     s = store_index_find(&c, source, origin, name, e);
+    if (s == STATUS_NOT_FOUND && (os_is_file(name) || os_is_dir(name))) {
+        s = find_path(source, name, e);
+        if (s == STATUS_OK && origin)
+            *origin = "path";
+    }
     if (!is_path(name))
         release(&c);
     return s;

@@ -34,7 +34,7 @@ status store_list(status (*visit)(void *context, const store_model *m), void *co
 
 /* Source of a name, into source[STORE_PATH]; *origin (may be NULL) as above or "path". Names compare without regard to case; ":latest" may be
  * left out, and everything behind the colon when only one model begins so (else CONFLICT names them); the whole name of a GGUF file may stand
- * behind the colon. NOT_FOUND names the nearest, else what there is. */
+ * behind the colon. What is no model's name may be a file's in the folder one is in. NOT_FOUND names the nearest, else what there is. */
 status store_find(char *source, const char **origin, const char *name, err *e);
 
 /* What there was at one time: looking into hundreds of folders takes a tenth of a second, too long for every question of a client. */
@@ -43,8 +43,9 @@ status store_index_create(store_index **out, err *e);
 void store_index_destroy(store_index *x); /* NULL is fine */
 status store_index_list(const store_index *x, status (*visit)(void *context, const store_model *m),
                         void *context);
-status store_index_find(const store_index *x, char *source, const char **origin, const char *name,
-                        err *e); /* as store_find; paths are looked at now */
+status
+store_index_find(const store_index *x, char *source, const char **origin, const char *name,
+                 err *e); /* as store_find; paths, which begin with / . or ~, are looked at now */
 
 /* file_open for sources. */
 status store_open(file_model **out, const char *source, err *e);

@@ -75,9 +75,9 @@ class Node:
                 shutil.rmtree(self.home, ignore_errors=True)
         assert code == 0, f"serve ended with {code}: {self.said[-3000:]}"
 
-    def request(self, method, path, body=None, headers=None):
+    def request(self, method, path, body=None, headers=None, host="127.0.0.1"):
         """(status, headers, text)"""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
+        connection = http.client.HTTPConnection(host, self.port, timeout=WAIT_S)
         try:
             if isinstance(body, (dict, list)):
                 body = json.dumps(body)
@@ -368,6 +368,41 @@ def refusals():
         assert code in (1, 2) and said in node.said, f"{arguments}: {code} {node.said}"
 
 
+def own_address():
+    """An address of this machine that is not loopback; None when it has no network."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.connect(("192.0.2.1", 9))  # sends nothing, asks only for the way there
+            return s.getsockname()[0]
+    except OSError:
+        return None
+
+
+def paths_from_elsewhere():
+    """Other machines may name models, and paths only of what is loaded."""
+    host = own_address()
+    if not host or host.startswith("127."):
+        print("skip serve: paths from elsewhere: this machine has no address but loopback", flush=True)
+        return
+    folder = tempfile.mkdtemp(prefix="shoal-path-")
+    other = os.path.join(folder, "other.gguf")
+    shutil.copyfile(TINY, other)
+    with contextlib.ExitStack() as ending, running(TINY, "--listen", "0.0.0.0", "--api-key", "secret") as node:
+        ending.callback(shutil.rmtree, folder, ignore_errors=True)
+        keys = {"Authorization": "Bearer secret"}
+
+        def ask(model, at):
+            code, _, text = node.request("POST", "/v1/completions", {"model": model, "prompt": "a", "max_tokens": 1}, keys, at)
+            return code, text
+
+        assert ask(TINY, host)[0] == 200, "what the node was started with"
+        assert ask("minnow", host)[0] == 200
+        code, text = ask(other, host)
+        assert code == 404 and "from this machine itself" in text, text
+        assert ask("/etc/passwd", host) == ask("/no/such/file", host), "says nothing of what is there"
+        assert ask(other, "127.0.0.1")[0] == 200
+
+
 def run(name, function, *arguments):
     try:
         function(*arguments)
@@ -380,7 +415,7 @@ def run(name, function, *arguments):
 
 def main():
     shared = [concurrent_streams, vanished_client, bad_requests, long_prompt, unknown_model, foreign_host, killed_rank, two_models]
-    own = [taken_port, taken_folder, idle_model_leaves, full_queue, end_with_live_requests, refusals]
+    own = [taken_port, taken_folder, idle_model_leaves, full_queue, end_with_live_requests, paths_from_elsewhere, refusals]
     wanted = sys.argv[1:]
 
     def over_one_node():
