@@ -183,6 +183,12 @@ static inline void make_layer(make_file *f, const make_shape *s, const kernel_ty
         snprintf(name, sizeof(name), "blk.%d.%s.weight", layer, norms[i]);
         make_vector(f, name, s->D, 1.0f, 0.2f);
     }
+    static const char *const gemma_norms[] = {"post_attention_norm", "post_ffw_norm", "attn_q_norm",
+                                              "attn_k_norm"};
+    for (int i = 0; !strcmp(s->architecture, "gemma3") && i < 4; i++) {
+        snprintf(name, sizeof(name), "blk.%d.%s.weight", layer, gemma_norms[i]);
+        make_vector(f, name, i < 2 ? s->D : s->dh, 1.0f, 0.2f);
+    }
     if (!strcmp(s->architecture, "shoal-decay") && layer % 2 == 0) {
         snprintf(name, sizeof(name), "blk.%d.decay.weight", layer);
         make_vector(f, name, s->D, 0.6f, 0.3f);

@@ -7,6 +7,7 @@
  * Order is age: requests begin in the order of submission; when pages run out the youngest sequence goes back to the front of the queue.
  * So the oldest always moves on, and the engine as a whole does.
  */
+#include "engine/draft.h"
 #include "engine/engine.h"
 #include "os/os.h"
 
@@ -34,6 +35,9 @@ typedef struct sequence {
     sample *sampler;
     bool held, cancelled;
     int n_run, output; /* in the step being made: tokens, row of logits or −1 */
+    draft_sequence *guesses; /* NULL: none are made */
+    int n_draft;             /* of n_run: guesses, behind the newest token in `tokens` */
+    int n_drafted, n_accepted;
     struct sequence *next;
 } sequence;
 
@@ -56,6 +60,8 @@ struct engine {
     model_run *runs;   /* [max_tokens] */
     sequence **run_of; /* [max_tokens] */
     int32_t *outputs;  /* [max_outputs] */
+    draft *draft;      /* NULL: no speculation */
+    draft_call *calls; /* [max_sequences] */
     float *logits;     /* [max_outputs, V] */
     const kernel_table *kernels;
     sample_scratch *scratch;
@@ -106,6 +112,11 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
         s = sample_scratch_create(&g->scratch, g->n_vocab, e);
     if (s == STATUS_OK)
         s = engine_pool_create(&g->pool, m, pool_salt(m), o->cache_slots, e);
+    if (s == STATUS_OK)
+        s = draft_create(&g->draft, &g->o, m, e);
+    if (s == STATUS_OK && g->draft &&
+        !(g->calls = base_alloc(sizeof *g->calls * (size_t)g->o.max_sequences)))
+        s = err_set(e, STATUS_NO_MEMORY, "engine: no memory for drafts");
     if (s != STATUS_OK) {
         engine_destroy(g);
         return s;
@@ -130,6 +141,7 @@ static void free_sequence(sequence *q)
     if (!q)
         return;
     engine_state_drop(q->state);
+    draft_sequence_destroy(q->guesses);
     sample_destroy(q->sampler);
     base_free(q->tokens);
     base_free(q);
@@ -159,7 +171,9 @@ void engine_destroy(engine *g)
         g->first_waiting = r->next;
         free_request(r);
     }
+    draft_destroy(g->draft);
     engine_pool_destroy(g->pool);
+    base_free(g->calls);
     base_free(g->ids);
     base_free(g->runs);
     base_free(g->run_of);
@@ -239,8 +253,9 @@ status engine_submit(engine *g, const engine_request *r, err *e)
 
 /* ---- events -------------------------------------------------------------------------------------------------------- */
 
-static void send_done(engine *g, const request *r, int choice, int n_emitted, engine_reason reason,
-                      const err *why)
+/* q: the choice's sequence, NULL when it never began */
+static void send_done_of(engine *g, const request *r, const sequence *q, int choice, int n_emitted,
+                         engine_reason reason, const err *why)
 {
     engine_event event = {.kind = ENGINE_DONE,
                           .id = r->r.id,
@@ -248,7 +263,9 @@ static void send_done(engine *g, const request *r, int choice, int n_emitted, en
                           .index = n_emitted,
                           .reason = reason,
                           .n_prompt = r->r.n_prompt,
-                          .n_cached = r->n_cached};
+                          .n_cached = r->n_cached,
+                          .n_drafted = q ? q->n_drafted : 0,
+                          .n_accepted = q ? q->n_accepted : 0};
     if (why) {
         event.code = why->code;
         size_t n = strnlen(why->text, sizeof event.text - 1);
@@ -258,6 +275,12 @@ static void send_done(engine *g, const request *r, int choice, int n_emitted, en
     g->sink(g->context, &event);
 }
 
+static void send_done(engine *g, const request *r, int choice, int n_emitted, engine_reason reason,
+                      const err *why)
+{
+    send_done_of(g, r, NULL, choice, n_emitted, reason, why);
+}
+
 static int emitted(const sequence *q)
 {
     return q->n_tokens - q->n_prompt;
@@ -265,7 +288,7 @@ static int emitted(const sequence *q)
 
 static void finish(engine *g, sequence *q, int n_emitted, engine_reason reason, const err *why)
 {
-    send_done(g, q->of, q->choice, n_emitted, reason, why);
+    send_done_of(g, q->of, q, q->choice, n_emitted, reason, why);
     remove_sequence(g, q);
 }
 
@@ -324,6 +347,7 @@ static void give_up_state(engine *g, sequence *q)
 {
     engine_state_drop(q->state);
     q->state = NULL;
+    draft_sequence_forget(q->guesses);
     g->stats.preemptions++;
 }
 
@@ -346,6 +370,8 @@ static status new_sequence(sequence **out, engine *g, request *r, int choice, co
     }
     if (!q || !q->tokens)
         s = err_set(e, STATUS_NO_MEMORY, "engine: no memory for a sequence of %d tokens", room);
+    if (s == STATUS_OK && g->draft)
+        s = draft_sequence_create(&q->guesses, g->draft, q->capacity, e);
     if (s != STATUS_OK) {
         free_sequence(q);
         return s;
@@ -507,10 +533,67 @@ static void add_run(engine *g, plan *b, sequence *q, int64_t n)
     b->n_tokens += (int)n;
     q->n_run = (int)n;
     q->output = -1;
-    if (length + n == q->n_tokens) {
+    if (length + n == q->n_tokens + q->n_draft) {
         q->output = b->n_outputs;
-        g->outputs[b->n_outputs++] = b->n_tokens - 1;
+        for (int i = q->n_draft; i >= 0; i--)
+            g->outputs[b->n_outputs++] = b->n_tokens - 1 - i;
     }
+}
+
+static bool decodes(const sequence *q)
+{
+    return q->state && !q->held && pending(q) == 1;
+}
+
+/* Guesses that q may check: as many tokens as it may still have but one, and as far as its state can go in one run. */
+static int guess_room(const engine *g, const sequence *q)
+{
+    int64_t left = BASE_MIN((int64_t)q->capacity - 1, g->positions) - q->n_tokens;
+    return (int)BASE_MIN(left, engine_state_run_limit(q->state)) - 1;
+}
+
+static bool may_guess(const engine *g, const sequence *q)
+{
+    return g->draft && decodes(q) && emitted(q) > 0;
+}
+
+/* Asks for guesses for every sequence that decodes; they lie behind its tokens, n_draft of them. */
+static void guess(engine *g)
+{
+    int n = 0, n_rows = 0;
+    for (sequence *q = g->sequences; q; q = q->next) {
+        q->n_draft = 0;
+        if (g->draft && q->state && !q->held)
+            n_rows += (int)BASE_MIN(pending(q), (int64_t)g->o.chunk);
+        if (may_guess(g, q) && n < g->o.max_sequences)
+            g->calls[n++] = (draft_call){.s = q->guesses,
+                                         .tokens = q->tokens,
+                                         .n_tokens = q->n_tokens,
+                                         .sampler = q->sampler,
+                                         .room = guess_room(g, q)};
+    }
+    if (n == 0)
+        return;
+    int spare = BASE_MIN(g->max_outputs - g->o.max_sequences, (g->max_tokens - n) / 2);
+    draft_propose(g->draft, g->calls, n, BASE_MIN(n_rows, g->max_tokens), spare);
+    const draft_call *c = g->calls;
+    for (sequence *q = g->sequences; q && c < g->calls + n; q = q->next) {
+        if (!may_guess(g, q))
+            continue;
+        q->n_draft = c->n;
+        memcpy(q->tokens + q->n_tokens, c->ids, sizeof(int32_t) * (size_t)c->n);
+        c++;
+    }
+}
+
+/* Room for q's newest token and its guesses. Nobody gives way for guesses, and constant-size state must be able to come back. */
+static bool make_room_to_decode(engine *g, sequence *q)
+{
+    if (q->n_draft > 0 && engine_state_extend(q->state, 1 + q->n_draft, NULL) == STATUS_OK &&
+        engine_state_snapshot(q->state, NULL) == STATUS_OK)
+        return true;
+    q->n_draft = 0;
+    return make_room(g, q, 1);
 }
 
 /* Decoding sequences first, each its token; then prompts, oldest first, out of what is left. */
@@ -519,10 +602,10 @@ static plan make_plan(engine *g)
     plan b = {0};
     for (sequence *q = g->sequences; q; q = q->next)
         q->n_run = 0;
+    guess(g);
     for (sequence *q = g->sequences; q; q = q->next)
-        if (q->state && !q->held && pending(q) == 1 && b.n_outputs < g->max_outputs &&
-            make_room(g, q, 1))
-            add_run(g, &b, q, 1);
+        if (decodes(q) && b.n_outputs < g->max_outputs && make_room_to_decode(g, q))
+            add_run(g, &b, q, 1 + q->n_draft);
     int budget = b.n_tokens ? BASE_MIN(g->o.chunk, g->max_tokens - b.n_tokens) : g->max_tokens;
     for (sequence *q = g->sequences; q && budget > 0; q = q->next) {
         if (!q->state || q->held || q->n_run)
@@ -614,6 +697,35 @@ static void fork_choices(engine *g, sequence *first, float *logits)
     }
 }
 
+/* Row by row while the guesses stand: each token that the sampler chooses says whether the next row was computed from it. What was is
+ * committed before the token goes out, so that an answer that ends leaves its pages to the cache; but constant-size state has gone on
+ * to the last guess: when that was wrong it goes back, and the tokens are read again. */
+static status take_guessed(engine *g, sequence *q, const int32_t *ids, bool keep, err *e)
+{
+    int n_before = q->n_tokens, n_draft = q->n_draft;
+    bool at_once = n_draft == 0 || !engine_pool_has_constant(g->pool);
+    float *row = g->logits + (size_t)q->output * (size_t)g->n_vocab;
+    q->n_drafted += n_draft;
+    g->stats.drafted_tokens += (uint64_t)n_draft;
+    for (int i = 0;; i++, row += g->n_vocab) {
+        status s = at_once ? engine_state_commit(q->state, ids + i, 1, keep, e) : STATUS_OK;
+        if (s != STATUS_OK)
+            return s;
+        if (!choose_token(g, q, row))
+            return STATUS_OK;
+        if (i == n_draft || q->tokens[q->n_tokens - 1] != ids[i + 1])
+            break;
+        q->n_accepted++;
+        g->stats.accepted_tokens++;
+    }
+    int n_right = q->n_tokens - n_before;
+    draft_learn(g->draft, q->guesses, q->tokens, q->n_tokens, n_right);
+    if (at_once)
+        return STATUS_OK;
+    return n_right > n_draft ? engine_state_commit(q->state, ids, n_right, keep, e)
+                             : engine_state_restore(q->state, e);
+}
+
 /* After the model's step: states take what was computed, sequences that reached the end of their list get a token. */
 static status take_results(engine *g, const plan *b, err *e)
 {
@@ -622,12 +734,18 @@ static status take_results(engine *g, const plan *b, err *e)
         sequence *q = g->run_of[i];
         bool keep = !g->o.no_cache && !q->of->r.no_reuse;
         int n = q->n_run;
-        status s = engine_state_commit(q->state, ids, n, keep, e);
+        bool guessed = g->draft && q->output >= 0 && n == 1 + q->n_draft && emitted(q) > 0;
+        status s = guessed ? take_guessed(g, q, ids, keep, e)
+                           : engine_state_commit(q->state, ids, n, keep, e);
         ids += n;
         if (s != STATUS_OK)
             return s;
-        g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
+        if (guessed) {
+            g->run_of[i] = NULL; /* it may have ended */
+            continue;
+        }
         q->n_run = 0;
+        g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
         if (q->output < 0)
             continue;
         g->run_of[i] = NULL; /* it may end here */
@@ -685,6 +803,8 @@ status engine_step(engine *g, bool *busy, err *e)
         s = model_step(g->m, &batch, g->logits, &why);
         g->stats.step_us += os_now_us() - before;
         g->stats.steps++;
+        if (g->draft)
+            draft_measure(g->draft, b.n_tokens, os_now_us() - before);
         if (s == STATUS_OK)
             s = take_results(g, &b, &why);
         if (s != STATUS_OK) {

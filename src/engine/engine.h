@@ -12,6 +12,11 @@
  * all of them. A full page is found again by a hash chain over (numerics, model, KV type, token ids); constant-size state is kept
  * in snapshots at page borders, and cutting a sequence back restores the newest one before the cut and replays the rest.
  *
+ * Speculation: guesses of what comes next, by lookup in the sequence's own past or from a draft model, ride behind its newest token through
+ * the step; one stands when it equals the token that the sampler chooses there, so the output is the same with and without, sampled or
+ * greedy. How many are checked follows from their measured acceptance and the measured time of steps. What was not guessed right leaves
+ * no trace: its positions are not committed; constant-size state goes back to a snapshot and reads the right ones again.
+ *
  * Threads: an engine, its state and its model belong to one thread. engine_rank_run makes its own threads. Nothing on the path of a token
  * allocates but the growth of a sequence's own lists.
  * Not here: tokenizing, templates, stop strings (src/serve), processes and their restarts (src/node), several ranks (src/link).
@@ -67,6 +72,7 @@ typedef struct engine_event {
     } top[ENGINE_TOP_LOGPROBS];
     engine_reason reason;   /* DONE */
     int n_prompt, n_cached; /* STARTED, DONE */
+    int n_drafted, n_accepted; /* DONE: guesses that were checked, and that stood */
     status code;            /* DONE with ENGINE_ERROR */
     char text[ERR_TEXT];
 } engine_event;
@@ -75,17 +81,29 @@ typedef void (*engine_sink)(void *context, const engine_event *event);
 
 /* ---- the engine ---------------------------------------------------------------------------------------------------- */
 
+typedef enum engine_draft {
+    ENGINE_DRAFT_NONE,
+    ENGINE_DRAFT_LOOKUP, /* n-grams of the sequence's prompt and output */
+    ENGINE_DRAFT_MODEL
+} engine_draft;
+
+/* Rows of logits that a model should be loaded with beside one a sequence, so that there is room for guesses. */
+enum { ENGINE_DRAFT_ROWS = 24 };
+
 typedef struct engine_options {
     int max_sequences; /* live choices; 0 = 32, at most what the model was loaded for */
     int max_waiting;   /* requests not yet begun; more are BUSY; 0 = 256 */
     int chunk; /* prompt tokens a step while others decode; 0 = 128. Alone: the model's max_tokens */
     int cache_slots; /* snapshots of constant-size state kept; the rest of the pool is for live sequences */
     bool no_cache; /* keep no prefixes */
+    engine_draft draft;
+    model *draft_model; /* borrowed until destroy; loaded with a context and sequences like the model's own */
+    bool draft_always;  /* check every guess, whatever it costs: tests */
 } engine_options;
 
 typedef struct engine engine;
 
-/* m is borrowed until destroy. */
+/* m is borrowed until destroy. INVALID: the draft model has another vocabulary (says where they differ). */
 status engine_create(engine **out, model *m, const engine_options *o, engine_sink sink,
                      void *context, err *e);
 void engine_destroy(engine *g);
@@ -102,6 +120,7 @@ status engine_step(engine *g, bool *busy, err *e);
 
 typedef struct engine_stats {
     uint64_t steps, prompt_tokens, cached_tokens, generated_tokens, preemptions, step_us;
+    uint64_t drafted_tokens, accepted_tokens; /* guesses that were checked, and that stood */
     int waiting, live, decoding;
     uint64_t state_tokens, state_used_tokens, cached_prefix_tokens; /* of the paged class */
 } engine_stats;
@@ -123,7 +142,8 @@ int64_t engine_state_length(const engine_state *s); /* positions computed */
 
 /* Starts an empty sequence from the longest cached prefix of ids[n], at most n − 1 positions. Returns its length. */
 int64_t engine_state_reuse(engine_state *s, const int32_t *ids, int64_t n);
-/* Makes room for n more positions that the next step will write; pages shared with others are copied first. NO_MEMORY: nothing happened. */
+/* Makes room for n more positions that the next step will write; pages shared with others are copied first. NO_MEMORY: nothing happened.
+ * Not all of them need to be committed: what is left over is used, or given back, by the next extend. */
 status engine_state_extend(engine_state *s, int64_t n, err *e);
 /* The step has computed ids[n] at the positions that extend made room for: full pages enter the cache (keep), pages behind a window are
  * freed, snapshots are taken at page borders. */
@@ -138,6 +158,9 @@ status engine_state_truncate(engine_state *s, int64_t length, int64_t *length_no
 /* Remembers constant-size state as it is now, so that truncate can come back to exactly here; BUSY when there is no slot for it. Nothing
  * to do for the other kinds. The sequence keeps its newest snapshot only. */
 status engine_state_snapshot(engine_state *s, err *e);
+/* Constant-size state as it was at the snapshot, which must be of the current length: the step went further than what is committed. */
+status engine_state_restore(engine_state *s, err *e);
+bool engine_pool_has_constant(const engine_pool *p);
 /* Fills the state's part of a run of n tokens at the current length. */
 void engine_state_run(const engine_state *s, int n, model_run *run);
 /* Bytes that a sequence of so many positions takes, over all classes. */

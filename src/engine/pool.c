@@ -270,6 +270,11 @@ void engine_pool_forget_all(engine_pool *p)
         ;
 }
 
+bool engine_pool_has_constant(const engine_pool *p)
+{
+    return p->has_constant;
+}
+
 /* ---- questions ----------------------------------------------------------------------------------------------------- */
 
 static int64_t pages_of(int64_t positions)

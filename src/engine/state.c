@@ -313,6 +313,8 @@ status engine_state_extend(engine_state *s, int64_t n, err *e)
         return err_set(e, STATUS_TOO_LONG,
                        "engine: %lld positions and %lld more are over the context of %lld",
                        (long long)s->length, (long long)n, (long long)s->capacity);
+    for (int c = 0; c < s->pool->n_classes; c++)
+        drop_pages(s, c, page_count(s->length)); /* granted before and not used */
     for (int c = 0; c < s->pool->n_classes; c++) {
         status result = extend_class(s, c, n, e);
         if (result == STATUS_OK)
@@ -430,6 +432,7 @@ status engine_state_fork(engine_state **out, engine_state *s, err *e)
         return result;
     for (int c = 0; c < s->pool->n_classes; c++) {
         unit_pool *u = &s->pool->classes[c];
+        drop_pages(s, c, page_count(s->length)); /* granted and not used: not to be shared */
         for (int i = 0; i < s->n_table[c]; i++) {
             if (s->table[c][i] >= 0)
                 pool_ref(u, s->table[c][i]);
@@ -528,6 +531,16 @@ status engine_state_snapshot(engine_state *s, err *e)
         }
     }
     s->kept.length = s->length;
+    return STATUS_OK;
+}
+
+status engine_state_restore(engine_state *s, err *e)
+{
+    if (!s->pool->has_constant)
+        return STATUS_OK;
+    if (s->kept.length != s->length || !restore_kept(s))
+        return err_set(e, STATUS_INTERNAL, "engine: no snapshot of position %lld",
+                       (long long)s->length);
     return STATUS_OK;
 }
 
