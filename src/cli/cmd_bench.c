@@ -4,12 +4,14 @@
  *
  *   prompt   tokens of one prompt ÷ time until its last position is computed
  *   decode   tokens of all sequences ÷ time, one token of each a step, sampled greedily, behind `depth` positions of context
+ *   drafts   with --draft: the same sequences through the engine with and without guesses, by turns. Greedy text of most models soon repeats
+ *            itself; --temperature 1 gives text that does not.
  */
+#include "cli/bench_draft.h"
 #include "cli/cli.h"
+#include "cli/engine_options.h"
 #include "cli/ranks.h"
-#include "engine/engine.h"
 #include "os/os.h"
-#include "store/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +25,9 @@ typedef struct plan {
     bool ops, json;
     engine_cut cut;
     char program[4096];
+    engine_draft draft;
+    char draft_source[STORE_PATH]; /* of a draft model */
+    float temperature;
 } plan;
 
 typedef struct runner {
@@ -78,6 +83,16 @@ static status read_count(int *out, const cli *c, cli_option o, uint64_t least, u
     return STATUS_OK;
 }
 
+static status read_temperature(float *out, const cli *c, err *e)
+{
+    const char *text = cli_text(c, OPT_temperature);
+    double x = text && *text ? cli_number(c, OPT_temperature) : 0;
+    if (!(x >= 0 && x <= 100))
+        return err_set(e, STATUS_INVALID, "--temperature: expected 0 to 100, got %g", x);
+    *out = (float)x;
+    return STATUS_OK;
+}
+
 static status read_plan(plan *p, const cli *c, err *e)
 {
     *p = (plan){.ops = cli_flag(c, OPT_ops), .json = cli_flag(c, OPT_json)};
@@ -92,6 +107,12 @@ static status read_plan(plan *p, const cli *c, err *e)
         s = read_count(&p->sequences, c, OPT_sequences, 1, 256, e);
     if (s == STATUS_OK)
         s = read_count(&p->reps, c, OPT_reps, 1, MOST_REPS, e);
+    if (s == STATUS_OK)
+        s = cli_read_draft(&p->draft, p->draft_source, c, e);
+    if (s == STATUS_OK)
+        s = read_temperature(&p->temperature, c, e);
+    if (s == STATUS_OK && p->draft && p->gen == 0)
+        s = err_set(e, STATUS_INVALID, "--draft needs tokens to decode: --gen is 0");
     if (s == STATUS_OK && p->prompt == 0 && p->gen == 0)
         s = err_set(e, STATUS_INVALID, "--prompt 0 and --gen 0: nothing is left to measure");
     if (s == STATUS_OK)
@@ -130,7 +151,8 @@ static status open_runner(runner *r, const plan *p, const cli *c, const char *so
                               .state_tokens = (uint64_t)(longest + 64) * (uint64_t)p->sequences,
                               .n_sequences = p->sequences,
                               .max_tokens = BASE_MAX(512, p->sequences),
-                              .max_outputs = p->sequences,
+                              .max_outputs =
+                                  p->sequences + (p->draft ? ENGINE_DRAFT_ROWS : 0),
                               .time_ops = p->ops};
     status s = engine_team_load(&r->team, &t, NULL, e);
     if (s != STATUS_OK)
@@ -300,6 +322,81 @@ static void print_result(const runner *r, int threads, double prompt, double dec
         print_ops(r);
 }
 
+/* Medians of everything over the repetitions; counts are the same in all but for what time decides. */
+typedef struct drafting {
+    double plain, drafted, ratio, acceptance, tokens_per_step;
+} drafting;
+
+static status time_drafts(drafting *out, const runner *r, model *small, err *e)
+{
+    const plan *p = r->p;
+    double of[5][MOST_REPS];
+    bench_draft b = {.m = r->m,
+                     .kind = p->draft,
+                     .draft_model = small,
+                     .n_sequences = p->sequences,
+                     .depth = p->depth,
+                     .gen = p->gen,
+                     .temperature = p->temperature};
+    for (int i = 0; i < p->reps; i++) {
+        bench_draft_result x;
+        status s = bench_draft_turn(&x, &b, i % 2 == 0, e);
+        if (s != STATUS_OK)
+            return s;
+        of[0][i] = x.plain;
+        of[1][i] = x.drafted;
+        of[2][i] = x.plain > 0 ? x.drafted / x.plain : 0;
+        of[3][i] = x.n_drafted ? (double)x.n_accepted / (double)x.n_drafted : 0;
+        of[4][i] = (double)x.n_tokens / (double)x.n_steps;
+    }
+    *out = (drafting){median(of[0], p->reps), median(of[1], p->reps), median(of[2], p->reps),
+                      median(of[3], p->reps), median(of[4], p->reps)};
+    return STATUS_OK;
+}
+
+static void print_drafts(const plan *p, const drafting *d)
+{
+    if (p->json)
+        printf("{\"plain_tokens_per_s\": %.3f, \"drafted_tokens_per_s\": %.3f, \"ratio\": %.3f, "
+               "\"acceptance\": %.3f, \"tokens_per_step\": %.2f}\n",
+               d->plain, d->drafted, d->ratio, d->acceptance, d->tokens_per_step);
+    else
+        printf("   drafts     plain %9.2f tok/s  drafted %8.2f tok/s  ratio %.3f  acceptance %.0f "
+               "%%  %.2f tokens a step\n",
+               d->plain, d->drafted, d->ratio, 100 * d->acceptance, d->tokens_per_step);
+}
+
+static status measure_drafts(const runner *r, err *e)
+{
+    const plan *p = r->p;
+    file_model *f = NULL;
+    model *small = NULL;
+    drafting result;
+    status s = STATUS_OK;
+    if (p->draft == ENGINE_DRAFT_MODEL)
+        s = store_open(&f, p->draft_source, e);
+    if (s == STATUS_OK && f) {
+        const model_options *m = model_get_options(r->m);
+        model_options o = {.device = m->device,
+                           .isa = m->isa,
+                           .n_threads = m->n_threads,
+                           .kv = m->kv,
+                           .context = m->context,
+                           .state_tokens = m->state_tokens,
+                           .n_sequences = m->n_sequences,
+                           .max_tokens = m->max_tokens,
+                           .max_outputs = m->n_sequences};
+        s = model_load(&small, f, &o, NULL, e);
+    }
+    file_close(f);
+    if (s == STATUS_OK)
+        s = time_drafts(&result, r, small, e);
+    if (s == STATUS_OK)
+        print_drafts(p, &result);
+    model_destroy(small);
+    return s;
+}
+
 static status measure(const plan *p, const cli *c, const char *source, int threads, err *e)
 {
     runner r;
@@ -315,6 +412,8 @@ static status measure(const plan *p, const cli *c, const char *source, int threa
     }
     if (s == STATUS_OK)
         print_result(&r, threads, median(prompts, p->reps), median(decodes, p->reps), load_s);
+    if (s == STATUS_OK && p->draft)
+        s = measure_drafts(&r, e);
     fflush(stdout);
     if (s != STATUS_OK && r.team)
         engine_team_why(r.team, e);

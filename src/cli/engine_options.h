@@ -1,0 +1,12 @@
+/* Options of the engine that several commands take, as values. */
+#ifndef SHOAL_CLI_ENGINE_OPTIONS_H
+#define SHOAL_CLI_ENGINE_OPTIONS_H
+
+#include "cli/cli.h"
+#include "engine/engine.h"
+#include "store/store.h"
+
+/* --draft: "" or "none", "ngram", or the name of a model, whose source comes out ("" otherwise). NOT_FOUND: no such model. */
+status cli_read_draft(engine_draft *out, char source[STORE_PATH], const cli *c, err *e);
+
+#endif
