@@ -151,8 +151,7 @@ static status open_runner(runner *r, const plan *p, const cli *c, const char *so
                               .state_tokens = (uint64_t)(longest + 64) * (uint64_t)p->sequences,
                               .n_sequences = p->sequences,
                               .max_tokens = BASE_MAX(512, p->sequences),
-                              .max_outputs =
-                                  p->sequences + (p->draft ? ENGINE_DRAFT_ROWS : 0),
+                              .max_outputs = p->sequences + (p->draft ? ENGINE_DRAFT_ROWS : 0),
                               .time_ops = p->ops};
     status s = engine_team_load(&r->team, &t, NULL, e);
     if (s != STATUS_OK)

@@ -15,7 +15,6 @@ status cli_read_draft(engine_draft *out, char source[STORE_PATH], const cli *c, 
         return STATUS_OK;
     *out = ENGINE_DRAFT_MODEL;
     status s = store_find(source, NULL, text, e);
-    return s == STATUS_OK
-               ? s
-               : err_wrap(e, "--draft: neither 'ngram' nor a model that is found here");
+    return s == STATUS_OK ? s
+                          : err_wrap(e, "--draft: neither 'ngram' nor a model that is found here");
 }

@@ -13,9 +13,10 @@
 #include <string.h>
 
 enum {
-    COST_ROWS = 64,    /* steps with more rows: time is taken to be proportional */
-    COST_KEPT = 1024,  /* steps after which a time that was not met again is forgotten */
-    PATIENCE = 16,     /* steps without guesses of a draft model before two are tried again; doubles … */
+    COST_ROWS = 64,   /* steps with more rows: time is taken to be proportional */
+    COST_KEPT = 1024, /* steps after which a time that was not met again is forgotten */
+    PATIENCE =
+        16, /* steps without guesses of a draft model before two are tried again; doubles … */
     PATIENCE_MAX = 512 /* … up to this */
 };
 
@@ -226,11 +227,11 @@ static void choose(draft *d, draft_call *calls, int n_calls, int n_rows, int spa
     int order[COST_ROWS], n = 0;
     float next[COST_ROWS]; /* by call: that its next guess stands, and all before it */
     float tokens = (float)n_calls, levels = 0, plain = cost_of(&d->costs, n_rows);
-    choice best = {tokens / plain * LEAST_GAIN, 0};
     for (int i = 0; i < n_calls; i++)
         calls[i].n = 0;
-    if (plain == 0)
+    if (plain == 0) /* the first step */
         return;
+    choice best = {tokens / plain * LEAST_GAIN, 0};
     n_calls = BASE_MIN(n_calls, (int)COST_ROWS);
     for (int i = 0; i < n_calls; i++)
         next[i] = calls[i].room > 0 ? chance_of(calls[i].s, 0) : 0;
@@ -266,11 +267,12 @@ static void choose_all(draft_call *calls, int n_calls, int spare)
 /* A draft model that was not asked for a while is tried with two guesses, or it would never be known that it is good again. */
 static void try_again(draft_call *calls, int n_calls, int spare)
 {
+    for (int i = 0; i < n_calls; i++)
+        spare -= calls[i].n;
     for (int i = 0; i < n_calls; i++) {
         draft_sequence *s = calls[i].s;
         if (calls[i].n > 0) {
             s->skipped = 0;
-            spare -= calls[i].n;
         } else if (calls[i].room >= 2 && spare >= 2 && ++s->skipped >= s->patience) {
             s->skipped = 0;
             s->patience = BASE_MIN(s->patience * 2, (int)PATIENCE_MAX);
@@ -291,9 +293,8 @@ static void run_model(draft *d, draft_call *calls, int n_calls)
         d->broken = true;
     }
     if (level_us > 0)
-        d->level_us = d->level_us == 0
-                          ? level_us
-                          : d->level_us + (level_us - d->level_us) * SEQUENCE_SHARE;
+        d->level_us =
+            d->level_us == 0 ? level_us : d->level_us + (level_us - d->level_us) * SEQUENCE_SHARE;
     for (int i = 0; i < n_calls; i++) {
         draft_call *c = &calls[i];
         if (s != STATUS_OK)
@@ -311,9 +312,10 @@ void draft_propose(draft *d, draft_call *calls, int n_calls, int n_rows, int spa
         c->room = BASE_MAX(BASE_MIN(c->room, (int)DRAFT_MOST), 0);
         s->n_predicted = s->length = 0;
         if (!d->m)
-            c->room = s->n_predicted = lookup_find(&s->seen, c->tokens, c->n_tokens, c->room,
-                                                   s->predicted, &s->length);
+            c->room = s->n_predicted =
+                lookup_find(&s->seen, c->tokens, c->n_tokens, c->room, s->predicted, &s->length);
     }
+    spare = BASE_MAX(spare, 0);
     if (d->always)
         choose_all(calls, n_calls, spare);
     else

@@ -51,7 +51,8 @@ int lookup_find(lookup *l, const int32_t *tokens, int n_tokens, int most, int32_
 {
     int last = n_tokens - 1, best = -1;
     *length = 0;
-    for (; l->n < n_tokens; l->n++) { /* the newest pair enters with the rest: it is skipped below */
+    for (; l->n < n_tokens;
+         l->n++) { /* the newest pair enters with the rest: it is skipped below */
         l->previous[l->n] = 0;
         if (l->n == 0)
             continue;

@@ -175,8 +175,8 @@ static void add_past(draft_model *d, model_batch *b, draft_call *calls, int i)
     }
     draft_model_cut(*state, c->n_tokens - 1); /* a step that did not come about */
     int64_t length = engine_state_length(*state), pending = c->n_tokens - length;
-    int64_t n = BASE_MIN(BASE_MIN(pending, d->max_tokens - b->n_tokens),
-                         engine_state_run_limit(*state));
+    int64_t n =
+        BASE_MIN(BASE_MIN(pending, d->max_tokens - b->n_tokens), engine_state_run_limit(*state));
     if (n < 1 || b->n_runs == d->max_runs || c->n_tokens + c->n > d->context) {
         c->n = 0;
         return;

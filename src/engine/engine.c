@@ -7,8 +7,8 @@
  * Order is age: requests begin in the order of submission; when pages run out the youngest sequence goes back to the front of the queue.
  * So the oldest always moves on, and the engine as a whole does.
  */
-#include "engine/draft.h"
 #include "engine/engine.h"
+#include "engine/draft.h"
 #include "os/os.h"
 
 #include <string.h>
@@ -34,7 +34,7 @@ typedef struct sequence {
     engine_state *state; /* NULL while waiting */
     sample *sampler;
     bool held, cancelled;
-    int n_run, output; /* in the step being made: tokens, row of logits or −1 */
+    int n_run, output;       /* in the step being made: tokens, row of logits or −1 */
     draft_sequence *guesses; /* NULL: none are made */
     int n_draft;             /* of n_run: guesses, behind the newest token in `tokens` */
     int n_drafted, n_accepted;

@@ -70,10 +70,10 @@ typedef struct engine_event {
         int32_t token;
         float logprob;
     } top[ENGINE_TOP_LOGPROBS];
-    engine_reason reason;   /* DONE */
-    int n_prompt, n_cached; /* STARTED, DONE */
+    engine_reason reason;      /* DONE */
+    int n_prompt, n_cached;    /* STARTED, DONE */
     int n_drafted, n_accepted; /* DONE: guesses that were checked, and that stood */
-    status code;            /* DONE with ENGINE_ERROR */
+    status code;               /* DONE with ENGINE_ERROR */
     char text[ERR_TEXT];
 } engine_event;
 
@@ -97,8 +97,9 @@ typedef struct engine_options {
     int cache_slots; /* snapshots of constant-size state kept; the rest of the pool is for live sequences */
     bool no_cache; /* keep no prefixes */
     engine_draft draft;
-    model *draft_model; /* borrowed until destroy; loaded with a context and sequences like the model's own */
-    bool draft_always;  /* check every guess, whatever it costs: tests */
+    model *
+        draft_model; /* borrowed until destroy; loaded with a context and sequences like the model's own */
+    bool draft_always; /* check every guess, whatever it costs: tests */
 } engine_options;
 
 typedef struct engine engine;

@@ -409,7 +409,8 @@ static void crowds_guess_less(void **state)
     err e = {0};
     static int32_t tokens[N];
     for (int i = 0; i < N; i++)
-        tokens[i] = i % 3 == 2 ? i : i % 3; /* pairs that were here before, guesses that are wrong */
+        tokens[i] =
+            i % 3 == 2 ? i : i % 3; /* pairs that were here before, guesses that are wrong */
     draft_sequence *s[CROWD];
     draft_call calls[CROWD];
     must(draft_create(&d, &(engine_options){.draft = ENGINE_DRAFT_LOOKUP}, NULL, &e), &e);
@@ -438,8 +439,8 @@ static void crowds_guess_less(void **state)
 static void other_vocabularies_are_refused(void **state)
 {
     (void)state;
-    static const subject wide = {
-        .name = "wide", .shape = {"llama", 1, 32, 2, 1, 16, 64, 200, 0, "Q8_0", true, 7}};
+    static const subject wide = {.name = "wide",
+                                 .shape = {"llama", 1, 32, 2, 1, 16, 64, 200, 0, "Q8_0", true, 7}};
     static const subject other = {.name = "h16", .path = TEST_DATA "/models/h16-4-q6_k.gguf"};
     limits l = {2048, 4, 8};
     const subject *pairs[][2] = {{&subjects[0], &wide}, {&subjects[3], &other}};
