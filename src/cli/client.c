@@ -118,7 +118,8 @@ static status open_client(client **out, const cli *c, bool running, bool alone, 
 
 status client_open(client **out, const cli *c, err *e)
 {
-    return open_client(out, c, false, is_flag(c, OPT_isa) || is_flag(c, OPT_threads), e);
+    return open_client(out, c, false,
+                       is_flag(c, OPT_isa) || is_flag(c, OPT_threads) || is_flag(c, OPT_ranks), e);
 }
 
 status client_open_running(client **out, const cli *c, err *e)

@@ -5,6 +5,7 @@
  */
 #include "api/api.h"
 #include "cli/cli.h"
+#include "cli/ranks.h"
 #include "http/http.h"
 #include "node/node.h"
 #include "os/os.h"
@@ -124,7 +125,7 @@ static status node_options_read(node_options *o, const cli *c, err *e)
     o->keep_alive_us = BASE_MAX(cli_whole(c, OPT_keep_alive), (uint64_t)1);
     o->max_waiting = (int)waiting;
     o->default_model = c->n_arguments ? c->arguments[0] : "minnow";
-    return STATUS_OK;
+    return ranks_read(&o->cut, c, e);
 }
 
 /* ---- the data folder ----------------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  */
 #include "api/api.h"
 #include "cli/client.h"
+#include "cli/ranks.h"
 #include "http/http.h"
 #include "node/node.h"
 #include "os/os.h"
@@ -48,7 +49,7 @@ static status read_options(node_options *o, const cli *c, err *e)
     o->keep_alive_us = UINT64_MAX;
     o->default_model = "minnow";
     setenv("SHOAL_LOG", level ? level : "warn", 1); /* for its ranks */
-    return STATUS_OK;
+    return ranks_read(&o->cut, c, e);
 }
 
 static status open_all(private_node *p, const cli *c, err *e)

@@ -7,6 +7,9 @@
  * thread, never from the weights.
  *
  *   none → READING (card, tokenizer) → STARTING (process) → LOADING (weights) → READY ⇄ (rank dies) BACKING_OFF → STARTING
+ * Every model may be cut over several ranks of this machine: one of them leads and is what a rank alone is, the others (its crew) are
+ * watched for their ends only. One that ends ends them all.
+ *
  *   READY → STOPPING → none     any → FAILED (kept for a while, so that the reason can be told) → none
  *
  * Threads: everything on the loop's thread; callbacks come from there, never from inside a call. Nothing blocks it.
@@ -18,6 +21,7 @@
 #include "base/base.h"
 #include "chat/chat.h"
 #include "engine/engine.h"
+#include "engine/ranks.h"
 #include "http/http.h"
 #include "model/model.h"
 #include "text/text.h"
@@ -32,6 +36,8 @@ typedef struct node_options {
     uint64_t memory_limit;  /* bytes for all ranks; 0 = what is available when a model is loaded */
     uint64_t keep_alive_us; /* idle instances are unloaded after; 0 = 30 min; UINT64_MAX = never */
     int max_sequences, max_waiting; /* as engine_options */
+    engine_cut cut;       /* of every model; zeroes = whole. n_threads is of each rank then */
+    uint64_t deadline_us; /* of a group's ops, as in engine_place; 0 = by the model */
     const char
         *default_model; /* for requests that name none; NULL = the only one loaded, else an error */
 } node_options;
@@ -101,11 +107,13 @@ typedef struct node_instance_info {
     const model_card *card; /* NULL while READING */
     double loaded_share;
     int64_t context;
-    uint64_t loaded_unix_us, idle_us, unload_in_us; /* UINT64_MAX = not */
-    uint64_t weight_bytes, state_bytes, scratch_bytes, resident_bytes, load_us;
+    uint64_t loaded_unix_us, idle_us, unload_in_us;             /* UINT64_MAX = not */
+    uint64_t weight_bytes, state_bytes, scratch_bytes, load_us; /* of all ranks together */
+    uint64_t resident_bytes;                                    /* of the leading one */
+    int n_ranks;
     int in_flight; /* requests */
     int restarts;
-    int pid; /* of the rank, 0 when there is none */
+    int pid; /* of the leading rank, 0 when there is none */
     engine_stats stats;
     err why; /* FAILED, BACKING_OFF */
 } node_instance_info;

@@ -26,6 +26,13 @@ struct node_lease {
 /* What the worker thread reads for an instance. Owned by the thread until it posts itself to the loop. */
 typedef struct node_reading node_reading;
 
+/* A rank beside the leading one. */
+typedef struct node_follower {
+    node_instance *of;
+    int number; /* in the crew */
+    http_watch *watch;
+} node_follower;
+
 struct node_instance {
     node *of;
     char *name, *source;
@@ -46,6 +53,10 @@ struct node_instance {
     size_t sent; /* bytes of outgoing already gone */
     bool watching_write;
     wire_ready ready;
+    engine_crew *crew; /* NULL: the rank is alone, or its followers are its threads */
+    node_follower *followers;
+    model_need crew_need;  /* of those that are ready */
+    uint64_t state_tokens; /* that all its ranks were told */
     char isa[32], numerics[32];
     double loaded_share;
     uint64_t resident_bytes, loaded_unix_us, last_used_us, retry_at_us, failed_at_us;
@@ -91,6 +102,14 @@ void rank_send(node_instance *i); /* what is in outgoing, as far as the socket t
 void rank_fail_flights(node_instance *i, const err *why);
 node_flight *rank_flight(node_instance *i, uint64_t id);
 void rank_died(node_instance *i, const char *how);
+void rank_refused(node_instance *i, const err *why); /* it, or one of its crew, cannot load */
+model_options rank_model_options(const node_instance *i);
+
+/* crew.c: the ranks beside the leading one */
+bool crew_is_wanted(const node_instance *i);
+engine_team_options crew_options(const node_instance *i);
+status crew_start(node_instance *i, err *e); /* and tells the leading rank its place */
+void crew_end(node_instance *i);             /* kills them; fine when there are none */
 
 /* reading.c */
 status reading_start(node_instance *i, err *e);

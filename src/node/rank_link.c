@@ -126,29 +126,49 @@ static uint64_t memory_left(const node_instance *i)
         if (other == i || !other->has_child)
             continue;
         if (other->state == NODE_READY || other->state == NODE_STOPPING)
-            used +=
-                other->ready.weight_bytes + other->ready.state_bytes + other->ready.scratch_bytes;
+            used += other->ready.weight_bytes + other->ready.state_bytes +
+                    other->ready.scratch_bytes + other->crew_need.weight_bytes +
+                    other->crew_need.state_bytes + other->crew_need.scratch_bytes;
         else if (other->state == NODE_LOADING)
             used += other->card->weight_bytes; /* what is known of it by now */
     }
     return limit == 0 || limit > used ? limit - used : 1;
 }
 
+static int sequences(const node_instance *i)
+{
+    return i->of->o.max_sequences ? i->of->o.max_sequences : DEFAULT_SEQUENCES;
+}
+
+/* Several ranks get equal parts of the cores. */
+static int threads(const node_options *o)
+{
+    int n = engine_cut_ranks(&o->cut);
+    return o->n_threads || n == 1 ? o->n_threads : BASE_MAX(os_cpu_count() / n, 1);
+}
+
+model_options rank_model_options(const node_instance *i)
+{
+    const node_options *o = &i->of->o;
+    int n = sequences(i);
+    return (model_options){.device = i->of->device,
+                           .isa = i->of->isa,
+                           .n_threads = threads(o),
+                           .kv = o->kv,
+                           .context = o->context,
+                           .state_tokens = i->state_tokens,
+                           .n_sequences = n,
+                           .max_outputs = n,
+                           .memory_limit = memory_left(i)};
+}
+
 static void send_load(node_instance *i)
 {
     const node_options *o = &i->of->o;
-    int n = o->max_sequences ? o->max_sequences : DEFAULT_SEQUENCES;
+    int n = sequences(i);
     wire_load load = {
         .source = i->source,
-        .model = {.device = i->of->device,
-                  .isa = i->of->isa,
-                  .n_threads = o->n_threads,
-                  .kv = o->kv,
-                  .context = o->context,
-                  .state_tokens = state_tokens(i, n),
-                  .n_sequences = n,
-                  .max_outputs = n,
-                  .memory_limit = memory_left(i)},
+        .model = rank_model_options(i),
         .engine = {.max_sequences = n, .max_waiting = o->max_waiting, .cache_slots = n}};
     wire_put_load(&i->outgoing, &load);
     i->state = NODE_LOADING;
@@ -225,6 +245,16 @@ static bool make_memory(node_instance *i, status code)
     return true;
 }
 
+void rank_refused(node_instance *i, const err *reason)
+{
+    err why = *reason, start;
+    rank_kill(i);
+    if (!make_memory(i, why.code))
+        instance_failed(i, &why);
+    else if (rank_start(i, &start) != STATUS_OK)
+        instance_failed(i, &start);
+}
+
 static status take_failed(node_instance *i, const wire_frame *f, err *e)
 {
     arena memory;
@@ -234,12 +264,12 @@ static status take_failed(node_instance *i, const wire_frame *f, err *e)
     if (s == STATUS_OK) {
         err why;
         err_set(&why, failed.code, "%s", failed.text);
-        rank_kill(i);
-        err start;
-        if (!make_memory(i, failed.code))
-            instance_failed(i, &why);
-        else if (rank_start(i, &start) != STATUS_OK)
-            instance_failed(i, &start);
+        if (i->crew) /* a follower may know better */
+            engine_crew_why(i->crew, 0, &why);
+        if (i->crew && (why.code == STATUS_CLOSED || why.code == STATUS_TIMEOUT))
+            rank_died(i, why.text);
+        else
+            rank_refused(i, &why);
     }
     arena_fini(&memory);
     return s;
@@ -359,6 +389,12 @@ status rank_start(node_instance *i, err *e)
         rank_kill(i);
         return s;
     }
+    i->state_tokens = state_tokens(i, sequences(i));
+    s = crew_is_wanted(i) ? crew_start(i, e) : STATUS_OK;
+    if (s != STATUS_OK) {
+        rank_kill(i);
+        return s;
+    }
     i->state = NODE_STARTING;
     i->started_us = os_now_us();
     return STATUS_OK;
@@ -380,6 +416,7 @@ void rank_kill(node_instance *i)
         return;
     http_watch_destroy(i->watch);
     i->watch = NULL;
+    crew_end(i);
     os_child_kill(&i->child);
     os_child_close(&i->child);
     i->has_child = false;
