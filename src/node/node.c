@@ -401,6 +401,16 @@ void node_instance_describe(const node *n, int index, node_instance_info *out)
         out->unload_in_us = keep > idle ? keep - idle : 0;
 }
 
+int node_instance_rank_pid(const node *n, int index, int rank)
+{
+    const node_instance *i = n->instances;
+    while (index-- > 0)
+        i = i->next;
+    if (rank == 0)
+        return i->has_child ? i->child.pid : 0;
+    return i->crew && rank <= engine_crew_size(i->crew) ? engine_crew_pid(i->crew, rank - 1) : 0;
+}
+
 typedef struct listing {
     void (*visit)(void *context, const node_model_info *m);
     void *context;

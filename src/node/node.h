@@ -123,6 +123,9 @@ void node_instance_describe(
     const node *n, int i,
     node_instance_info *out); /* borrowed strings, for this turn of the loop */
 
+/* Of rank `rank` of instance i; 0: there is none, or it is a thread of the leading one. */
+int node_instance_rank_pid(const node *n, int i, int rank);
+
 /* Every model that could be named in a request: visit(name, path, bytes, loaded). Rereads folders at most once a second. */
 typedef struct node_model_info {
     const char *name, *source,

@@ -319,6 +319,99 @@ static void killed_while_streaming(void **state)
     rig_stop(&g);
 }
 
+/* One of several ranks dies or falls silent under a request: the request ends with a reason, all ranks go, and the next request finds new
+ * ones that answer the same. */
+static void lose_one_of(engine_cut cut, int rank, int number, const char *reason)
+{
+    node_rig g;
+    client a = {0}, b = {.rig = &g};
+    node_options o = endless;
+    o.cut = cut;
+    o.deadline_us = 1000000;
+    rig_start(&g, o);
+    start(&a, &g, TINY);
+    ask(&a, 5, 6);
+    rig_wait(&g, is_done, &a);
+    int32_t first[6];
+    memcpy(first, a.tokens, sizeof first);
+    assert_int_equal(rig_instance(&g, TINY).n_ranks, engine_cut_ranks(&cut));
+    ask(&a, 5, 0);
+    rig_wait(&g, is_streaming, &a);
+    int pids[ENGINE_MOST_RANKS];
+    for (int r = 0; r < engine_cut_ranks(&cut); r++) {
+        pids[r] = node_instance_rank_pid(g.n, 0, r);
+        assert_true(pids[r] > 0);
+    }
+    kill(pids[rank], number);
+    rig_wait(&g, has_failed, &a);
+    assert_int_equal(a.n_done, 1);
+    assert_int_equal(a.reason, ENGINE_ERROR);
+    if (!strstr(a.text, reason) && !strstr(a.why.text, reason))
+        fail_msg("neither \"%s\" nor \"%s\" says %s", a.text, a.why.text, reason);
+    for (int r = 0; r < engine_cut_ranks(&cut); r++)
+        assert_int_equal(kill(pids[r], 0), -1); /* reaped */
+    acquire(&b, TINY);
+    rig_wait(&g, is_ready, &b);
+    ask(&b, 5, 6);
+    rig_wait(&g, is_done, &b);
+    assert_memory_equal(b.tokens, first, sizeof first);
+    assert_int_equal(rig_instance(&g, TINY).restarts, 1);
+    release(&a);
+    release(&b);
+    rig_stop(&g);
+}
+
+static void one_of_several_is_lost(void **state)
+{
+    (void)state;
+    const engine_cut two = {.n_stages = 1, .n_tensor = 2, .link = ENGINE_LINK_SHM},
+                     tls = {.n_stages = 1, .n_tensor = 2, .link = ENGINE_LINK_TLS},
+                     four = {.n_stages = 2, .n_tensor = 2, .link = ENGINE_LINK_SHM};
+    lose_one_of(two, 1, SIGKILL, "rank 1");
+    lose_one_of(two, 0, SIGKILL, "ended");
+    lose_one_of(tls, 1, SIGKILL, "rank 1");
+    lose_one_of(four, 2, SIGKILL, "rank");
+    lose_one_of(two, 1, SIGSTOP, "rank 1");
+    lose_one_of(tls, 0, SIGSTOP, "rank 0");
+    lose_one_of(four, 3, SIGSTOP, "rank");
+}
+
+/* The same tokens, however a model is cut; a model that cannot be cut so is refused for good. */
+static void several_ranks(void **state)
+{
+    (void)state;
+    int32_t whole[20];
+    const engine_cut cuts[] = {{0},
+                               {.n_stages = 1, .n_tensor = 2, .link = ENGINE_LINK_LOOP},
+                               {.n_stages = 2, .n_tensor = 1, .link = ENGINE_LINK_SHM},
+                               {.n_stages = 1, .n_tensor = 3, .link = ENGINE_LINK_TLS},
+                               {.n_stages = 50, .n_tensor = 1, .link = ENGINE_LINK_SHM}};
+    for (size_t i = 0; i < BASE_COUNT(cuts); i++) {
+        node_rig g;
+        client a = {.rig = &g};
+        node_options o = endless;
+        o.cut = cuts[i];
+        rig_start(&g, o);
+        if (cuts[i].n_stages == 50) {
+            acquire(&a, TINY);
+            rig_wait(&g, has_failed, &a);
+            assert_int_equal(a.why.code, STATUS_INVALID);
+            assert_non_null(strstr(a.why.text, "50 stages"));
+            assert_int_equal(rig_instance(&g, TINY).state, NODE_FAILED);
+        } else {
+            start(&a, &g, TINY);
+            ask(&a, 9, 20);
+            rig_wait(&g, is_done, &a);
+            assert_int_equal(a.n_tokens, 20);
+            if (i == 0)
+                memcpy(whole, a.tokens, sizeof whole);
+            assert_memory_equal(a.tokens, whole, sizeof whole);
+        }
+        release(&a);
+        rig_stop(&g);
+    }
+}
+
 static bool was_restarted(void *context)
 {
     const client *c = context;
@@ -669,6 +762,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(release_cancels),
         cmocka_unit_test(refusals),
         cmocka_unit_test(killed_while_streaming),
+        cmocka_unit_test(several_ranks),
+        cmocka_unit_test(one_of_several_is_lost),
         cmocka_unit_test(ranks_that_lie),
         cmocka_unit_test(loading_that_fails),
         cmocka_unit_test(program_that_is_not_there),
