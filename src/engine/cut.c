@@ -80,12 +80,16 @@ static int64_t border(double part, double whole, int64_t n, int64_t unit)
     return BASE_MIN(at * unit, n);
 }
 
-/* Layers of stage s begin here: the nearest border that leaves a layer to every stage. */
+/* Layers of stage s begin here: the nearest border that leaves a layer to every stage, those before first. */
 static int64_t first_layer(const engine_cut *c, int s, int64_t L)
 {
     int S = stages(c), n = engine_cut_ranks(c);
-    int64_t at = border(sum_of(c, 0, s * tensor(c)), sum_of(c, 0, n), L, 1);
-    return BASE_MIN(BASE_MAX(at, s), L - (S - s));
+    int64_t at = 0;
+    for (int k = 1; k <= s; k++) {
+        int64_t nearest = border(sum_of(c, 0, k * tensor(c)), sum_of(c, 0, n), L, 1);
+        at = BASE_MIN(BASE_MAX(nearest, at + 1), L - (S - k));
+    }
+    return at;
 }
 
 status engine_cut_shards(model_shard *out, const engine_cut *c, const model_cut_units *u, err *e)

@@ -1,0 +1,589 @@
+/*
+ * One model over several ranks, through the real links: the logits are those of the whole model, bit for bit, over threads (loop) for every
+ * model and cut, over processes (shm, tls) for some of each; the engine on top gives the same answers; what does not fit together is refused
+ * by name; announcements that make no sense end the group and nothing else; a dead or silent rank is noticed, named and replaced.
+ */
+#include "node_rig.h"
+
+#include "engine/group.h"
+#include "kernel/kernel.h"
+
+enum { PROMPT = 70, MOST = 64 };
+
+typedef struct cut_case {
+    const char *name;
+    engine_cut cut;
+} cut_case;
+
+static const cut_case cuts[] = {
+    {"tp2", {.n_stages = 1, .n_tensor = 2}},
+    {"tp3, 5:2:1", {.n_stages = 1, .n_tensor = 3, .n_shares = 3, .shares = {5, 2, 1}}},
+    {"tp4", {.n_stages = 1, .n_tensor = 4}},
+    {"tp8, more ranks than units", {.n_stages = 1, .n_tensor = 8}},
+    {"tp2, one with nothing", {.n_stages = 1, .n_tensor = 2, .n_shares = 2, .shares = {0, 1}}},
+    {"pp2", {.n_stages = 2, .n_tensor = 1}},
+    {"pp2 x tp2, uneven", {.n_stages = 2, .n_tensor = 2, .n_shares = 4, .shares = {2, 1, 1, 3}}},
+    {"pp3 uneven", {.n_stages = 3, .n_tensor = 1, .n_shares = 3, .shares = {2, 1, 1}}},
+};
+
+static const char *program(void)
+{
+    static char path[4096];
+    err e = {0};
+    must(os_self_path(path, sizeof path, &e), &e);
+    return path;
+}
+
+static engine_team_options options(const char *source, engine_cut cut)
+{
+    return (engine_team_options){.cut = cut,
+                                 .source = source,
+                                 .epoch = {1, 7, 0},
+                                 .program = program(),
+                                 .open = store_open,
+                                 .model = {.n_threads = 1,
+                                           .context = 512,
+                                           .state_tokens = 2048,
+                                           .n_sequences = 4,
+                                           .max_tokens = PROMPT,
+                                           .max_outputs = PROMPT}};
+}
+
+static engine_team *load(const engine_team_options *o)
+{
+    engine_team *t;
+    err e = {0};
+    must(engine_team_load(&t, o, NULL, &e), &e);
+    return t;
+}
+
+/* ---- logits -------------------------------------------------------------------------------------------------------- */
+
+static status feed(model *m, int n, int64_t position, const int32_t *ids, float *logits, err *e)
+{
+    int32_t pages[8], outputs[PROMPT];
+    for (int i = 0; i < 8; i++)
+        pages[i] = 7 - i;
+    for (int i = 0; i < n; i++)
+        outputs[i] = i;
+    model_run run = {.n_tokens = n, .position = position};
+    for (int c = 0; c < model_n_classes(m); c++) {
+        run.pages[c] = pages;
+        run.n_pages[c] = 8;
+    }
+    model_batch b = {n, ids, 1, &run, n, outputs};
+    return model_step(m, &b, logits, e);
+}
+
+/* Rows of logits of a prompt, fed in pieces: [PROMPT, V]. */
+static float *prompt_logits(model *m)
+{
+    const int pieces[] = {1, 33, 5, PROMPT};
+    int64_t V = model_get_card(m)->n_vocab;
+    float *rows = malloc(sizeof *rows * (size_t)(PROMPT * V));
+    int32_t ids[PROMPT];
+    for (int i = 0; i < PROMPT; i++)
+        ids[i] = (int32_t)(hash_u64((uint64_t)i, 4711) % (uint64_t)V);
+    for (int at = 0, k = 0; at < PROMPT; k++) {
+        int n = BASE_MIN(pieces[k], PROMPT - at);
+        err e = {0};
+        must(feed(m, n, at, ids + at, rows + at * V, &e), &e);
+        at += n;
+    }
+    return rows;
+}
+
+static void compare(const float *whole, const engine_team_options *o, const char *name)
+{
+    engine_team *t = load(o);
+    float *rows = prompt_logits(engine_team_model(t));
+    int64_t V = model_get_card(engine_team_model(t))->n_vocab;
+    for (int64_t k = 0; k < PROMPT * V; k++)
+        if (memcmp(&rows[k], &whole[k], sizeof *rows))
+            fail_msg("%s, %s over %s: row %d, logit %d is %.9g, expected %.9g", o->source, name,
+                     engine_link_name(o->cut.link), (int)(k / V), (int)(k % V), (double)rows[k],
+                     (double)whole[k]);
+    free(rows);
+    engine_team_destroy(t);
+}
+
+/* Every cut over loop; over processes the first `n_processes` cuts and the hybrid. */
+static void all_cuts(const char *source, bool exact, int n_processes)
+{
+    engine_team_options o = options(source, (engine_cut){0});
+    o.model.exact = exact;
+    engine_team *whole = load(&o);
+    float *rows = prompt_logits(engine_team_model(whole));
+    int64_t n_layers = model_get_card(engine_team_model(whole))->n_layers;
+    engine_team_destroy(whole);
+    int done = 0;
+    for (size_t i = 0; i < BASE_COUNT(cuts); i++) {
+        if (cuts[i].cut.n_stages > n_layers)
+            continue;
+        for (int l = 0; l < ENGINE_LINKS; l++) {
+            bool processes = l != ENGINE_LINK_LOOP;
+            if (processes && n_processes < (int)i + 1 && !(n_processes && i == 6))
+                continue;
+            o.cut = cuts[i].cut;
+            o.cut.link = (engine_link)l;
+            compare(rows, &o, cuts[i].name);
+            done++;
+        }
+    }
+    free(rows);
+    printf("%-20s%s %d cuts and links, the same bits\n",
+           source + strlen(source) - BASE_MIN(strlen(source), (size_t)20), exact ? " exact" : "",
+           done);
+}
+
+static void our_models(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"tiny-q8_0",  "h28-4-f32",  "h24-8-q4_0",
+                                        "f2880-q4_0", "h14-2-q4_k", "h16-4-q6_k",
+                                        "h14-2-bf16", "h24-8-f16",  "v32003-q4_0"};
+    for (size_t i = 0; i < BASE_COUNT(names); i++) {
+        char path[1024];
+        snprintf(path, sizeof path, "%s/models/%s.gguf", TEST_DATA, names[i]);
+        all_cuts(path, false, i < 3 ? 2 : 0);
+        if (i < 3)
+            all_cuts(path, true, 1);
+    }
+}
+
+static void outside_models(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llama/llama-Q4_0", "qwen2/qwen2-Q8_0", "qwen3/qwen3-Q4_0",
+                                        "gemma3/gemma3-Q8_0"};
+    const char *fixtures = getenv("SHOAL_FIXTURES");
+    if (!fixtures) {
+        printf("skipped: SHOAL_FIXTURES names no folder\n");
+        return;
+    }
+    for (size_t i = 0; i < BASE_COUNT(names); i++) {
+        char path[1024];
+        snprintf(path, sizeof path, "%s/models/%s.gguf", fixtures, names[i]);
+        all_cuts(path, false, 2);
+        all_cuts(path, true, 1);
+    }
+}
+
+/* ---- the engine ---------------------------------------------------------------------------------------------------- */
+
+typedef struct answers {
+    int n[MOST], done;
+    int32_t token[MOST][MOST];
+    float logprob[MOST][MOST];
+    int n_cached[MOST];
+} answers;
+
+/* By request and choice: 4 choices at most. */
+static void note(void *context, const engine_event *event)
+{
+    answers *a = context;
+    int at = (int)event->id * 4 + event->choice;
+    assert_true(at < MOST);
+    if (event->kind == ENGINE_STARTED)
+        a->n_cached[at] = event->n_cached;
+    if (event->kind == ENGINE_DONE) {
+        assert_int_not_equal(event->reason, ENGINE_ERROR);
+        a->done++;
+    }
+    if (event->kind == ENGINE_TOKEN) {
+        a->token[at][a->n[at]] = event->token;
+        a->logprob[at][a->n[at]++] = event->logprob;
+    }
+}
+
+static void ask(engine *g, uint64_t id, int n_prompt, int n_choices, const sample_options *s)
+{
+    int32_t prompt[200];
+    err e = {0};
+    for (int i = 0; i < n_prompt; i++) /* all begin alike: pages are shared */
+        prompt[i] = (int32_t)(hash_u64((uint64_t)i, i < 130 ? 1 : id) % 200);
+    engine_request r = {.id = id,
+                        .prompt = prompt,
+                        .n_prompt = n_prompt,
+                        .n_choices = n_choices,
+                        .max_tokens = 24,
+                        .sample = *s,
+                        .top_logprobs = id % 2 ? 3 : -1};
+    must(engine_submit(g, &r, &e), &e);
+}
+
+/* All options of sampling, forks, reuse, and too little state for all at once. */
+static void converse(answers *a, const char *source, engine_cut cut, uint64_t state_tokens)
+{
+    engine_team_options o = options(source, cut);
+    o.model.state_tokens = state_tokens;
+    engine_team *t = load(&o);
+    engine *g;
+    err e = {0};
+    engine_options eo = {.max_sequences = 4, .chunk = 32, .cache_slots = 4};
+    const sample_bias bias[] = {{7, 3.0f}, {9, -50.0f}};
+    const int32_t banned[] = {3, 4, 5};
+    memset(a, 0, sizeof *a);
+    must(engine_create(&g, engine_team_model(t), &eo, note, a, &e), &e);
+    for (uint64_t id = 0; id < 9; id++) {
+        sample_options s = SAMPLE_DEFAULTS;
+        s.seed = 40 + id;
+        s.temperature = id == 0 ? 0 : 0.5f + 0.2f * (float)id;
+        s.top_k = id == 2 ? 20 : 0;
+        s.top_p = id == 3 ? 0.7f : s.top_p;
+        s.min_p = id == 4 ? 0.05f : 0;
+        if (id == 5) {
+            s.repetition_penalty = 1.3f;
+            s.presence_penalty = 0.4f;
+            s.frequency_penalty = 0.2f;
+        }
+        if (id == 6) {
+            s.bias = bias;
+            s.n_bias = 2;
+            s.banned = banned;
+            s.n_banned = 3;
+        }
+        ask(g, id, id == 8 ? 140 : 100 + (int)id * 9, id == 7 ? 4 : 1, &s);
+    }
+    bool busy = true;
+    for (int i = 0; busy; i++) {
+        must(engine_step(g, &busy, &e), &e);
+        assert_true(i < 5000);
+    }
+    assert_int_equal(a->done, 12);
+    engine_destroy(g);
+    engine_team_destroy(t);
+}
+
+static void engine_answers(void **state)
+{
+    (void)state;
+    static answers whole, cut;
+    const engine_cut tp2 = {.n_stages = 1, .n_tensor = 2, .link = ENGINE_LINK_SHM},
+                     grid = {.n_stages = 2, .n_tensor = 2, .link = ENGINE_LINK_LOOP};
+    for (int little = 0; little < 2; little++) {
+        uint64_t tokens = little ? 512 : 2048;
+        converse(&whole, TINY, (engine_cut){0}, tokens);
+        converse(&cut, TINY, tp2, tokens);
+        assert_memory_equal(&whole, &cut, sizeof whole);
+        converse(&cut, TINY, grid, tokens);
+        assert_memory_equal(&whole, &cut, sizeof whole);
+    }
+    int reused = 0;
+    for (int i = 0; i < MOST; i++)
+        reused += whole.n_cached[i] > 0;
+    assert_true(reused > 0);
+}
+
+/* ---- cuts ---------------------------------------------------------------------------------------------------------- */
+
+static void borders(void **state)
+{
+    (void)state;
+    for (uint64_t k = 0; k < 3000; k++) {
+        uint64_t h = hash_u64(k, 99);
+        model_cut_units u = {.n_layers = 1 + (int64_t)(h % 40),
+                             .n_heads = 1 + (int64_t)(h >> 8 & 63),
+                             .n_ffn = 32 * (1 + (int64_t)(h >> 16 & 255)),
+                             .n_vocab = 100 + (int64_t)(h >> 24 & 1023),
+                             .heads = 1 + (int64_t)(h >> 34 & 3),
+                             .ffn = 32 << (h >> 36 & 3)};
+        engine_cut c = {.n_stages = 1 + (int)(h >> 40 & 3), .n_tensor = 1 + (int)(h >> 42 & 7)};
+        int n = engine_cut_ranks(&c);
+        if (h >> 50 & 1) {
+            c.n_shares = n;
+            for (int i = 0; i < n; i++)
+                c.shares[i] = (float)(1 + (hash_u64((uint64_t)i, h) & 7));
+        }
+        model_shard s[ENGINE_MOST_RANKS];
+        err e = {0};
+        status got = engine_cut_shards(s, &c, &u, &e);
+        assert_int_equal(got, c.n_stages > u.n_layers ? STATUS_INVALID : STATUS_OK);
+        for (int r = 0; r < n && got == STATUS_OK; r++) {
+            bool first = r % c.n_tensor == 0, last = r % c.n_tensor == c.n_tensor - 1;
+            assert_true(s[r].layer_begin < s[r].layer_end);
+            assert_int_equal(s[r].layer_begin, r < c.n_tensor ? 0 : s[r - c.n_tensor].layer_end);
+            assert_int_equal(s[r].head_begin, first ? 0 : s[r - 1].head_end);
+            assert_int_equal(s[r].ffn_begin, first ? 0 : s[r - 1].ffn_end);
+            assert_int_equal(s[r].vocab_begin, first ? 0 : s[r - 1].vocab_end);
+            assert_true(!last || (s[r].head_end == u.n_heads && s[r].ffn_end == u.n_ffn &&
+                                  s[r].vocab_end == u.n_vocab));
+            assert_true(s[r].head_end % u.heads == 0 || s[r].head_end == u.n_heads);
+            assert_true(s[r].ffn_end % u.ffn == 0 || s[r].ffn_end == u.n_ffn);
+            assert_true(r < n - c.n_tensor || s[r].layer_end == u.n_layers);
+        }
+    }
+}
+
+static void refused_cuts(void **state)
+{
+    (void)state;
+    const engine_cut bad[] = {
+        {.n_stages = 9, .n_tensor = 1},
+        {.n_stages = 1, .n_tensor = 65},
+        {.n_stages = 1, .n_tensor = 2, .n_shares = 3, .shares = {1, 1, 1}},
+        {.n_stages = 1, .n_tensor = 2, .n_shares = 2, .shares = {0, 0}},
+        {.n_stages = 1, .n_tensor = 2, .n_shares = 2, .shares = {-1, 2}},
+    };
+    for (size_t i = 0; i < BASE_COUNT(bad); i++) {
+        model_shard s[ENGINE_MOST_RANKS];
+        model_cut_units u = {4, 8, 512, 300, 1, 32};
+        err e = {0};
+        assert_int_equal(engine_cut_shards(s, &bad[i], &u, &e), STATUS_INVALID);
+    }
+}
+
+/* ---- who does not belong together ---------------------------------------------------------------------------------- */
+
+/* One rank as a thread, loaded as it is told. */
+typedef struct lone {
+    engine_place place;
+    engine_group *group;
+    model *m;
+    os_thread *thread;
+    status result;
+    err why;
+} lone;
+
+static void join_it(void *context)
+{
+    lone *l = context;
+    l->result = engine_group_join(l->group, l->m, &l->why);
+}
+
+static void prepare(lone *l, const char *source, int rank, engine_cut cut, int64_t context,
+                    link_loop *loop, bool exact)
+{
+    file_model *f;
+    err e = {0};
+    engine_team_options o = options(source, cut);
+    o.model.context = context;
+    o.model.exact = exact;
+    *l = (lone){.place = {.cut = cut, .rank = rank, .loops = {loop, loop}}};
+    l->place.cut.link = ENGINE_LINK_LOOP;
+    must(store_open(&f, source, &e), &e);
+    must(engine_group_create(&l->group, &l->place, f, &o.model, &e), &e);
+    must(model_load(&l->m, f, &o.model, NULL, &e), &e);
+    file_close(f);
+}
+
+static void handshakes(void **state)
+{
+    (void)state;
+    const engine_cut two = {.n_stages = 1, .n_tensor = 2},
+                     uneven = {.n_stages = 1, .n_tensor = 2, .n_shares = 2, .shares = {1, 3}};
+    const struct {
+        const char *source;
+        engine_cut cut;
+        int64_t context;
+        bool exact;
+        const char *what;
+    } others[] = {{OTHER, two, 512, false, "model"},
+                  {TINY, uneven, 512, false, "plan"},
+                  {TINY, two, 256, false, "plan"},
+                  {TINY, two, 512, true, "numerics"}};
+    for (size_t i = 0; i < BASE_COUNT(others); i++) {
+        link_loop *loop;
+        lone a, b;
+        err e = {0};
+        must(link_loop_create(&loop, 2, 1 << 16, NULL, &e), &e);
+        prepare(&a, TINY, 0, two, 512, loop, false);
+        prepare(&b, others[i].source, 1, others[i].cut, others[i].context, loop, others[i].exact);
+        must(os_thread_create(&a.thread, join_it, &a, "a", &e), &e);
+        join_it(&b);
+        os_thread_join(a.thread);
+        assert_int_equal(a.result, STATUS_CONFLICT);
+        assert_int_equal(b.result, STATUS_CONFLICT);
+        if (!strstr(a.why.text, others[i].what) && !strstr(b.why.text, others[i].what))
+            fail_msg("neither \"%s\" nor \"%s\" names the %s", a.why.text, b.why.text,
+                     others[i].what);
+        engine_group_destroy(a.group);
+        engine_group_destroy(b.group);
+        model_destroy(a.m);
+        model_destroy(b.m);
+        link_loop_destroy(loop);
+    }
+}
+
+/* ---- a leader that says nonsense ----------------------------------------------------------------------------------- */
+
+static void follow_it(void *context)
+{
+    lone *l = context;
+    join_it(l);
+    if (l->result == STATUS_OK)
+        l->result = engine_group_follow(l->group, &l->why);
+}
+
+/* A good announcement of one token with `n` words, changed in some places. */
+static void spoil(int32_t *words, uint64_t k)
+{
+    const int32_t good[] = {13, GROUP_STEP, 0, 1, 1, 0, 5, 1, 0, 0, 1, 3, 0};
+    memset(words, 0, GROUP_FIRST * sizeof *words);
+    memcpy(words, good, sizeof good);
+    words[0] = 12;
+    if (k == 0)
+        return;
+    static const int32_t values[] = {-1, 0, 1, 2, 70, 71, 255, 256, 100000, INT32_MAX, INT32_MIN};
+    int n = 1 + (int)(hash_u64(k, 5) % 2);
+    for (int i = 0; i < n; i++) {
+        uint64_t h = hash_u64(k, 100 + (uint64_t)i);
+        words[h % 13] = values[(h >> 16) % BASE_COUNT(values)];
+    }
+}
+
+static void nonsense(void **state)
+{
+    (void)state;
+    const engine_cut pipeline = {.n_stages = 2, .n_tensor = 1};
+    int refused = 0, taken = 0;
+    for (uint64_t k = 0; k < 120; k++) {
+        link_loop *loop;
+        lone a, b;
+        int32_t words[GROUP_FIRST];
+        float stream[PROMPT * 1024] = {0};
+        err e = {0};
+        must(link_loop_create(&loop, 2, 1 << 20, NULL, &e), &e);
+        prepare(&a, TINY, 0, pipeline, 512, loop, false);
+        prepare(&b, TINY, 1, pipeline, 512, loop, false);
+        must(os_thread_create(&b.thread, follow_it, &b, "b", &e), &e);
+        join_it(&a);
+        must(a.result, &a.why);
+        spoil(words, k);
+        int64_t D = model_get_card(a.m)->d_model;
+        assert_true(D <= 1024);
+        must(link_broadcast(a.group->all, 0, words, sizeof words, &e), &e);
+        if (k == 0) /* it would wait for the stream of one token */
+            must(link_send(a.group->all, 1, 0, stream, (size_t)D * sizeof *stream, &e), &e);
+        link_op *op;
+        if (link_recv_start(&op, a.group->all, 1, 0, stream, 4, &e) == STATUS_OK && k > 0)
+            for (int i = 0; i < 3000 && link_group_status(a.group->all, NULL) == STATUS_OK; i++) {
+                os_sleep_us(100);
+                (void)link_group_progress(a.group->all);
+            }
+        link_group_abort(a.group->all, STATUS_CANCELLED, "enough");
+        (void)link_group_progress(a.group->all);
+        os_thread_join(b.thread);
+        assert_true(k == 0 || b.result != STATUS_OK || words[1] == GROUP_END);
+        refused +=
+            b.result == STATUS_CORRUPT || b.result == STATUS_INVALID || b.result == STATUS_TOO_LONG;
+        taken += b.result == STATUS_CANCELLED;
+        engine_group_destroy(a.group);
+        engine_group_destroy(b.group);
+        model_destroy(a.m);
+        model_destroy(b.m);
+        link_loop_destroy(loop);
+    }
+    printf("%d refused, %d waited for more\n", refused, taken);
+    assert_true(refused > 60);
+}
+
+/* ---- messages ------------------------------------------------------------------------------------------------------ */
+
+static void places_as_messages(void **state)
+{
+    (void)state;
+    engine_place p = {.cut = {2, 3, ENGINE_LINK_TLS, 6, {1, 2, 3, 4, 5, 6}},
+                      .rank = 4,
+                      .epoch = {5, 6, 7},
+                      .deadline_us = 8,
+                      .spin_us = 9,
+                      .n_handles = 7},
+                 back = {0};
+    memset(p.secret, 0xa5, sizeof p.secret);
+    sb out;
+    wire_frame f;
+    bool complete;
+    err e = {0};
+    sb_init(&out);
+    wire_put_join(&out, &p);
+    must(wire_next(&f, &complete, out.data, out.length, &e), &e);
+    assert_true(complete && f.message == WIRE_JOIN);
+    must(wire_get_join(&back, &f, &e), &e);
+    assert_memory_equal(&p, &back, sizeof p);
+    for (size_t n = 0; n < f.bytes; n++) {
+        wire_frame cut = {WIRE_JOIN, f.payload, n};
+        assert_int_not_equal(wire_get_join(&back, &cut, &e), STATUS_OK);
+    }
+    sb_fini(&out);
+}
+
+/* ---- a rank that is lost ------------------------------------------------------------------------------------------- */
+
+static void lose(engine_link link, int number, const char *reason)
+{
+    engine_team_options o = options(TINY, (engine_cut){.n_stages = 1, .n_tensor = 3, .link = link});
+    o.deadline_us = 1000000;
+    engine_team *t = load(&o);
+    int32_t id = 5;
+    int64_t V = model_get_card(engine_team_model(t))->n_vocab;
+    float *row = malloc(sizeof *row * (size_t)V);
+    err e = {0};
+    must(feed(engine_team_model(t), 1, 0, &id, row, &e), &e);
+    int pid = engine_team_pid(t, 1);
+    assert_true(pid > 0);
+    kill(pid, number);
+    status s = STATUS_OK;
+    for (int i = 1; i < 400 && s == STATUS_OK; i++)
+        s = feed(engine_team_model(t), 1, i, &id, row, &e);
+    assert_int_not_equal(s, STATUS_OK);
+    engine_team_why(t, &e);
+    if (!strstr(e.text, reason))
+        fail_msg("\"%s\" does not say %s", e.text, reason);
+    /* and nothing more can be done with it */
+    assert_int_not_equal(feed(engine_team_model(t), 1, 0, &id, row, &e), STATUS_OK);
+    engine_team_destroy(t);
+    assert_int_equal(kill(pid, 0), -1);
+    free(row);
+}
+
+static void lost_ranks(void **state)
+{
+    (void)state;
+    for (int l = 0; l < ENGINE_LINK_LOOP; l++) {
+        lose((engine_link)l, SIGKILL, "rank 2 ended (signal 9");
+        lose((engine_link)l, SIGSTOP, "rank 2");
+    }
+}
+
+static void loading_fails(void **state)
+{
+    (void)state;
+    for (int l = 0; l < ENGINE_LINKS; l++) {
+        engine_team *t;
+        engine_team_options o =
+            options(TINY, (engine_cut){.n_stages = 1, .n_tensor = 2, .link = (engine_link)l});
+        err e = {0};
+        o.model.memory_limit = 1000;
+        assert_int_equal(engine_team_load(&t, &o, NULL, &e), STATUS_NO_MEMORY);
+        o.model.memory_limit = 0;
+        o.source = "/no/such/model.gguf";
+        assert_int_equal(engine_team_load(&t, &o, NULL, &e), STATUS_NOT_FOUND);
+        if (l == ENGINE_LINK_LOOP)
+            continue;
+        o.source = TINY;
+        o.program = "/no/such/program";
+        assert_int_not_equal(engine_team_load(&t, &o, NULL, &e), STATUS_OK);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (rig_is_rank(argc, argv))
+        return rig_rank();
+    unsetenv("TEST_RANK");
+    log_set_level(LOG_ERROR);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(borders),
+        cmocka_unit_test(refused_cuts),
+        cmocka_unit_test(places_as_messages),
+        cmocka_unit_test(our_models),
+        cmocka_unit_test(outside_models),
+        cmocka_unit_test(engine_answers),
+        cmocka_unit_test(handshakes),
+        cmocka_unit_test(nonsense),
+        cmocka_unit_test(lost_ranks),
+        cmocka_unit_test(loading_fails),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
