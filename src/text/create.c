@@ -110,9 +110,16 @@ static status make_bpe(text_tokenizer *t, const text_vocab *v, const text_preset
     t->fuse_unk = true;
     t->ignore_merges = chosen(v->ignore_merges, preset->ignore_merges);
     status s = preset->raw ? add_replace_spaces(t, e) : STATUS_OK;
-    for (size_t i = 0; s == STATUS_OK && i < BASE_COUNT(preset->regexes) && preset->regexes[i]; i++)
+    for (size_t i = 0; s == STATUS_OK && i < BASE_COUNT(preset->regexes) && preset->regexes[i];
+         i++) {
+        if (i && i == preset->mapped_from) {
+            t->input_mapped = true;
+            if (!text_add_step(t, STEP_BYTE_MAP, e))
+                return STATUS_UNSUPPORTED;
+        }
         s = text_add_split(t, preset->regexes[i], strlen(preset->regexes[i]), SPLIT_ISOLATED, false,
                            e);
+    }
     if (s == STATUS_OK)
         s = text_vocab_merges(t, v->n_merges, v->merges, e);
     return s;

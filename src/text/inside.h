@@ -262,6 +262,7 @@ status text_add_split(text_tokenizer *t, const char *regex, size_t n, split_beha
 typedef struct text_preset {
     const char *names;      /* separated by spaces */
     const char *regexes[6]; /* in order, NULL ends */
+    size_t mapped_from;     /* regexes from this one on see the bytes' alphabet; 0: none does */
     bool ignore_merges, add_bos, add_sep,
         raw; /* raw: characters, not bytes, with U+2581 for spaces */
 } text_preset;

@@ -111,7 +111,11 @@ static const text_preset presets[] = {
           "\\uFE30-\\uFE4F]+|[\\u3105-\\u312F]+|" KANJI_KANA,
           CASED(UPPER, LOWER, CONTRACTIONS "?") "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES},
      .ignore_merges = true},
-    {.names = "falcon", .regexes = {"[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "[0-9][0-9][0-9]"}},
+    /* Digits are cut out of the bytes' alphabet, in which some bytes of other characters are digits as
+     * well; llama.cpp leaves that step out, which tokens trained with it do not show. */
+    {.names = "falcon",
+     .regexes = {"[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"},
+     .mapped_from = 2},
     {.names = "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2",
      .regexes = {"\\p{N}", GPT2}},
     {.names = "poro-chat bloom gpt3-finnish", .regexes = {BLOOM}},

@@ -293,11 +293,85 @@ static void test_prompts(void **state)
     assert_int_equal(bad, 0);
 }
 
+/* Random bytes, valid and not, through the real vocabularies and back: with SHOAL_LONG 10^6 cases. */
+static void test_bytes_come_back(void **state)
+{
+    static const char *const names[] = {"llama-bpe", "qwen2", "gpt-2", "llama-spm", "deepseek-llm"};
+    size_t cases = (getenv("SHOAL_LONG") ? 1000000 : 50000) / BASE_COUNT(names), total = 0;
+    uint64_t seed = 0x9E3779B97F4A7C15u;
+    (void)state;
+    for (size_t k = 0; k < BASE_COUNT(names); k++) {
+        text_tokenizer *t = load(names[k], NULL);
+        text_ids ids = {0};
+        for (size_t i = 0; i < cases; i++) {
+            char text[64];
+            size_t n = 0, most = (seed = hash_u64(seed, 1)) % 48;
+            while (n < most) {
+                uint64_t x = seed = hash_u64(seed, 2);
+                uint32_t c = (uint32_t)(x >> 8) % (x & 1 ? 0x3000 : 0x110000);
+                if (x & 2 || (c >= 0xD800 && c < 0xE000))
+                    c = (uint32_t)(x >> 40) & 0x7F;
+                if (i % 2 && k < 4 && (x & 12) == 12) /* deepseek-llm lacks bytes of no character */
+                    text[n++] = (char)(x >> 50);
+                else if (k != 3 || c != 0x2581) /* a space to SentencePiece */
+                    n += (size_t)text_utf8_put(text + n, c);
+            }
+            if (k == 3 && memmem(text, n, "\xE2\x96\x81", 3))
+                continue;
+            err e;
+            ids.n = 0;
+            assert_int_equal(text_encode(t, scratch, text, n, 0, &ids, &e), STATUS_OK);
+            check_decode(t, names[k], (str){text, n}, ids.ids, ids.n);
+            total++;
+        }
+        text_ids_fini(&ids);
+        text_tokenizer_destroy(t);
+    }
+    printf("%zu random texts through %zu vocabularies\n", total, BASE_COUNT(names));
+}
+
+/* Hostile texts and the large vocabularies: counted operations grow like the text. */
+static void test_work_grows_like_the_text(void **state)
+{
+    static const char *const names[] = {"llama-bpe", "qwen2", "gpt-2", "llama-spm", "deepseek-llm"};
+    static const char *const units[] = {
+        "a",   " ",   "A",     "\n",   "1",          "=",        "-",    "\t",          "Aa",
+        "ab ", " \n", "<|im_", "\xFF", "<|eot_id|>", "\xCC\x81", "</s>", "\xE4\xB8\xAD"};
+    (void)state;
+    for (size_t k = 0; k < BASE_COUNT(names); k++) {
+        text_tokenizer *t = load(names[k], NULL);
+        for (size_t i = 0; i < BASE_COUNT(units); i++) {
+            uint64_t work[2];
+            for (size_t half = 0; half < 2; half++) {
+                size_t n = half ? 50000 : 100000;
+                sb text = {0};
+                text_ids ids = {0};
+                text_scratch *s = NULL;
+                err e;
+                while (text.length < n)
+                    sb_puts(&text, units[i]);
+                assert_int_equal(text_scratch_create(&s, &e), STATUS_OK);
+                assert_int_equal(text_encode(t, s, text.data, n, TEXT_PARSE_SPECIAL, &ids, &e),
+                                 STATUS_OK);
+                work[half] = text_scratch_work(s);
+                text_scratch_destroy(s);
+                text_ids_fini(&ids);
+                sb_fini(&text);
+            }
+            if ((double)work[0] > 2.5 * (double)work[1] + 1000 || work[0] > 100000 * 60)
+                fail_msg("%s, \"%s\": %llu operations for 50,000 bytes, %llu for 100,000", names[k],
+                         units[i], (unsigned long long)work[1], (unsigned long long)work[0]);
+        }
+        text_tokenizer_destroy(t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors), cmocka_unit_test(test_pre_vectors),
-        cmocka_unit_test(test_json_twins), cmocka_unit_test(test_prompts)};
+        cmocka_unit_test(test_vectors),         cmocka_unit_test(test_pre_vectors),
+        cmocka_unit_test(test_json_twins),      cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_bytes_come_back), cmocka_unit_test(test_work_grows_like_the_text)};
     err e;
     fixtures = getenv("SHOAL_FIXTURES");
     if (!fixtures) {

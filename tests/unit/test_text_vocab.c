@@ -403,6 +403,124 @@ static void test_presets_by_name(void **state)
     }
 }
 
+/* A vocabulary of the pieces that each splitter must cut (tests/data/text/presets.json, by another
+ * regex engine): one id a piece, or it was cut elsewhere. */
+typedef struct piece_list {
+    str *pieces;
+    size_t n;
+} piece_list;
+
+static int by_piece(const void *a, const void *b)
+{
+    const str *x = a, *y = b;
+    int c = memcmp(x->data, y->data, BASE_MIN(x->length, y->length));
+    return c ? c : (x->length > y->length) - (x->length < y->length);
+}
+
+static void collect_pieces(piece_list *out, const json_t *rows)
+{
+    json_t *row, *piece;
+    size_t i, k, n = 0;
+    json_array_foreach(rows, i, row) n += json_array_size(row);
+    out->pieces = base_alloc(n * sizeof *out->pieces);
+    out->n = 0;
+    assert_non_null(out->pieces);
+    json_array_foreach(rows, i, row) json_array_foreach(row, k, piece) out->pieces[out->n++] =
+        (str){json_string_value(piece), json_string_length(piece)};
+    qsort(out->pieces, out->n, sizeof *out->pieces, by_piece);
+    for (i = k = 0; i < out->n; i++)
+        if (!i || by_piece(&out->pieces[i], &out->pieces[i - 1]) != 0)
+            out->pieces[k++] = out->pieces[i];
+    out->n = k;
+}
+
+static text_tokenizer *make_of_pieces(const piece_list *list, const char *pre)
+{
+    text_vocab v;
+    text_tokenizer *t = NULL;
+    err e;
+    text_vocab_init(&v);
+    v.model = str_from("gpt2");
+    v.pre = str_from(pre);
+    v.tokens = list->pieces;
+    v.n_tokens = list->n;
+    v.ignore_merges = 1;
+    v.add_bos = 0;
+    if (text_tokenizer_create(&t, &v, &e) != STATUS_OK)
+        fail_msg("%s: %s", pre, e.text);
+    return t;
+}
+
+static void test_presets_cut(void **state)
+{
+    str texts_json = read_data("texts"), presets_json = read_data("presets");
+    json_t *texts = json_loadb(texts_json.data, texts_json.length, JSON_ALLOW_NUL, NULL),
+           *presets = json_loadb(presets_json.data, presets_json.length, 0, NULL), *rows;
+    const char *pre;
+    size_t n_presets = 0, n_pieces = 0;
+    (void)state;
+    json_object_foreach(presets, pre, rows)
+    {
+        piece_list list;
+        collect_pieces(&list, rows);
+        text_tokenizer *t = make_of_pieces(&list, pre);
+        assert_int_equal(json_array_size(rows), json_array_size(texts));
+        for (size_t i = 0; i < json_array_size(rows); i++) {
+            const json_t *text = json_array_get(texts, i), *row = json_array_get(rows, i);
+            text_ids ids = {0};
+            encode(t, NULL, json_string_value(text), json_string_length(text), 0, &ids);
+            for (size_t k = 0; k < json_array_size(row) || k < ids.n; k++) {
+                const char *want = json_string_value(json_array_get(row, k));
+                str got = k < ids.n ? text_token_piece(t, ids.ids[k]) : (str){0};
+                if (!want || !got.data || !str_is(got, want))
+                    fail_msg("%s, text %zu \"%s\": piece %zu is \"%.*s\", want \"%s\"", pre, i,
+                             json_string_value(text), k, (int)got.length, got.data ? got.data : "",
+                             want ? want : "(none)");
+                n_pieces++;
+            }
+            text_ids_fini(&ids);
+        }
+        n_presets++;
+        text_tokenizer_destroy(t);
+        base_free(list.pieces);
+    }
+    printf("%zu splitters, %zu pieces\n", n_presets, n_pieces);
+    assert_true(n_presets >= 16);
+    json_decref(texts);
+    json_decref(presets);
+    base_free((char *)texts_json.data);
+    base_free((char *)presets_json.data);
+}
+
+/* Qwen's own tokenizer.json asks for NFC; GGUF cannot, and does not (docs/decisions). */
+static void test_files_that_cannot_ask_for_nfc(void **state)
+{
+    static const char decomposed[] = "cafe\xCC\x81", composed[] = "caf\xC3\xA9";
+    const json_t *merges;
+    json_t *root;
+    text_tokenizer *gguf = as_gguf("qwen2", "qwen2", &merges, &root), *json = load("qwen2");
+    text_ids a = {0}, b = {0};
+    sb out = {0};
+    err e;
+    (void)state;
+    encode(json, NULL, decomposed, strlen(decomposed), 0, &a);
+    encode(json, NULL, composed, strlen(composed), 0, &b);
+    assert_int_equal(a.n, b.n);
+    assert_memory_equal(a.ids, b.ids, a.n * sizeof *a.ids);
+    encode(gguf, NULL, decomposed, strlen(decomposed), 0, &b);
+    assert_int_equal(text_decode(gguf, b.ids, b.n, 0, &out, &e), STATUS_OK);
+    assert_string_equal(out.data, decomposed);
+    encode(gguf, NULL, composed, strlen(composed), 0, &b);
+    assert_int_equal(a.n, b.n);
+    assert_memory_equal(a.ids, b.ids, a.n * sizeof *a.ids);
+    sb_fini(&out);
+    text_ids_fini(&a);
+    text_ids_fini(&b);
+    text_tokenizer_destroy(gguf);
+    text_tokenizer_destroy(json);
+    json_decref(root);
+}
+
 /* ---- Unigram and WordPiece ---------------------------------------------------------------------------------------- */
 
 static double best_segmentation(const arrays *a, const text_tokenizer *t, const char *p, size_t n)
@@ -839,6 +957,8 @@ int main(void)
                                        cmocka_unit_test(test_same_from_both),
                                        cmocka_unit_test(test_merges),
                                        cmocka_unit_test(test_presets_by_name),
+                                       cmocka_unit_test(test_presets_cut),
+                                       cmocka_unit_test(test_files_that_cannot_ask_for_nfc),
                                        cmocka_unit_test(test_unigram),
                                        cmocka_unit_test(test_character_map),
                                        cmocka_unit_test(test_wordpiece),
