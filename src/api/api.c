@@ -11,7 +11,8 @@
 enum { PING_US = 10 * 1000000 };
 
 static const api_dialect *const dialects[] = {&api_openai_chat, &api_openai_completions,
-                                              &api_openai_models, &api_admin};
+                                              &api_openai_embeddings, &api_openai_models,
+                                              &api_admin};
 
 /* ---- faults -------------------------------------------------------------------------------------------------------- */
 
@@ -266,6 +267,11 @@ void api_destroy(api *a)
         api_ask *ask = a->asks;
         a->asks = ask->next;
         base_free(ask);
+    }
+    while (a->embeds) {
+        api_embed *x = a->embeds;
+        a->embeds = api_embed_next(x);
+        base_free(x);
     }
     http_timer_destroy(a->tick);
     for (size_t i = 0; i < a->n_keys; i++)

@@ -54,7 +54,8 @@ typedef struct api_dialect {
     void (*write_error)(sb *out, const api_fault *f); /* the body of an error answer */
 } api_dialect;
 
-extern const api_dialect api_openai_chat, api_openai_completions, api_openai_models, api_admin;
+extern const api_dialect api_openai_chat, api_openai_completions, api_openai_embeddings,
+    api_openai_models, api_admin;
 
 void api_reply_json(http_request *r, int code, const sb *body); /* 500 when the builder failed */
 void api_reply_fault(http_request *r, const api_dialect *d, const api_fault *f);
@@ -161,6 +162,10 @@ typedef struct api_ask {
     struct api_ask *next;
 } api_ask;
 
+typedef struct api_embed api_embed; /* a request for embeddings on its way (openai_embeddings.c) */
+
+api_embed *api_embed_next(const api_embed *x);
+
 struct api {
     http_loop *loop;
     serve *s;
@@ -171,6 +176,7 @@ struct api {
     uint64_t ping_us, began_us;
     api_exchange *exchanges;
     api_ask *asks;
+    api_embed *embeds;
 };
 
 #endif

@@ -109,6 +109,9 @@ static void print_card(const shown *s)
          (long long)card->n_kv_heads, (long long)card->head_dim, (long long)card->d_ff);
     line(&l, "vocabulary", "%lld tokens%s", (long long)card->n_vocab,
          card->tied ? ", output tied to the embedding" : "");
+    if (card->pooling != MODEL_POOLING_NONE)
+        line(&l, "embeds", "vectors of %lld, pooling: %s", (long long)card->d_model,
+             model_pooling_name(card->pooling));
     line(&l, "tokenizer", "%s", tokenizer);
     line(&l, "template", "%s", templates.data ? templates.data : "");
     print_state(&l, card);
@@ -160,6 +163,7 @@ static json_t *card_json(const shown *s)
     set_whole(o, "feed_forward", (uint64_t)card->d_ff);
     set_whole(o, "vocabulary", (uint64_t)card->n_vocab);
     json_object_set_new(o, "tied", json_boolean(card->tied));
+    set_text(o, "pooling", model_pooling_name(card->pooling));
     tokenizer_text(text, card);
     set_text(o, "tokenizer", text);
     for (int i = 0; i < card->n_templates; i++)

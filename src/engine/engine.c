@@ -9,6 +9,7 @@
  */
 #include "engine/engine.h"
 #include "engine/draft.h"
+#include "engine/rows.h"
 #include "os/os.h"
 
 #include <string.h>
@@ -38,6 +39,7 @@ typedef struct sequence {
     draft_sequence *guesses; /* NULL: none are made */
     int n_draft;             /* of n_run: guesses, behind the newest token in `tokens` */
     int n_drafted, n_accepted;
+    double *sum; /* [width] rows added so far, of embedding requests that pool them all */
     struct sequence *next;
 } sequence;
 
@@ -49,6 +51,11 @@ struct engine {
     void *context;
     int64_t positions; /* context of a sequence */
     int n_vocab, max_tokens, max_outputs;
+    int64_t width;         /* of a row: n_vocab; of embedding models D */
+    model_pooling pooling; /* not NONE: every request wants a vector */
+    bool both_ways;        /* texts are read in one step */
+    float *vector;         /* [width] */
+    double *one_row;       /* [width] */
     request *first_waiting, **last_waiting;
     int n_waiting;
     sequence *sequences; /* by age: live ones, and those that gave up their state */
@@ -62,7 +69,7 @@ struct engine {
     int32_t *outputs;  /* [max_outputs] */
     draft *draft;      /* NULL: no speculation */
     draft_call *calls; /* [max_sequences] */
-    float *logits;     /* [max_outputs, V] */
+    float *logits;     /* [max_outputs, width] */
     const kernel_table *kernels;
     sample_scratch *scratch;
     sample_result result;
@@ -90,6 +97,9 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     g->context = context;
     g->positions = mo->context;
     g->n_vocab = (int)model_get_card(m)->n_vocab;
+    g->width = model_row_width(m);
+    g->pooling = model_get_card(m)->pooling;
+    g->both_ways = model_get_card(m)->both_ways;
     g->max_tokens = mo->max_tokens;
     g->max_outputs = mo->max_outputs;
     int most = BASE_MIN(BASE_MIN(g->max_outputs, g->max_tokens), mo->n_sequences);
@@ -102,9 +112,11 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     g->runs = base_alloc(sizeof *g->runs * tokens);
     g->run_of = base_alloc(sizeof *g->run_of * tokens);
     g->outputs = base_alloc(sizeof *g->outputs * rows);
-    g->logits = base_alloc(sizeof *g->logits * rows * (size_t)g->n_vocab);
+    g->logits = base_alloc(sizeof *g->logits * rows * (size_t)g->width);
+    g->vector = base_alloc(sizeof *g->vector * (size_t)g->width);
+    g->one_row = base_alloc(sizeof *g->one_row * (size_t)g->width);
     status s = STATUS_OK;
-    if (!g->ids || !g->runs || !g->run_of || !g->outputs || !g->logits)
+    if (!g->ids || !g->runs || !g->run_of || !g->outputs || !g->logits || !g->vector || !g->one_row)
         s = err_set(e, STATUS_NO_MEMORY, "engine: no memory for steps of %d tokens", g->max_tokens);
     if (s == STATUS_OK)
         s = kernel_select(&g->kernels, os_cpu_features(), model_isa(m), e);
@@ -113,7 +125,7 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     if (s == STATUS_OK)
         s = engine_pool_create(&g->pool, m, pool_salt(m), o->cache_slots, e);
     if (s == STATUS_OK)
-        s = draft_create(&g->draft, &g->o, m, e);
+        s = g->pooling == MODEL_POOLING_NONE ? draft_create(&g->draft, &g->o, m, e) : s;
     if (s == STATUS_OK && g->draft &&
         !(g->calls = base_alloc(sizeof *g->calls * (size_t)g->o.max_sequences)))
         s = err_set(e, STATUS_NO_MEMORY, "engine: no memory for drafts");
@@ -144,6 +156,7 @@ static void free_sequence(sequence *q)
     draft_sequence_destroy(q->guesses);
     sample_destroy(q->sampler);
     base_free(q->tokens);
+    base_free(q->sum);
     base_free(q);
 }
 
@@ -179,6 +192,8 @@ void engine_destroy(engine *g)
     base_free(g->run_of);
     base_free(g->outputs);
     base_free(g->logits);
+    base_free(g->vector);
+    base_free(g->one_row);
     sample_scratch_destroy(g->scratch);
     base_free(g);
 }
@@ -189,7 +204,11 @@ static status check_request(const engine *g, const engine_request *r, err *e)
 {
     if (r->n_prompt < 1)
         return err_set(e, STATUS_INVALID, "the prompt is empty: at least one token is needed");
-    if (r->n_prompt >= g->positions)
+    if (r->embed != (g->pooling != MODEL_POOLING_NONE))
+        return err_set(e, STATUS_INVALID,
+                       r->embed ? "the model writes text and has no embeddings"
+                                : "the model embeds texts and writes none");
+    if (r->n_prompt >= g->positions + r->embed)
         return err_set(
             e, STATUS_TOO_LONG,
             "the prompt has %d tokens, %lld too many: the context of %lld needs room for one more",
@@ -199,6 +218,8 @@ static status check_request(const engine *g, const engine_request *r, err *e)
             return err_set(e, STATUS_INVALID, "prompt token %d is %d: expected 0 to %d", i,
                            r->prompt[i], g->n_vocab - 1);
     int choices = r->n_choices ? r->n_choices : 1;
+    if (r->embed && choices > 1)
+        return err_set(e, STATUS_INVALID, "%d choices of a vector", choices);
     if (choices < 1 || choices > ENGINE_CHOICES || choices > g->o.max_sequences)
         return err_set(e, STATUS_INVALID, "%d choices: expected 1 to %d", r->n_choices,
                        BASE_MIN((int)ENGINE_CHOICES, g->o.max_sequences));
@@ -345,6 +366,8 @@ static void remove_cancelled(engine *g)
 
 static void give_up_state(engine *g, sequence *q)
 {
+    if (q->sum)
+        memset(q->sum, 0, sizeof *q->sum * (size_t)g->width);
     engine_state_drop(q->state);
     q->state = NULL;
     draft_sequence_forget(q->guesses);
@@ -366,7 +389,11 @@ static status new_sequence(sequence **out, engine *g, request *r, int choice, co
         q->choice = choice;
         q->capacity = room + 1;
         q->tokens = base_alloc(sizeof(int32_t) * (size_t)q->capacity);
-        s = sample_create(&q->sampler, g->kernels, g->n_vocab, &r->r.sample, choice, e);
+        if (r->r.embed && g->pooling == MODEL_POOLING_MEAN &&
+            !(q->sum = base_zalloc((size_t)g->width, sizeof *q->sum)))
+            s = err_set(e, STATUS_NO_MEMORY, "engine: no memory for a vector");
+        else if (!r->r.embed)
+            s = sample_create(&q->sampler, g->kernels, g->n_vocab, &r->r.sample, choice, e);
     }
     if (!q || !q->tokens)
         s = err_set(e, STATUS_NO_MEMORY, "engine: no memory for a sequence of %d tokens", room);
@@ -379,7 +406,8 @@ static status new_sequence(sequence **out, engine *g, request *r, int choice, co
     memcpy(q->tokens, tokens, sizeof(int32_t) * (size_t)n);
     q->n_tokens = n;
     q->n_prompt = r->r.n_prompt;
-    sample_prompt(q->sampler, r->prompt, r->r.n_prompt);
+    if (q->sampler)
+        sample_prompt(q->sampler, r->prompt, r->r.n_prompt);
     *out = q;
     return STATUS_OK;
 }
@@ -449,10 +477,17 @@ static bool is_alone(const engine *g, const sequence *q)
     return true;
 }
 
+/* Whether pages of q are worth something to others. Where every row counts, or sees what comes behind it, they are not. */
+static bool reuses(const engine *g, const sequence *q)
+{
+    bool rows = g->both_ways || g->pooling == MODEL_POOLING_MEAN || g->pooling == MODEL_POOLING_CLS;
+    return !g->o.no_cache && !q->of->r.no_reuse && !rows;
+}
+
 /* Gives q a state, from the cache as far as it goes. false: there is no room now. */
 static bool give_state(engine *g, sequence *q)
 {
-    bool reuse = !g->o.no_cache && !q->of->r.no_reuse;
+    bool reuse = reuses(g, q);
     engine_state *state;
     if (engine_state_create(&state, g->pool, NULL) != STATUS_OK)
         return false;
@@ -533,7 +568,11 @@ static void add_run(engine *g, plan *b, sequence *q, int64_t n)
     b->n_tokens += (int)n;
     q->n_run = (int)n;
     q->output = -1;
-    if (length + n == q->n_tokens + q->n_draft) {
+    if (g->pooling == MODEL_POOLING_MEAN || (g->pooling == MODEL_POOLING_CLS && length == 0)) {
+        q->output = b->n_outputs;
+        for (int i = 0; i < (g->pooling == MODEL_POOLING_MEAN ? (int)n : 1); i++)
+            g->outputs[b->n_outputs++] = b->n_tokens - (int)n + i;
+    } else if (g->pooling != MODEL_POOLING_CLS && length + n == q->n_tokens + q->n_draft) {
         q->output = b->n_outputs;
         for (int i = q->n_draft; i >= 0; i--)
             g->outputs[b->n_outputs++] = b->n_tokens - 1 - i;
@@ -606,13 +645,16 @@ static plan make_plan(engine *g)
     for (sequence *q = g->sequences; q; q = q->next)
         if (decodes(q) && b.n_outputs < g->max_outputs && make_room_to_decode(g, q))
             add_run(g, &b, q, 1 + q->n_draft);
-    int budget = b.n_tokens ? BASE_MIN(g->o.chunk, g->max_tokens - b.n_tokens) : g->max_tokens;
+    bool decoding = b.n_tokens && g->pooling == MODEL_POOLING_NONE;
+    int budget = BASE_MIN(decoding ? g->o.chunk : g->max_tokens, g->max_tokens - b.n_tokens);
     for (sequence *q = g->sequences; q && budget > 0; q = q->next) {
         if (!q->state || q->held || q->n_run)
             continue;
         int64_t n =
             BASE_MIN(BASE_MIN(pending(q), (int64_t)budget), engine_state_run_limit(q->state));
         bool whole = n == pending(q);
+        if (g->both_ways && !whole)
+            continue;
         if (whole && b.n_outputs >= g->max_outputs && --n == 0)
             continue;
         if (!make_room(g, q, n))
@@ -724,111 +766,138 @@ static status take_guessed(engine *g, sequence *q, const int32_t *ids, bool keep
         return STATUS_OK;
     return n_right > n_draft ? engine_state_commit(q->state, ids, n_right, keep, e)
                              : engine_state_restore(q->state, e);
-}
 
-/* After the model's step: states take what was computed, sequences that reached the end of their list get a token. */
-static status take_results(engine *g, const plan *b, err *e)
-{
-    const int32_t *ids = g->ids;
-    for (int i = 0; i < b->n_runs; i++) {
-        sequence *q = g->run_of[i];
-        bool keep = !g->o.no_cache && !q->of->r.no_reuse;
-        int n = q->n_run;
-        bool guessed = g->draft && q->output >= 0 && n == 1 + q->n_draft && emitted(q) > 0;
-        status s = guessed ? take_guessed(g, q, ids, keep, e)
-                           : engine_state_commit(q->state, ids, n, keep, e);
-        ids += n;
-        if (s != STATUS_OK)
-            return s;
-        if (guessed) {
-            g->run_of[i] = NULL; /* it may have ended */
-            continue;
+    /* The rows of an embedding request that a step gave; the vector when they are all there. */
+    static void take_rows(engine * g, sequence * q, const float *rows, int n)
+    {
+        bool mean = g->pooling == MODEL_POOLING_MEAN;
+        if (mean) {
+            rows_add(q->sum, rows, n, g->width);
+            if (engine_state_length(q->state) < q->n_tokens)
+                return;
+            rows_normalise(g->vector, q->sum, g->width);
+        } else {
+            double *one = g->one_row;
+            memset(one, 0, sizeof *one * (size_t)g->width);
+            rows_add(one, rows, 1, g->width);
+            rows_normalise(g->vector, one, g->width);
         }
-        q->n_run = 0;
-        g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
-        if (q->output < 0)
-            continue;
-        g->run_of[i] = NULL; /* it may end here */
-        float *row = g->logits + (size_t)q->output * (size_t)g->n_vocab;
-        if (q->choice == 0 && q->n_tokens == q->n_prompt)
-            fork_choices(g, q, row);
-        choose_token(g, q, row);
+        engine_event event = {.kind = ENGINE_VECTOR,
+                              .id = q->of->r.id,
+                              .n_vector = (int)g->width,
+                              .vector = g->vector};
+        g->sink(g->context, &event);
+        finish(g, q, 0, ENGINE_STOPPED, NULL);
     }
-    return STATUS_OK;
-}
 
-/* The step failed: whoever was in it ends with the reason. */
-static void fail_step(engine *g, const plan *b, const err *why)
-{
-    for (int i = 0; i < b->n_runs; i++) {
-        sequence *q = g->run_of[i];
-        if (!q)
-            continue;
-        request *r = q->of;
-        if (q->choice == 0 && emitted(q) == 0) {
-            for (int k = 1; k < r->r.n_choices; k++) {
-                send_done(g, r, k, 0, ENGINE_ERROR, why);
-                r->n_live--;
-                g->n_sequences--;
+    /* After the model's step: states take what was computed, sequences that reached the end of their list get a token. */
+    static status take_results(engine * g, const plan *b, err *e)
+    {
+        const int32_t *ids = g->ids;
+        for (int i = 0; i < b->n_runs; i++) {
+            sequence *q = g->run_of[i];
+            bool keep = reuses(g, q);
+            int n = q->n_run;
+            bool guessed = g->draft && q->output >= 0 && n == 1 + q->n_draft && emitted(q) > 0;
+            status s = guessed ? take_guessed(g, q, ids, keep, e)
+                               : engine_state_commit(q->state, ids, n, keep, e);
+            ids += n;
+            if (s != STATUS_OK)
+                return s;
+            if (guessed) {
+                g->run_of[i] = NULL; /* it may have ended */
+                continue;
+            }
+            q->n_run = 0;
+            g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
+            if (q->output < 0)
+                continue;
+            g->run_of[i] = NULL; /* it may end here */
+            float *row = g->logits + (size_t)q->output * (size_t)g->width;
+            if (q->of->r.embed) {
+                take_rows(g, q, row, n);
+                continue;
+            }
+            if (q->choice == 0 && q->n_tokens == q->n_prompt)
+                fork_choices(g, q, row);
+            choose_token(g, q, row);
+        }
+        return STATUS_OK;
+    }
+
+    /* The step failed: whoever was in it ends with the reason. */
+    static void fail_step(engine * g, const plan *b, const err *why)
+    {
+        for (int i = 0; i < b->n_runs; i++) {
+            sequence *q = g->run_of[i];
+            if (!q)
+                continue;
+            request *r = q->of;
+            if (q->choice == 0 && emitted(q) == 0) {
+                for (int k = 1; k < r->r.n_choices; k++) {
+                    send_done(g, r, k, 0, ENGINE_ERROR, why);
+                    r->n_live--;
+                    g->n_sequences--;
+                }
+            }
+            finish(g, q, emitted(q), ENGINE_ERROR, why);
+        }
+    }
+
+    /* Who waits for a place that only held sequences could free is no work: the next word comes from outside. */
+    static bool has_work(const engine *g)
+    {
+        for (const sequence *q = g->sequences; q; q = q->next)
+            if (!q->held || q->cancelled)
+                return true;
+        return g->first_waiting &&
+               g->n_sequences + g->first_waiting->r.n_choices <= g->o.max_sequences;
+    }
+
+    status engine_step(engine * g, bool *busy, err *e)
+    {
+        remove_cancelled(g);
+        admit(g);
+        plan b = make_plan(g);
+        status s = STATUS_OK;
+        if (b.n_tokens > 0) {
+            model_batch batch = {.n_tokens = b.n_tokens,
+                                 .ids = g->ids,
+                                 .n_runs = b.n_runs,
+                                 .runs = g->runs,
+                                 .n_outputs = b.n_outputs,
+                                 .outputs = g->outputs};
+            uint64_t before = os_now_us();
+            err why = {0};
+            s = model_step(g->m, &batch, g->logits, &why);
+            g->stats.step_us += os_now_us() - before;
+            g->stats.steps++;
+            if (g->draft)
+                draft_measure(g->draft, b.n_tokens, os_now_us() - before);
+            if (s == STATUS_OK)
+                s = take_results(g, &b, &why);
+            if (s != STATUS_OK) {
+                fail_step(g, &b, &why);
+                if (e)
+                    *e = why;
             }
         }
-        finish(g, q, emitted(q), ENGINE_ERROR, why);
+        *busy = has_work(g);
+        return s;
     }
-}
 
-/* Who waits for a place that only held sequences could free is no work: the next word comes from outside. */
-static bool has_work(const engine *g)
-{
-    for (const sequence *q = g->sequences; q; q = q->next)
-        if (!q->held || q->cancelled)
-            return true;
-    return g->first_waiting && g->n_sequences + g->first_waiting->r.n_choices <= g->o.max_sequences;
-}
-
-status engine_step(engine *g, bool *busy, err *e)
-{
-    remove_cancelled(g);
-    admit(g);
-    plan b = make_plan(g);
-    status s = STATUS_OK;
-    if (b.n_tokens > 0) {
-        model_batch batch = {.n_tokens = b.n_tokens,
-                             .ids = g->ids,
-                             .n_runs = b.n_runs,
-                             .runs = g->runs,
-                             .n_outputs = b.n_outputs,
-                             .outputs = g->outputs};
-        uint64_t before = os_now_us();
-        err why = {0};
-        s = model_step(g->m, &batch, g->logits, &why);
-        g->stats.step_us += os_now_us() - before;
-        g->stats.steps++;
-        if (g->draft)
-            draft_measure(g->draft, b.n_tokens, os_now_us() - before);
-        if (s == STATUS_OK)
-            s = take_results(g, &b, &why);
-        if (s != STATUS_OK) {
-            fail_step(g, &b, &why);
-            if (e)
-                *e = why;
+    void engine_get_stats(const engine *g, engine_stats *out)
+    {
+        uint64_t total, unused, cached;
+        *out = g->stats;
+        out->waiting = g->n_waiting;
+        out->live = out->decoding = 0;
+        for (const sequence *q = g->sequences; q; q = q->next) {
+            out->live++;
+            out->decoding += q->state && pending(q) == 1;
         }
+        engine_pool_usage(g->pool, &total, &unused, &cached);
+        out->state_tokens = total * 64;
+        out->state_used_tokens = (total - unused - cached) * 64;
+        out->cached_prefix_tokens = cached * 64;
     }
-    *busy = has_work(g);
-    return s;
-}
-
-void engine_get_stats(const engine *g, engine_stats *out)
-{
-    uint64_t total, unused, cached;
-    *out = g->stats;
-    out->waiting = g->n_waiting;
-    out->live = out->decoding = 0;
-    for (const sequence *q = g->sequences; q; q = q->next) {
-        out->live++;
-        out->decoding += q->state && pending(q) == 1;
-    }
-    engine_pool_usage(g->pool, &total, &unused, &cached);
-    out->state_tokens = total * 64;
-    out->state_used_tokens = (total - unused - cached) * 64;
-    out->cached_prefix_tokens = cached * 64;
-}

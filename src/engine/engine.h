@@ -43,6 +43,8 @@ typedef struct engine_request {
     sample_options sample; /* seed, temperature, penalties, bias …; borrowed arrays are copied */
     int top_logprobs;      /* −1 = none; 0 = the chosen token's only; ≤ ENGINE_TOP_LOGPROBS */
     bool no_reuse;         /* neither read nor keep cached prefixes: benchmarks */
+    bool
+        embed; /* the vector of the prompt is wanted; of embedding models only that can be asked for */
 } engine_request;
 
 typedef enum engine_reason {
@@ -55,7 +57,8 @@ typedef enum engine_reason {
 typedef enum engine_event_kind {
     ENGINE_STARTED, /* the prompt is being read: n_prompt and n_cached are known; once a request */
     ENGINE_TOKEN,
-    ENGINE_DONE /* of one choice */
+    ENGINE_DONE,  /* of one choice */
+    ENGINE_VECTOR /* of an embedding request, before its DONE */
 } engine_event_kind;
 
 typedef struct engine_event {
@@ -75,6 +78,8 @@ typedef struct engine_event {
     int n_drafted, n_accepted; /* DONE: guesses that were checked, and that stood */
     status code;               /* DONE with ENGINE_ERROR */
     char text[ERR_TEXT];
+    int n_vector; /* VECTOR: pooled, of length 1; [n_vector] f32, little-endian, unaligned, for the time of the call */
+    const void *vector;
 } engine_event;
 
 typedef void (*engine_sink)(void *context, const engine_event *event);

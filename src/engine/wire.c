@@ -343,6 +343,7 @@ void wire_put_submit(sb *out, const engine_request *m)
     put_ids(out, m->end, m->n_end);
     put_i32(out, m->top_logprobs);
     put_u32(out, m->no_reuse);
+    put_u32(out, m->embed);
     put_sample(out, &m->sample);
     end(out, at);
 }
@@ -358,6 +359,7 @@ status wire_get_submit(engine_request *out, const wire_frame *f, arena *memory, 
     m.end = get_ids(&c, &m.n_end, memory);
     m.top_logprobs = get_i32(&c);
     m.no_reuse = get_bool(&c);
+    m.embed = get_bool(&c);
     get_sample(&m.sample, &c, memory);
     status s = finish(&c, f, WIRE_SUBMIT, e);
     if (s == STATUS_OK)
@@ -575,6 +577,8 @@ void wire_put_event(sb *out, const engine_event *m)
     put_i32(out, m->n_cached);
     put_u32(out, (uint32_t)m->code);
     put_string(out, m->text);
+    put_u32(out, (uint32_t)m->n_vector);
+    sb_add(out, m->vector ? m->vector : "", (size_t)m->n_vector * sizeof(float));
     end(out, at);
 }
 
@@ -589,8 +593,8 @@ status wire_get_event(engine_event *out, const wire_frame *f, err *e)
     m.token = get_i32(&c);
     m.logprob = get_f32(&c);
     m.n_top = get_i32(&c);
-    c.bad |= m.n_top < 0 || m.n_top > ENGINE_TOP_LOGPROBS || m.kind > ENGINE_DONE || m.choice < 0 ||
-             m.choice >= ENGINE_CHOICES;
+    c.bad |= m.n_top < 0 || m.n_top > ENGINE_TOP_LOGPROBS || m.kind > ENGINE_VECTOR ||
+             m.choice < 0 || m.choice >= ENGINE_CHOICES;
     for (int i = 0; i < m.n_top && !c.bad; i++) {
         m.top[i].token = get_i32(&c);
         m.top[i].logprob = get_f32(&c);
@@ -605,6 +609,10 @@ status wire_get_event(engine_event *out, const wire_frame *f, err *e)
     if (text)
         memcpy(m.text, text, n);
     c.bad |= !text;
+    uint32_t n_vector = get_u32(&c);
+    c.bad |= n_vector > WIRE_MAX_PAYLOAD / sizeof(float);
+    m.n_vector = c.bad ? 0 : (int)n_vector;
+    m.vector = m.n_vector ? take(&c, (size_t)m.n_vector * sizeof(float)) : NULL;
     status s = finish(&c, f, WIRE_EVENT, e);
     if (s == STATUS_OK)
         *out = m;

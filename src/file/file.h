@@ -119,6 +119,7 @@ typedef struct file_model {
 
     /* Raw bytes of the files beside safetensors; length 0 when there is none. Not parsed, not NUL-terminated. */
     str config_json, generation_config_json, tokenizer_json, tokenizer_config_json, chat_template;
+    str pooling_json; /* 1_Pooling/config.json of sentence-transformers */
     /* For safetensors and folders: where they lie (no slash at the end). "" for memory. */
     const char *folder;
 } file_model;

@@ -5,7 +5,7 @@
 #include "file/file.h"
 #include "os/os.h"
 
-enum { FILE_BESIDE = 5 }; /* config.json and the other files that safetensors folders bring */
+enum { FILE_BESIDE = 6 }; /* config.json and the other files that safetensors folders bring */
 
 typedef struct file_inside {
     file_model pub; /* first, so that a file_model * is a file_inside * */

@@ -271,6 +271,7 @@ static status open_beside(file_inside *in, err *e)
         {"tokenizer.json", FILE_MAX_TOKENIZER, &in->pub.tokenizer_json},
         {"tokenizer_config.json", FILE_MAX_CONFIG, &in->pub.tokenizer_config_json},
         {"chat_template.jinja", FILE_MAX_CONFIG, &in->pub.chat_template},
+        {"1_Pooling/config.json", FILE_MAX_CONFIG, &in->pub.pooling_json},
     };
     for (int i = 0; i < FILE_BESIDE; i++) {
         char *path = file_join(in, in->pub.folder, str_from(files[i].name));

@@ -265,6 +265,10 @@ static status view_all(const cpu_device *d, struct device_program *p, err *e)
         status s = STATUS_OK;
         if (op->kind == DEVICE_OP_BEGIN && op->u.begin.x >= 0) {
             s = view(d, &p->matrices[i][0], &op->u.begin.embedding, e);
+            if (s == STATUS_OK && op->u.begin.positions.rows > 0)
+                s = view(d, &p->matrices[i][1], &op->u.begin.positions, e);
+            if (s == STATUS_OK && op->u.begin.types.rows > 0)
+                s = view(d, &p->matrices[i][2], &op->u.begin.types, e);
         } else if (op->kind == DEVICE_OP_GATED) {
             s = view(d, &p->matrices[i][0], &op->u.gated.gate, e);
             if (s == STATUS_OK)
@@ -350,6 +354,8 @@ static bool outputs_only(const struct device_program *p, const device_op *op)
         return p->values[op->u.product.input].outputs_only;
     case DEVICE_OP_GATED:
         return p->values[op->u.gated.out].outputs_only;
+    case DEVICE_OP_GELU:
+        return p->values[op->u.gelu.out].outputs_only;
     case DEVICE_OP_ATTENTION:
         return p->values[op->u.attention.out].outputs_only;
     case DEVICE_OP_ZERO:

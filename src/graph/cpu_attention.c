@@ -117,6 +117,7 @@ static void attend(const cpu_task *t, const device_run *run, int32_t first, int3
         .scale = t->op->u.attention.scale,
         .sinks = sinks == NULL ? NULL : sinks + head,
         .pages = t->p->pages + run->pages[t->op->u.attention.cache.state_class],
+        .end = t->op->u.attention.both_ways ? run->position + run->n_tokens : 0,
     };
     if (t->d->exact)
         cpu_exact_attention(&a);
@@ -227,7 +228,7 @@ static void exact_key(exact_state *s, float score, const float *value, int64_t w
 static void exact_query(const kernel_attention *a, int64_t token, int head)
 {
     const float *q = a->q + token * a->q_stride + (int64_t)head * a->key_width;
-    int64_t position = a->position + token, dh = a->key_width;
+    int64_t position = a->end > 0 ? a->end - 1 : a->position + token, dh = a->key_width;
     int64_t begin = a->window > position ? 0 : position - a->window + 1;
     exact_state s = {.max = a->sinks != NULL ? a->sinks[head] : -3e38f};
     if (a->sinks != NULL)

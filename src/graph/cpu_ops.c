@@ -42,9 +42,17 @@ static void put_input(const cpu_task *t, const device_value *v, int64_t row, con
 
 /* ---- begin --------------------------------------------------------------------------------------------------------- */
 
+/* x += row of one of the op's further tables. */
+static void add_gathered(const cpu_task *t, float *x, int table, int64_t row, float *scratch)
+{
+    if (t->matrix[table].rows == 0)
+        return;
+    kernel_gather_row(scratch, &t->matrix[table], row);
+    t->d->kernels->add(x, x, scratch, t->op->u.begin.embedding.columns);
+}
+
 static void begin_task(void *context, int64_t begin, int64_t end, int worker)
 {
-    (void)worker;
     const cpu_task *t = context;
     const kernel_table *k = t->d->kernels;
     for (int64_t row = begin; row < end; row++) {
@@ -53,6 +61,8 @@ static void begin_task(void *context, int64_t begin, int64_t end, int worker)
             kernel_gather_row(x, &t->matrix[0], t->step->ids[row]);
             if (t->op->u.begin.scale != 1.0f)
                 k->scale(x, x, t->op->u.begin.scale, t->op->u.begin.embedding.columns);
+            add_gathered(t, x, 2, 0, cpu_scratch(t, worker));
+            add_gathered(t, x, 1, t->step->positions[row], cpu_scratch(t, worker));
         }
         for (int i = 0; i < DEVICE_ROTARIES; i++) {
             int v = t->op->u.begin.rotary[i];
@@ -121,6 +131,21 @@ static void add_residual(const cpu_task *t, int64_t row, float *x, float *scratc
     k->add(x, x, y, n);
 }
 
+/* What was normed, in scratch: back into x where the op says so, and to the output. */
+static void put_normed(const cpu_task *t, const device_value *out, int64_t i, float *x,
+                       float *scratch)
+{
+    size_t bytes = (size_t)out->width * sizeof(float);
+    if (t->op->u.norm.replace)
+        memcpy(x, scratch, bytes);
+    if (out->format == DEVICE_F32) {
+        memcpy(cpu_row(t, t->op->u.norm.out, i), scratch, bytes);
+        return;
+    }
+    memset(scratch + out->width, 0, (size_t)(cpu_padded(out->width) - out->width) * sizeof(float));
+    put_input(t, out, i, scratch);
+}
+
 static void norm_task(void *context, int64_t begin, int64_t end, int worker)
 {
     const cpu_task *t = context;
@@ -133,14 +158,16 @@ static void norm_task(void *context, int64_t begin, int64_t end, int worker)
         float *x = cpu_row(t, t->op->u.norm.x, row);
         if (t->op->u.norm.add >= 0)
             add_residual(t, cpu_value(t, t->op->u.norm.add)->outputs_only ? i : row, x, scratch);
-        if (out->needs == DEVICE_NEEDS_Q8 && out->width % KERNEL_UNIT == 0) {
+        if (t->op->u.norm.layer)
+            k->layer_norm(scratch, x, w, cpu_at(t->d, t->op->u.norm.norm_bias), out->width,
+                          t->op->u.norm.eps);
+        else if (out->needs == DEVICE_NEEDS_Q8 && out->width % KERNEL_UNIT == 0 &&
+                 out->format == DEVICE_INPUT && !t->op->u.norm.replace) {
             k->rms_norm_quantise(cpu_input_q8(t, out, i), x, w, out->width, t->op->u.norm.eps);
-        } else {
+            continue;
+        } else
             k->rms_norm(scratch, x, w, out->width, t->op->u.norm.eps);
-            memset(scratch + out->width, 0,
-                   (size_t)(cpu_padded(out->width) - out->width) * sizeof(float));
-            put_input(t, out, i, scratch);
-        }
+        put_normed(t, out, i, x, scratch);
     }
 }
 
@@ -275,6 +302,25 @@ static void run_gated(cpu_task *t)
     cpu_dispatch(t, gated_task, units, chunk_of(t, units));
 }
 
+/* ---- gelu ---------------------------------------------------------------------------------------------------------- */
+
+static void gelu_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    const cpu_task *t = context;
+    const device_value *out = cpu_value(t, t->op->u.gelu.out);
+    float *scratch = cpu_scratch(t, worker);
+    memset(scratch + out->width, 0, (size_t)(cpu_padded(out->width) - out->width) * sizeof(float));
+    for (int64_t row = begin; row < end; row++) {
+        t->d->kernels->gelu(scratch, cpu_row(t, t->op->u.gelu.x, row), out->width);
+        put_input(t, out, row, scratch);
+    }
+}
+
+static void run_gelu(cpu_task *t)
+{
+    cpu_dispatch(t, gelu_task, t->rows, 4);
+}
+
 /* ---- decay --------------------------------------------------------------------------------------------------------- */
 
 /* Columns [begin, end) of the state of every run, tokens in order. */
@@ -318,15 +364,11 @@ static void run_zero(cpu_task *t)
 /* ---- the table ----------------------------------------------------------------------------------------------------- */
 
 void (*const cpu_run_op[])(cpu_task *t) = {
-    [DEVICE_OP_BEGIN] = run_begin,
-    [DEVICE_OP_NORM] = run_norm,
-    [DEVICE_OP_INPUT] = run_input,
-    [DEVICE_OP_PRODUCT] = run_product,
-    [DEVICE_OP_GATED] = run_gated,
-    [DEVICE_OP_KEYS] = cpu_run_keys,
-    [DEVICE_OP_ATTENTION] = cpu_run_attention,
-    [DEVICE_OP_DECAY] = run_decay,
-    [DEVICE_OP_ZERO] = run_zero,
+    [DEVICE_OP_BEGIN] = run_begin,   [DEVICE_OP_NORM] = run_norm,
+    [DEVICE_OP_INPUT] = run_input,   [DEVICE_OP_PRODUCT] = run_product,
+    [DEVICE_OP_GATED] = run_gated,   [DEVICE_OP_GELU] = run_gelu,
+    [DEVICE_OP_KEYS] = cpu_run_keys, [DEVICE_OP_ATTENTION] = cpu_run_attention,
+    [DEVICE_OP_DECAY] = run_decay,   [DEVICE_OP_ZERO] = run_zero,
     [DEVICE_OP_SUM] = NULL, /* the graph's: it goes over ranks */
 };
 

@@ -71,6 +71,7 @@ typedef enum device_op_kind {
     DEVICE_OP_NORM,      /* residual add and RMS norm, to product input */
     DEVICE_OP_PRODUCT,   /* up to DEVICE_PARTS matrices on one input */
     DEVICE_OP_GATED,     /* act(gate·x) ∘ (up·x), to product input */
+    DEVICE_OP_GELU,      /* x·Φ(x), to product input */
     DEVICE_OP_KEYS,      /* head norms, rotation, store of keys and values */
     DEVICE_OP_ATTENTION, /* over pages, to product input */
     DEVICE_OP_DECAY,     /* state ← decay ∘ state + x: the constant-size layer of the tests */
@@ -96,6 +97,8 @@ typedef struct device_op {
     union {
         struct {
             device_weight embedding;
+            device_weight positions,
+                types;    /* rows that are added: of the position; row 0. rows 0 = none */
             float scale;  /* of the embedding, 1 = none */
             int x;        /* out: F32 [T, D]; −1: no embedding, only angles */
             int received; /* F32 [T, D], filled before the program runs; −1 = none */
@@ -108,13 +111,16 @@ typedef struct device_op {
             int out; /* INPUT [T, width] */
         } input;
         struct {
-            int x;               /* F32 [T, D], in and out: x += norm(add + bias)·add_norm */
-            int add;             /* F32 or F64 [T, D], or −1 */
-            device_ref bias;     /* [D], or nowhere */
-            device_ref add_norm; /* [D], or nowhere: add is added as it is */
-            device_ref norm;     /* [D] */
+            int x;           /* F32 [T, D], in and out: x += norm(add + bias)·add_norm */
+            bool layer;      /* a layer norm, with norm_bias; else RMS, without */
+            bool replace;    /* x becomes what was normed: norms behind the residual add (BERT) */
+            int add;         /* F32 or F64 [T, D], or −1 */
+            device_ref bias; /* [D], or nowhere */
+            device_ref add_norm;  /* [D], or nowhere: add is added as it is */
+            device_ref norm;      /* [D] */
+            device_ref norm_bias; /* [D], with layer */
             float eps;
-            int out; /* INPUT [T or outputs, D]; when outputs_only, the other rows of x are no longer kept */
+            int out; /* INPUT or F32 [T or outputs, D]; when outputs_only, the other rows of x are no longer kept */
         } norm;
         struct {
             int input;
@@ -130,6 +136,10 @@ typedef struct device_op {
             device_gate function;
             int out; /* INPUT [T or outputs, F] */
         } gated;
+        struct {
+            int x;   /* F32 [T or outputs, F] */
+            int out; /* INPUT, likewise */
+        } gelu;
         struct {
             int q, k, v; /* F32 [T, H dh], [T, G dh], [T, G dh]; q is changed in place */
             device_ref q_norm, k_norm; /* [dh], or nowhere */
@@ -147,6 +157,7 @@ typedef struct device_op {
             int64_t group_skip; /* of the first K/V head's: those that other ranks hold */
             float scale;
             int window;       /* 0 = all */
+            bool both_ways;   /* keys behind a query count too: runs are whole sequences */
             device_ref sinks; /* [H], or nowhere */
             device_cache cache;
         } attention;

@@ -133,6 +133,10 @@ static int touched(const device_op *op, int out[MAX_TOUCHED])
         out[n++] = op->u.gated.input;
         out[n++] = op->u.gated.out;
         break;
+    case DEVICE_OP_GELU:
+        out[n++] = op->u.gelu.x;
+        out[n++] = op->u.gelu.out;
+        break;
     case DEVICE_OP_KEYS:
         out[n++] = op->u.keys.q;
         out[n++] = op->u.keys.k;
@@ -212,7 +216,8 @@ static bool check_op(graph *g, const device_op *op)
         return is_value(g, op->u.norm.x, DEVICE_F32, width) &&
                (op->u.norm.add < 0 || is_value(g, op->u.norm.add, DEVICE_F32, width) ||
                 is_value(g, op->u.norm.add, DEVICE_F64, width)) &&
-               is_value(g, op->u.norm.out, DEVICE_INPUT, width) &&
+               (is_value(g, op->u.norm.out, DEVICE_INPUT, width) ||
+                is_value(g, op->u.norm.out, DEVICE_F32, width)) &&
                (op->u.norm.add < 0 || !g->values[op->u.norm.add].outputs_only ||
                 g->values[op->u.norm.out].outputs_only);
     }
@@ -228,6 +233,14 @@ static bool check_op(graph *g, const device_op *op)
         need(g, op->u.gated.input, op->u.gated.gate.type);
         need(g, op->u.gated.input, op->u.gated.up.type);
         return true;
+    case DEVICE_OP_GELU: {
+        if (op->u.gelu.x < 0 || op->u.gelu.x >= g->n_values)
+            return false;
+        int64_t width = g->values[op->u.gelu.x].width;
+        return is_value(g, op->u.gelu.x, DEVICE_F32, width) &&
+               is_value(g, op->u.gelu.out, DEVICE_INPUT, width) &&
+               same_rows(g, op->u.gelu.x, op->u.gelu.out);
+    }
     case DEVICE_OP_KEYS: {
         int64_t dh = op->u.keys.head_dim, kv = op->u.keys.n_kv_heads * dh;
         return is_value(g, op->u.keys.q, DEVICE_F32, op->u.keys.n_heads * dh) &&

@@ -179,6 +179,8 @@ typedef struct kernel_attention {
     float scale;
     const float *sinks;       /* [n_heads] or NULL: a logit in the softmax that has no value */
     const void *const *pages; /* pages[p]: positions 64p … 64p + 63 */
+    int64_t
+        end; /* 0: a query sees what is before it and itself; else all see the positions up to end − 1 */
 } kernel_attention;
 
 /* ---- the table ------------------------------------------------------------------------------------------------- */
@@ -203,6 +205,11 @@ typedef struct kernel_table {
     void (*rms_norm)(float *dst, const float *x, const float *w, int64_t n, float epsilon);
     void (*rms_norm_quantise)(kernel_act *dst, const float *x, const float *w, int64_t n,
                               float epsilon);
+    /* dst[i] = fma((x[i] − mean)·r, w[i], b[i]), r = rsqrt(mean of (x − mean)² + epsilon); both sums by the 16-lane tree. dst may be x. */
+    void (*layer_norm)(float *dst, const float *x, const float *w, const float *b, int64_t n,
+                       float epsilon);
+    /* dst = x·Φ(x), Φ of the normal distribution (erf within 2e-7, Abramowitz and Stegun 7.1.26); under 2^-100: +0. dst may be x. */
+    void (*gelu)(float *dst, const float *x, int64_t n);
     /* dst = a + b; scale: dst = a · s. dst may be a. */
     void (*add)(float *dst, const float *a, const float *b, int64_t n);
     void (*scale)(float *dst, const float *a, float s, int64_t n);

@@ -168,7 +168,8 @@ static uint64_t test_finish(const kernel_table *k)
     return hash_u64(k->finish(y, sums, 20), h);
 }
 
-static uint64_t test_attention(const kernel_table *k)
+/* end: of kernel_attention */
+static uint64_t attend(const kernel_table *k, int64_t end)
 {
     enum { G = 2, HEADS = 3, KEY = 40, VALUE = 24, PAST = 130, T = 5 };
     uint16_t pages[3][G * KERNEL_RANGE * (KEY + VALUE)];
@@ -199,11 +200,34 @@ static uint64_t test_attention(const kernel_table *k)
                                     round == 1 ? 66 : INT64_MAX,
                                     0.158f,
                                     round == 2 ? sinks : NULL,
-                                    table};
+                                    table,
+                                    end};
         k->attention(&a);
         h = hash_floats(h, y, T * HEADS * VALUE);
     }
     return hash_bytes(pages[2], sizeof pages[2] / 32, h);
+}
+
+static uint64_t test_attention(const kernel_table *k)
+{
+    return attend(k, 0);
+}
+
+static uint64_t test_encoder(const kernel_table *k)
+{
+    float x[N], w[N], b[N], y[N];
+    kernel_example_floats(x, N, 13);
+    kernel_example_floats(w, N, 14);
+    kernel_example_floats(b, N, 15);
+    k->layer_norm(y, x, w, b, N, 1e-12f);
+    uint64_t h = hash_floats(0, y, N);
+    k->layer_norm(y, x, w, b, ODD, 1e-5f);
+    h = hash_floats(h, y, ODD);
+    for (int i = 0; i < 20; i++)
+        x[i] *= (float)i;
+    k->gelu(y, x, N - 3);
+    h = hash_floats(h, y, N - 3);
+    return hash_u64(attend(k, 135), h);
 }
 
 static uint64_t test_scalars(const kernel_table *k)
@@ -280,7 +304,7 @@ static const struct {
     uint64_t (*run)(const kernel_table *k);
 } rows[] = {{"quantise", test_quantise},   {"norm", test_norm},       {"elements", test_elements},
             {"rope", test_rope},           {"softmax", test_softmax}, {"finish", test_finish},
-            {"attention", test_attention}, {"scalars", test_scalars}};
+            {"attention", test_attention}, {"scalars", test_scalars}, {"encoder", test_encoder}};
 
 /* KNOWN(name, hash), in the order rows, then types. */
 static const struct {

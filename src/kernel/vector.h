@@ -70,6 +70,21 @@ static inline lanes v_gelu_multiply(lanes gate, lanes up)
     return lanes_less(lanes_abs(y), lanes_set(V_TINY), lanes_set(0.0f), y);
 }
 
+/* x·Φ(x): Φ(−|x|) = ½·erfc(|x|/√2) = ½·(a1·t + … + a5·t⁵)·exp(−x²/2), t = recip(1 + p·|x|/√2) */
+static inline lanes v_gelu(lanes x)
+{
+    lanes one = lanes_set(1.0f), z = lanes_mul(lanes_abs(x), lanes_set(0.70710678f));
+    lanes t = v_recip(lanes_fma(z, lanes_set(0.3275911f), one));
+    lanes p = lanes_fma(t, lanes_set(1.061405429f), lanes_set(-1.453152027f));
+    p = lanes_fma(p, t, lanes_set(1.421413741f));
+    p = lanes_fma(p, t, lanes_set(-0.284496736f));
+    p = lanes_fma(p, t, lanes_set(0.254829592f));
+    p = lanes_mul(lanes_mul(p, t),
+                  lanes_mul(v_exp(lanes_negate(lanes_mul(z, z))), lanes_set(0.5f)));
+    lanes y = lanes_mul(x, lanes_less(x, lanes_set(0.0f), p, lanes_sub(one, p)));
+    return lanes_less(lanes_abs(y), lanes_set(V_TINY), lanes_set(0.0f), y);
+}
+
 /* ---- quantise ------------------------------------------------------------------------------------------------------ */
 
 static inline void v_quantise_block(kernel_act *dst, lanes a, lanes b)
@@ -135,6 +150,47 @@ static void v_rms_norm_quantise(kernel_act *dst, const float *x, const float *w,
     for (int64_t i = 0; i < n; i += KERNEL_UNIT)
         v_quantise_block(dst++, v_norm_lanes(x + i, w ? w + i : NULL, factor),
                          v_norm_lanes(x + i + V_LANES, w ? w + i + V_LANES : NULL, factor));
+}
+
+/* Of the elements from i on, at most 16; what is missing becomes `fill`. */
+static inline lanes v_load_some(const float *x, int64_t i, int64_t n, float fill)
+{
+    return i + V_LANES <= n ? lanes_load(x + i) : lanes_load_n(x + i, (int)(n - i), fill);
+}
+
+static inline void v_store_some(float *dst, int64_t i, int64_t n, lanes y)
+{
+    if (i + V_LANES <= n)
+        lanes_store(dst + i, y);
+    else
+        lanes_store_n(dst + i, y, (int)(n - i));
+}
+
+static void v_layer_norm(float *dst, const float *x, const float *w, const float *b, int64_t n,
+                         float epsilon)
+{
+    lanes sum = lanes_set(0.0f), squares = sum;
+    float one_nth = math_recip((float)n);
+    for (int64_t i = 0; i < n; i += V_LANES)
+        sum = lanes_add(sum, v_load_some(x, i, n, 0.0f));
+    float middle = lanes_fold(sum) * one_nth;
+    lanes mean = lanes_set(middle);
+    for (int64_t i = 0; i < n; i += V_LANES) {
+        lanes d = lanes_sub(v_load_some(x, i, n, middle), mean);
+        squares = lanes_fma(d, d, squares);
+    }
+    lanes factor = lanes_set(math_rsqrt(lanes_fold(squares) * one_nth + epsilon));
+    for (int64_t i = 0; i < n; i += V_LANES) {
+        lanes d = lanes_mul(lanes_sub(v_load_some(x, i, n, middle), mean), factor);
+        v_store_some(dst, i, n,
+                     lanes_fma(d, v_load_some(w, i, n, 0.0f), v_load_some(b, i, n, 0.0f)));
+    }
+}
+
+static void v_gelu_row(float *dst, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += V_LANES)
+        v_store_some(dst, i, n, v_gelu(v_load_some(x, i, n, 0.0f)));
 }
 
 /* ---- element by element -------------------------------------------------------------------------------------------- */
@@ -509,7 +565,7 @@ static void v_attention(const kernel_attention *t)
         memset(w.scores, 0, sizeof w.scores);
         for (int j = 0; j < w.count; j++) {
             int64_t token = (i + j) / t->n_heads, head = (i + j) % t->n_heads,
-                    position = t->position + token;
+                    position = t->end > 0 ? t->end - 1 : t->position + token;
             const float *q = t->q + token * t->q_stride + head * t->key_width;
             int64_t first = t->window > position ? 0 : position - t->window + 1;
             w.queries[j] = (v_query){t->dst + token * t->dst_stride + head * t->value_width,
@@ -535,5 +591,6 @@ static void v_attention(const kernel_attention *t)
     .add = v_add, .scale = v_scale, .multiply_add = v_multiply_add,                                \
     .silu_multiply = v_silu_multiply_row, .gelu_multiply = v_gelu_multiply_row,                    \
     .silu_multiply_quantise = v_silu_multiply_quantise, .rope = v_rope, .kv_store = v_kv_store,    \
-    .attention = v_attention, .softmax = v_softmax, .max = v_max, .argmax = v_argmax,              \
-    .exp_sum = v_exp_sum, .finish = kernel_finish
+    .layer_norm = v_layer_norm, .gelu = v_gelu_row, .attention = v_attention,                      \
+    .softmax = v_softmax, .max = v_max, .argmax = v_argmax, .exp_sum = v_exp_sum,                  \
+    .finish = kernel_finish

@@ -26,6 +26,12 @@ static const device_weight *matrix(const model_builder *b, int64_t layer, weight
     return &weights_get(b->weights, layer, id)->device;
 }
 
+static device_weight table(const model_builder *b, weight_id id)
+{
+    const model_weight *w = weights_get(b->weights, 0, id);
+    return w->row == NULL ? (device_weight){0} : w->device;
+}
+
 static void begin(model_builder *b, stream *s)
 {
     const model_config *c = b->config;
@@ -37,6 +43,8 @@ static void begin(model_builder *b, stream *s)
     op.u.begin.received = b->received;
     if (b->share->first)
         op.u.begin.embedding = *matrix(b, 0, W_EMBEDDING);
+    op.u.begin.positions = table(b, W_POSITIONS);
+    op.u.begin.types = table(b, W_TYPES);
     op.u.begin.scale = (float)c->embedding_scale;
     for (int i = 0; i < MODEL_MAX_ROTARIES; i++) {
         s->rotary[i] =
@@ -48,21 +56,29 @@ static void begin(model_builder *b, stream *s)
     graph_add(b->g, &op);
 }
 
-/* Adds what is pending to x and norms it. */
-static int norm(model_builder *b, stream *s, int64_t layer, weight_id id)
+/* Adds what is pending to x and norms it: into a value of that format. */
+static int norm_to(model_builder *b, stream *s, int64_t layer, weight_id id, device_format format)
 {
-    int out = graph_value(b->g, DEVICE_INPUT, b->config->D, s->last);
+    int out = graph_value(b->g, format, b->config->D, s->last);
     device_op op = {.kind = DEVICE_OP_NORM, .layer = (int)layer};
     op.u.norm.x = s->x;
     op.u.norm.add = s->add;
     op.u.norm.bias = s->add < 0 ? DEVICE_NOWHERE : s->bias;
     op.u.norm.add_norm = s->add < 0 ? DEVICE_NOWHERE : s->add_norm;
     op.u.norm.norm = place(b, layer, id);
+    op.u.norm.layer = op.u.norm.replace = b->config->both_ways;
+    op.u.norm.norm_bias =
+        b->config->both_ways ? place(b, layer, (weight_id)(id + 1)) : DEVICE_NOWHERE;
     op.u.norm.eps = (float)b->config->eps;
     op.u.norm.out = out;
     graph_add(b->g, &op);
     s->add = -1;
     return out;
+}
+
+static int norm(model_builder *b, stream *s, int64_t layer, weight_id id)
+{
+    return norm_to(b, s, layer, id, DEVICE_INPUT);
 }
 
 /* The partial sum of a rank that has no columns of the matrix. */
@@ -99,10 +115,11 @@ static void row_cut(model_builder *b, stream *s, int64_t layer, weight_id id, we
         graph_add(b->g, &sum);
     }
     s->bias = bias == W_IDS ? DEVICE_NOWHERE : place(b, layer, bias);
-    s->add_norm = place(b, layer, post_norm);
+    s->add_norm = post_norm == W_IDS ? DEVICE_NOWHERE : place(b, layer, post_norm);
 }
 
-static void attention(model_builder *b, stream *s, int64_t layer)
+/* input: the normed stream. post_norm: of what comes out, W_IDS = none. */
+static void attention(model_builder *b, stream *s, int64_t layer, int input, weight_id post_norm)
 {
     const model_config *c = b->config;
     int rope = c->windowed[layer] && c->n_ropes > 1 ? 1 : 0;
@@ -113,12 +130,11 @@ static void attention(model_builder *b, stream *s, int64_t layer)
         .layer_offset = pool->layer_bytes * (uint64_t)b->index_in[layer],
         .state_class = b->class_of[layer],
     };
-    int input = norm(b, s, layer, W_ATTENTION_NORM);
     const model_share *share = b->share;
     int64_t n_heads = share->head_end - share->head_begin, n_kv = share->kv_end - share->kv_begin;
     if (n_heads == 0) {
         s->last = layer == c->L - 1;
-        row_cut(b, s, layer, W_O, W_O_BIAS, W_ATTENTION_POST_NORM, -1, c->H * c->dh, c->dh);
+        row_cut(b, s, layer, W_O, W_O_BIAS, post_norm, -1, c->H * c->dh, c->dh);
         return;
     }
 
@@ -158,21 +174,21 @@ static void attention(model_builder *b, stream *s, int64_t layer)
     op.u.attention.head_dim = c->dh;
     op.u.attention.scale = (float)c->attention_scale;
     op.u.attention.window = c->windowed[layer] ? c->window : 0;
+    op.u.attention.both_ways = c->both_ways;
     op.u.attention.sinks = DEVICE_NOWHERE;
     op.u.attention.cache = cache;
     graph_add(b->g, &op);
-    row_cut(b, s, layer, W_O, W_O_BIAS, W_ATTENTION_POST_NORM, op.u.attention.out, c->H * c->dh,
-            c->dh);
+    row_cut(b, s, layer, W_O, W_O_BIAS, post_norm, op.u.attention.out, c->H * c->dh, c->dh);
 }
 
-static void feed_forward(model_builder *b, stream *s, int64_t layer)
+static void feed_forward(model_builder *b, stream *s, int64_t layer, int input, weight_id post_norm)
 {
     const model_config *c = b->config;
     device_op op = {.kind = DEVICE_OP_GATED, .layer = (int)layer};
-    op.u.gated.input = norm(b, s, layer, W_FFN_NORM);
+    op.u.gated.input = input;
     int64_t width = b->share->ffn_end - b->share->ffn_begin;
     if (width == 0) {
-        row_cut(b, s, layer, W_DOWN, W_IDS, W_FFN_POST_NORM, -1, c->F, 0);
+        row_cut(b, s, layer, W_DOWN, W_DOWN_BIAS, post_norm, -1, c->F, 0);
         return;
     }
     op.u.gated.gate = *matrix(b, layer, W_GATE);
@@ -181,7 +197,7 @@ static void feed_forward(model_builder *b, stream *s, int64_t layer)
     op.u.gated.out = graph_value(b->g, DEVICE_INPUT, width, s->last);
     /* What reads it decides its form, and is added after it: see graph_add. */
     graph_add(b->g, &op);
-    row_cut(b, s, layer, W_DOWN, W_IDS, W_FFN_POST_NORM, op.u.gated.out, c->F, 0);
+    row_cut(b, s, layer, W_DOWN, W_DOWN_BIAS, post_norm, op.u.gated.out, c->F, 0);
 }
 
 /* The tests' layer of constant-size state: adds a decaying sum of the residual stream to it. */
@@ -211,6 +227,10 @@ static void hand_over(model_builder *b, stream *s)
 
 static void head(model_builder *b, stream *s)
 {
+    if (b->config->pooling != MODEL_POOLING_NONE) {
+        b->logits = norm_to(b, s, 0, W_OUTPUT_NORM, DEVICE_F32);
+        return;
+    }
     const model_weight *output = weights_get(b->weights, 0, W_OUTPUT);
     const model_share *share = b->share;
     if (share->vocab_begin == share->vocab_end) {
@@ -242,12 +262,59 @@ status model_build_decoder(model_builder *b, err *e)
     for (int64_t layer = b->share->layer_begin; layer < b->share->layer_end; layer++) {
         if (b->config->decay[layer])
             decay(b, &s, layer);
-        attention(b, &s, layer);
-        feed_forward(b, &s, layer);
+        attention(b, &s, layer, norm(b, &s, layer, W_ATTENTION_NORM), W_ATTENTION_POST_NORM);
+        feed_forward(b, &s, layer, norm(b, &s, layer, W_FFN_NORM), W_FFN_POST_NORM);
     }
     if (b->share->last)
         head(b, &s);
     else
         hand_over(b, &s);
+    return STATUS_OK;
+}
+
+/* ---- encoders ------------------------------------------------------------------------------------------------------ */
+
+/* down(gelu(up·x + b)). */
+static void plain_feed_forward(model_builder *b, stream *s, int64_t layer, int input)
+{
+    const model_config *c = b->config;
+    int64_t width = b->share->ffn_end - b->share->ffn_begin;
+    if (width == 0) {
+        row_cut(b, s, layer, W_DOWN, W_DOWN_BIAS, W_IDS, -1, c->F, 0);
+        return;
+    }
+    device_op up = {.kind = DEVICE_OP_PRODUCT, .layer = (int)layer};
+    up.u.product.input = input;
+    up.u.product.n_parts = 1;
+    up.u.product.weight[0] = *matrix(b, layer, W_UP);
+    up.u.product.bias[0] = place(b, layer, W_UP_BIAS);
+    up.u.product.out[0] = graph_value(b->g, DEVICE_F32, width, s->last);
+    graph_add(b->g, &up);
+    device_op gelu = {.kind = DEVICE_OP_GELU, .layer = (int)layer};
+    gelu.u.gelu.x = up.u.product.out[0];
+    gelu.u.gelu.out = graph_value(b->g, DEVICE_INPUT, width, s->last);
+    graph_add(b->g, &gelu);
+    row_cut(b, s, layer, W_DOWN, W_DOWN_BIAS, W_IDS, gelu.u.gelu.out, c->F, 0);
+}
+
+status model_build_encoder(model_builder *b, err *e)
+{
+    const model_share *share = b->share;
+    if (!share->first || !share->last)
+        return err_set(e, STATUS_UNSUPPORTED, "encoders are not cut into stages of layers");
+    stream s = {0};
+    begin(b, &s);
+    b->sent = -1;
+    int x = norm(b, &s, 0, W_EMBEDDING_NORM);
+    for (int64_t layer = 0; layer < b->config->L; layer++) {
+        attention(b, &s, layer, x, W_IDS);
+        x = norm(b, &s, layer, W_ATTENTION_POST_NORM);
+        if (weights_get(b->weights, layer, W_UP_BIAS)->row != NULL)
+            plain_feed_forward(b, &s, layer, x);
+        else
+            feed_forward(b, &s, layer, x, W_IDS);
+        x = norm_to(b, &s, layer, W_FFN_POST_NORM, s.last ? DEVICE_F32 : DEVICE_INPUT);
+    }
+    b->logits = x;
     return STATUS_OK;
 }

@@ -91,6 +91,8 @@ static void fill_numbers(owned_card *o, const model_plan *p)
     c->n_vocab = k->V;
     c->trained_context = k->context;
     c->tied = k->tied;
+    c->pooling = k->pooling;
+    c->both_ways = k->both_ways;
     for (int id = 0; id < W_LAYER; id++)
         count_weight(c, &p->weights.global[id], id != W_EMBEDDING || k->tied);
     for (int64_t l = 0; l < k->L; l++)

@@ -210,6 +210,50 @@ static status check(const model_config *c, const char *path, err *e)
     return STATUS_OK;
 }
 
+/* The tensor of the family's W_EMBEDDING. */
+static const file_tensor *find_embedding(const model_family *family, const model_source *s)
+{
+    for (int i = 0; i < family->n_weights; i++) {
+        const weight_row *row = &family->weights[i];
+        const char *name = source_is_gguf(s) ? row->gguf : row->hf;
+        if (row->id != W_EMBEDDING || name == NULL)
+            continue;
+        const file_tensor *t = file_find_tensor(source_file(s), name);
+        if (t == NULL && strncmp(name, "model.", 6) == 0)
+            t = file_find_tensor(source_file(s), name + 6);
+        return t;
+    }
+    return NULL;
+}
+
+/* GGUF numbers the kinds, sentence-transformers has a flag each in 1_Pooling/config.json. An encoder without a word: the mean, as
+ * sentence-transformers takes it. */
+static status read_pooling(model_config *c, const model_source *s, err *e)
+{
+    enum { RANK = 4 };
+    int64_t kind = 0;
+    bool found;
+    TRY(source_i64(s, "pooling_type", NULL, &kind, &found, e));
+    if (kind == RANK)
+        return err_set(e, STATUS_UNSUPPORTED, "%s: models that rank texts are not known yet",
+                       source_file(s)->path);
+    if (kind < 0 || kind > MODEL_POOLING_LAST)
+        return err_set(e, STATUS_CORRUPT, "%s: pooling_type is %lld, expected 0 to %d",
+                       source_file(s)->path, (long long)kind, RANK);
+    c->pooling = (model_pooling)kind;
+    if (!source_is_gguf(s))
+        TRY(source_pooling(s, &c->pooling, e));
+    if (c->both_ways && c->pooling == MODEL_POOLING_NONE)
+        c->pooling = MODEL_POOLING_MEAN;
+    return STATUS_OK;
+}
+
+const char *model_pooling_name(model_pooling p)
+{
+    static const char *const names[] = {"none", "mean", "cls", "last"};
+    return names[p];
+}
+
 status model_read_config(model_config *c, const model_family *family, const model_source *s, err *e)
 {
     const char *path = source_file(s)->path;
@@ -228,9 +272,9 @@ status model_read_config(model_config *c, const model_family *family, const mode
     }
     bool found;
     c->eps = 1e-5;
+    TRY(source_f64(s, "attention.layer_norm_epsilon", "layer_norm_eps", &c->eps, &found, e));
     TRY(source_f64(s, "attention.layer_norm_rms_epsilon", "rms_norm_eps", &c->eps, &found, e));
-    const file_tensor *embedding = file_find_tensor(
-        source_file(s), source_is_gguf(s) ? "token_embd.weight" : "model.embed_tokens.weight");
+    const file_tensor *embedding = find_embedding(family, s);
     if (embedding == NULL)
         return err_set(e, STATUS_CORRUPT, "%s: the embedding is missing", path);
     if (embedding->n_dims != 2 || embedding->dims[1] > 1 << 24)
@@ -238,6 +282,8 @@ status model_read_config(model_config *c, const model_family *family, const mode
                        (unsigned long long)embedding->dims[1]);
     c->V = (int64_t)embedding->dims[1];
     TRY(read_rope(c, s, e));
+    c->both_ways = family->encoder;
+    TRY(read_pooling(c, s, e));
     if (family->configure != NULL)
         TRY(family->configure(c, s, e));
     return check(c, path, e);

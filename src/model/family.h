@@ -41,6 +41,9 @@ typedef struct model_config {
     double attention_scale;          /* 0 = dh^-0.5 */
     double embedding_scale;          /* 1 = none */
     device_gate gate;
+    model_pooling pooling;
+    bool both_ways;  /* attention sees the whole sequence */
+    int64_t n_types; /* rows of the token types' table (BERT); 0 = none */
 } model_config;
 
 /* A shard with every range filled in, and what follows from it: the K/V heads of its query heads. */
@@ -74,6 +77,8 @@ status source_element_i64(const model_source *s, const char *gguf, const char *h
                           int64_t *out, bool *found, err *e);
 /* Element i of an array of strings; the name is borrowed from the file. */
 bool source_element_text(const model_source *s, const char *hf, int64_t i, str *out);
+/* From what sentence-transformers keep beside a model; untouched when there is nothing. */
+status source_pooling(const model_source *s, model_pooling *out, err *e);
 const char *source_architecture(const model_source *s);
 bool source_is_gguf(const model_source *s);
 const file_model *source_file(const model_source *s);
@@ -89,6 +94,10 @@ typedef enum weight_id {
     W_OUTPUT_NORM,
     W_OUTPUT,
     W_ROPE_DIVISORS,
+    W_POSITIONS,
+    W_TYPES,
+    W_EMBEDDING_NORM,
+    W_EMBEDDING_NORM_BIAS,
     W_LAYER,
     W_ATTENTION_NORM = W_LAYER,
     W_Q,
@@ -102,11 +111,15 @@ typedef enum weight_id {
     W_O,
     W_O_BIAS,
     W_ATTENTION_POST_NORM,
+    W_ATTENTION_POST_NORM_BIAS,
     W_FFN_NORM,
     W_GATE,
     W_UP,
+    W_UP_BIAS,
     W_DOWN,
+    W_DOWN_BIAS,
     W_FFN_POST_NORM,
+    W_FFN_POST_NORM_BIAS,
     W_DECAY,
     W_IDS
 } weight_id;
@@ -121,6 +134,8 @@ typedef enum weight_dim {
     DIM_F,
     DIM_V,
     DIM_HALF_ROTARY, /* width of rope[0] / 2 */
+    DIM_POSITIONS,   /* the context */
+    DIM_TYPES,       /* n_types */
     DIM_QKV,         /* (H + 2G) dh */
     DIM_2F
 } weight_dim;
@@ -245,6 +260,7 @@ typedef struct model_family {
     bool test_only;
     const weight_row *weights;
     int n_weights;
+    bool encoder; /* attention both ways; embeds whatever the file says about pooling */
     /* What is special: runs after the common keys were read and before they are checked. May be NULL. */
     status (*configure)(model_config *c, const model_source *s, err *e);
     status (*build)(model_builder *b, err *e);
@@ -299,7 +315,7 @@ struct model_builder {
     device_ref frequencies[MODEL_MAX_ROTARIES];
     float rotary_factor[MODEL_MAX_ROTARIES];
     const device *device;
-    int logits; /* out: the value of [outputs, V or the share of it]; −1 before the last stage */
+    int logits; /* out: the value of [outputs, V or the share of it], of embedding models [outputs, D]; −1 before the last stage */
     int received; /* out: the value of [T, D] that the stage before fills; −1 in the first */
     int sent;     /* out: the value of [T, D] for the stage after; −1 in the last */
 };
@@ -307,5 +323,7 @@ struct model_builder {
 /* The decoder that Llama and its kin share: attention, gated feed-forward, RMS norms; biases, head norms and post norms where the
  * weight table has them. */
 status model_build_decoder(model_builder *b, err *e);
+/* The encoder of BERT and its kin: attention both ways, layer norms behind the residual adds, a feed-forward with or without gate. */
+status model_build_encoder(model_builder *b, err *e);
 
 #endif

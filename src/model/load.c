@@ -32,6 +32,8 @@ static status check_options(model_options *o, const model_config *c, const char 
         o->context = c->context > 0 ? BASE_MIN(c->context, 32768) : 4096;
     if (o->context > INT32_MAX / 2)
         return err_set(e, STATUS_INVALID, "%s: a context of %lld", path, (long long)o->context);
+    if (c->n_ropes == 0 || c->both_ways) /* no position is known beyond */
+        o->context = BASE_MIN(o->context, c->context);
     if (o->state_tokens == 0)
         o->state_tokens = (uint64_t)o->context;
     if (o->n_sequences <= 0)
@@ -40,6 +42,10 @@ static status check_options(model_options *o, const model_config *c, const char 
         o->max_tokens = 256;
     if (o->max_outputs <= 0)
         o->max_outputs = BASE_MAX(o->n_sequences, 8);
+    if (c->both_ways)
+        o->max_tokens = BASE_MAX(o->max_tokens, (int)o->context);
+    if (c->pooling != MODEL_POOLING_NONE)
+        o->max_outputs = o->max_tokens;
     if (o->n_sequences > 1 << 16 || o->max_tokens > 1 << 16 || o->max_outputs > 1 << 16)
         return err_set(e, STATUS_INVALID, "%s: more than 65536 sequences, tokens or outputs a step",
                        path);

@@ -40,6 +40,15 @@ typedef struct model_state_class {
     int n_pages;    /* pages or slots in the pool: ids 0 … n_pages − 1; 0 in a card */
 } model_state_class;
 
+/* How the rows of a text become one vector. NONE: the model writes text. */
+typedef enum model_pooling {
+    MODEL_POOLING_NONE,
+    MODEL_POOLING_MEAN, /* of all rows */
+    MODEL_POOLING_CLS,  /* the first row */
+    MODEL_POOLING_LAST  /* the last row */
+} model_pooling;
+const char *model_pooling_name(model_pooling p); /* "none", "mean", "cls", "last" */
+
 typedef enum model_kv { MODEL_KV_F16, MODEL_KV_F32 } model_kv;
 
 typedef struct model_template {
@@ -59,8 +68,10 @@ typedef struct model_card {
     const char *
         numerics; /* class of the serving arithmetic, "exact/1" (DESIGN section 7f); exact adds "reference/1" */
     int64_t n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, n_vocab; /* L D H G dh F V */
-    int64_t trained_context;             /* positions; 0 unknown */
-    bool tied;                           /* the output matrix is the embedding */
+    int64_t trained_context; /* positions; 0 unknown */
+    bool tied;               /* the output matrix is the embedding */
+    model_pooling pooling;   /* not NONE: an embedding model, its rows are normed states */
+    bool both_ways; /* an encoder: every token sees the whole text, which is one run of one step */
     uint64_t n_parameters, weight_bytes; /* in the file */
     uint64_t weight_bytes_per_token;     /* read by a decode step of one token */
     uint64_t kv_bytes_per_token;         /* paged classes, f16 */
@@ -134,12 +145,12 @@ typedef struct model_options {
         state_tokens; /* positions in the pools together: live sequences and cached prefixes; 0 = context */
     int n_sequences;                  /* live at once: runs of a step; 0 = 8 */
     int n_pages[MODEL_STATE_CLASSES]; /* pages or slots by class; 0 = from the two lines above */
-    int max_tokens;                   /* of one step; 0 = 256 */
-    int max_outputs;                  /* rows of logits of one step; 0 = max(n_sequences, 8) */
-    model_shard shard;                /* zeroes = the whole */
-    model_exchange exchange;          /* for cut models */
-    uint64_t memory_limit; /* bytes that may be used; 0 = what the system has available */
-    bool time_ops;         /* keep time per op for model_op_times */
+    int max_tokens;                   /* of one step; 0 = 256; of encoders at least the context */
+    int max_outputs; /* rows of logits of one step; 0 = max(n_sequences, 8); of embedding models max_tokens */
+    model_shard shard;       /* zeroes = the whole */
+    model_exchange exchange; /* for cut models */
+    uint64_t memory_limit;   /* bytes that may be used; 0 = what the system has available */
+    bool time_ops;           /* keep time per op for model_op_times */
 } model_options;
 
 typedef struct model_progress {
@@ -170,7 +181,10 @@ const model_options *model_get_options(const model *m); /* zeroes replaced by wh
 const model_need *model_used(const model *m);
 const char *model_isa(const model *m);
 const char *model_numerics(const model *m);
-int64_t model_n_logits(const model *m); /* V, or this rank's share of it; 0 before the last stage */
+/* V, or this rank's share of it; 0 before the last stage and of embedding models. */
+int64_t model_n_logits(const model *m);
+/* Of a row that a step gives: model_n_logits; D of embedding models. */
+int64_t model_row_width(const model *m);
 
 /* What borders of shards must be multiples of (or the end): query heads, columns of F. */
 typedef struct model_cut_units {
@@ -203,7 +217,7 @@ typedef struct model_batch {
     const int32_t *outputs; /* [n_outputs] rows of the batch whose logits are wanted, ascending */
 } model_batch;
 
-/* logits: [n_outputs, model_n_logits], caller's; with exchange.gather [n_outputs, V] on the leader; NULL where there are none. Ids out of
+/* logits: [n_outputs, model_row_width], caller's; with exchange.gather [n_outputs, V] on the leader; NULL where there are none. Ids out of
  * the vocabulary, pages out of the pool and sizes over the limits are INVALID, and nothing has been computed or announced. */
 status model_step(model *m, const model_batch *b, float *logits, err *e);
 

@@ -54,7 +54,10 @@ status model_plan_init(model_plan *p, const file_model *f, const model_shard *sh
         model_plan_fini(p);
         return s;
     }
-    p->config.tied = p->weights.global[W_OUTPUT].row == NULL;
+    if (p->config.pooling != MODEL_POOLING_NONE)
+        p->weights.global[W_OUTPUT].row = NULL; /* nobody asks for logits */
+    p->config.tied =
+        p->weights.global[W_OUTPUT].row == NULL && p->config.pooling == MODEL_POOLING_NONE;
     if (p->config.attention_scale == 0.0)
         p->config.attention_scale = (double)kernel_rsqrtf((float)p->config.dh);
     weights_share(&p->weights, &p->config, &p->share);

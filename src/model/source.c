@@ -7,6 +7,7 @@
  */
 #include "model/family.h"
 
+#include <jansson.h>
 #include <string.h>
 
 struct model_source {
@@ -212,4 +213,38 @@ bool source_element_text(const model_source *s, const char *hf, int64_t i, str *
         if (!file_strings_next(&strings, out))
             return false;
     return true;
+}
+
+status source_pooling(const model_source *s, model_pooling *out, err *e)
+{
+    static const struct {
+        const char *name;
+        model_pooling pooling;
+    } kinds[] = {{"pooling_mode_cls_token", MODEL_POOLING_CLS},
+                 {"pooling_mode_mean_tokens", MODEL_POOLING_MEAN},
+                 {"pooling_mode_lasttoken", MODEL_POOLING_LAST}};
+    str text = s->file->pooling_json;
+    if (text.length == 0)
+        return STATUS_OK;
+    json_t *j = json_loadb(text.data, text.length, 0, NULL);
+    model_pooling found = MODEL_POOLING_NONE;
+    int n = 0;
+    const char *name;
+    const json_t *v;
+    json_object_foreach((json_t *)j, name, v)
+    {
+        if (strncmp(name, "pooling_mode_", 13) != 0 || !json_is_true(v))
+            continue;
+        n++;
+        for (size_t i = 0; i < BASE_COUNT(kinds); i++)
+            if (strcmp(name, kinds[i].name) == 0)
+                found = kinds[i].pooling;
+    }
+    json_decref(j);
+    if (n != 1 || found == MODEL_POOLING_NONE)
+        return err_set(e, STATUS_UNSUPPORTED,
+                       "%s: 1_Pooling/config.json: expected one of cls, mean and last token",
+                       s->file->path);
+    *out = found;
+    return STATUS_OK;
 }

@@ -33,7 +33,13 @@ const char *model_isa(const model *m)
 }
 int64_t model_n_logits(const model *m)
 {
-    return m->logits < 0 ? 0 : m->share.vocab_end - m->share.vocab_begin;
+    bool embeds = m->config.pooling != MODEL_POOLING_NONE;
+    return m->logits < 0 || embeds ? 0 : m->share.vocab_end - m->share.vocab_begin;
+}
+int64_t model_row_width(const model *m)
+{
+    bool embeds = m->config.pooling != MODEL_POOLING_NONE;
+    return m->logits >= 0 && embeds ? m->config.D : model_n_logits(m);
 }
 const char *model_numerics(const model *m)
 {
@@ -75,6 +81,10 @@ static status check_run(const model *m, const model_run *r, int number, err *e)
         return err_set(e, STATUS_TOO_LONG,
                        "step: run %d: %d tokens from position %lld, the context is %lld", number,
                        r->n_tokens, (long long)r->position, (long long)m->options.context);
+    if (m->config.both_ways && r->position != 0)
+        return err_set(e, STATUS_INVALID,
+                       "step: run %d: an encoder takes whole texts, not from %lld on", number,
+                       (long long)r->position);
     for (int i = 0; i < m->n_classes; i++) {
         status s = check_pages(m, r, number, i, e);
         if (s != STATUS_OK)

@@ -28,6 +28,10 @@ int64_t model_dim(const model_config *c, weight_dim d)
         return c->V;
     case DIM_HALF_ROTARY:
         return c->rope[0].width / 2;
+    case DIM_POSITIONS:
+        return c->context;
+    case DIM_TYPES:
+        return c->n_types;
     case DIM_QKV:
         return (c->H + 2 * c->G) * c->dh;
     case DIM_2F:
@@ -79,6 +83,8 @@ static status check_shape(const model_weight *w, const model_config *c, const ch
     return STATUS_OK;
 }
 
+static const char model_prefix[] = "model.";
+
 static status find_one(model_weight *w, const weight_row *row, int64_t layer, const model_config *c,
                        const file_model *f, err *e)
 {
@@ -89,6 +95,8 @@ static status find_one(model_weight *w, const weight_row *row, int64_t layer, co
         name_of(name, pattern, layer);
         t = file_find_tensor(f, name);
     }
+    if (t == NULL && strncmp(name, model_prefix, strlen(model_prefix)) == 0)
+        t = file_find_tensor(f, name + strlen(model_prefix)); /* saved without its head */
     if (t == NULL) {
         if (row->flags & WEIGHT_OPTIONAL)
             return STATUS_OK;
@@ -108,7 +116,11 @@ static status find_one(model_weight *w, const weight_row *row, int64_t layer, co
 /* The layer of "blk.7.x" or "model.layers.7.x"; −1 when the tensor belongs to no layer. */
 static int64_t layer_of(const file_model *f, str name)
 {
-    const char *prefix = f->format == FILE_GGUF ? "blk." : "model.layers.";
+    static const char *const prefixes[] = {"model.layers.", "layers.", "encoder.layer."};
+    const char *prefix = f->format == FILE_GGUF ? "blk." : prefixes[0];
+    for (size_t i = 0; f->format != FILE_GGUF && i < BASE_COUNT(prefixes); i++)
+        if (str_starts(name, prefixes[i]))
+            prefix = prefixes[i];
     int64_t layer = 0;
     size_t at = strlen(prefix);
     if (!str_starts(name, prefix) || at >= name.length || name.data[at] < '0' ||

@@ -236,7 +236,8 @@ status node_submit(node_lease *lease, const engine_request *r, uint64_t *out_id,
     if (n_choices < 1 || n_choices > ENGINE_CHOICES)
         return err_set(e, STATUS_INVALID, "%d choices: expected 1 to %d", n_choices,
                        ENGINE_CHOICES);
-    if (r->n_prompt >= i->ready.context) /* not even sent: a message has its limit, too */
+    if (r->n_prompt >=
+        i->ready.context + r->embed) /* not even sent: a message has its limit, too */
         return err_set(
             e, STATUS_TOO_LONG,
             "the prompt has %d tokens, %lld too many: the context of %lld needs room for one more",

@@ -319,6 +319,18 @@ static status emit_echo(serve_call *c, err *e)
     return s;
 }
 
+static status check_model(const serve_call *c, err *e)
+{
+    const node_instance *i = node_lease_instance(c->lease);
+    model_pooling pooling = node_instance_card(i)->pooling;
+    if (pooling == MODEL_POOLING_NONE)
+        return STATUS_OK;
+    return err_set(
+        e, STATUS_INVALID,
+        "%s is an embedding model (pooling %s) and writes no text: it is for /v1/embeddings",
+        node_instance_name(i), model_pooling_name(pooling));
+}
+
 static void on_ready(void *context)
 {
     serve_call *c = context;
@@ -327,7 +339,9 @@ static void on_ready(void *context)
         return;
     call_enter(c);
     c->phase = PHASE_RUNNING;
-    status s = c->r.echo ? emit_echo(c, &e) : STATUS_OK;
+    status s = check_model(c, &e);
+    if (s == STATUS_OK && c->r.echo)
+        s = emit_echo(c, &e);
     if (s == STATUS_OK && !call_is_over(c))
         s = begin(c, &e);
     if (s != STATUS_OK)

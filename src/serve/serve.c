@@ -235,6 +235,10 @@ void serve_destroy(serve *s)
     }
     for (tokens_job *j = s->jobs; j; j = j->next)
         j->over = true;
+    for (serve_embedding *j = s->embeddings, *next; j; j = next) {
+        next = serve_embed_next(j);
+        serve_embed_cancel(j);
+    }
     worker_destroy(s->worker); /* calls and jobs that it holds are freed now */
     while (s->jobs)
         free_job(s->jobs);

@@ -106,6 +106,33 @@ void serve_call_fingerprint(const serve_call *c,
 /* A slow client: true keeps its choices out of further steps until false; see http_stream_pending. */
 void serve_pause(serve_call *c, bool on);
 
+/* ---- embeddings ---------------------------------------------------------------------------------------------------- */
+
+typedef struct serve_embedding serve_embedding;
+
+/* A text, or ids taken as they are (ids not NULL). */
+typedef struct serve_text {
+    str text;
+    const int32_t *ids;
+    int n_ids;
+} serve_text;
+
+typedef struct serve_vectors {
+    const err *error; /* NULL = fine; INVALID: the model has no embeddings */
+    uint64_t retry_after_s;
+    int failed_at; /* the text that was refused, −1 = none of them in particular */
+    int n, width;
+    const float *values; /* [n, width], each of length 1 */
+    uint64_t n_tokens;
+    const char *model; /* the instance's name */
+} serve_vectors;
+
+/* n ≥ 1 texts, copied. done: once, from the loop, never from inside; nothing may be done with *out after it. */
+status serve_embed(serve_embedding **out, serve *s, const char *id, const char *name,
+                   const serve_text *texts, int n,
+                   void (*done)(void *context, const serve_vectors *v), void *context, err *e);
+void serve_embed_cancel(serve_embedding *j); /* done is not called any more */
+
 /* Tokenizing for /tokenize and friends, on a leased instance that is ready. Calls done once, from the loop. */
 typedef struct serve_tokens {
     const err *error; /* NULL = fine */

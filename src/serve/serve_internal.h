@@ -85,6 +85,7 @@ struct serve {
     serve_options o;
     serve_call *calls;
     struct tokens_job *jobs;
+    serve_embedding *embeddings;
     http_timer *tick;
     text_scratch *scratch; /* the loop's */
     serve_worker *worker;
@@ -105,6 +106,9 @@ void choice_fini(serve_choice *h);
 status choice_feed(serve_choice *h, const serve_kept *token, bool muted, bool *stopped, err *e);
 status choice_end(serve_choice *h, err *e); /* flushes and emits SERVE_FINISH */
 status choice_keep(serve_choice *h, const engine_event *event, err *e);
+
+/* embed.c */
+serve_embedding *serve_embed_next(const serve_embedding *j);
 
 /* prompt.c */
 bool prompt_is_long(const serve_call *c);

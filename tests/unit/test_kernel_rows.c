@@ -66,6 +66,8 @@ static void check_rows(const kernel_table *k)
         SAME(t->gelu_multiply(y, a, b, n));
         SAME(t->rms_norm(y, a, b, n, 1e-5f));
         SAME(t->rms_norm(y, a, NULL, n, 1e-6f));
+        SAME(t->layer_norm(y, a, b, a, n, 1e-12f));
+        SAME(t->gelu(y, a, n));
         SAME(t->softmax(y, a, n));
         assert_true(k->max(a, n) == portable()->max(a, n));
         assert_int_equal(k->argmax(a, n), portable()->argmax(a, n));
@@ -96,6 +98,33 @@ static void check_quantise(const kernel_table *k)
         k->quantise(got, y, n);
         k->silu_multiply_quantise(fused, a, b, n);
         assert_memory_equal(fused, got, bytes);
+    }
+}
+
+/* Layer norm and erf-GELU against libm in double. */
+static void test_encoder_definition(void **state)
+{
+    (void)state;
+    enum { N = 77 };
+    float x[N], w[N], b[N], y[N];
+    numbers(x, N, 3);
+    numbers(w, N, 4);
+    numbers(b, N, 5);
+    portable()->layer_norm(y, x, w, b, N, 1e-5f);
+    double mean = 0, squares = 0;
+    for (int i = 0; i < N; i++)
+        mean += (double)x[i] / N;
+    for (int i = 0; i < N; i++)
+        squares += ((double)x[i] - mean) * ((double)x[i] - mean) / N;
+    for (int i = 0; i < N; i++) {
+        double want = ((double)x[i] - mean) / sqrt(squares + 1e-5) * (double)w[i] + (double)b[i];
+        assert_true(fabs((double)y[i] - want) <= 1e-5 * (1 + fabs(want)));
+    }
+    for (int i = -3000; i <= 3000; i++) {
+        float in = (float)i * 0.01f, out;
+        double want = 0.5 * (double)in * erfc(-(double)in / sqrt(2.0));
+        portable()->gelu(&out, &in, 1);
+        assert_true(fabs((double)out - want) <= 3e-7 * (1 + fabs((double)in)));
     }
 }
 
@@ -239,9 +268,9 @@ static void check_attention_shape(const kernel_table *k, int key_width, int valu
     assert_true(q && y && one);
     kernel_example_floats(q, T * q_row, 4);
     kernel_attention a = {
-        y,      q, y_row,     q_row,       T,      TOTAL - T, n_heads,
-        G,      1, key_width, value_width, window, 0.2f,      with_sinks ? sinks : NULL,
-        c.pages};
+        y,       q, y_row,     q_row,       T,      TOTAL - T, n_heads,
+        G,       1, key_width, value_width, window, 0.2f,      with_sinks ? sinks : NULL,
+        c.pages, 0};
     const void *saved = c.pages[0];
     if (window < 64)
         c.pages[0] = NULL; /* not touched */
@@ -269,6 +298,21 @@ static void check_attention_shape(const kernel_table *k, int key_width, int valu
         }
     }
     c.pages[0] = saved;
+    if (window >= TOTAL) { /* all of them as the last one: an encoder's */
+        kernel_attention both = a;
+        both.end = TOTAL;
+        both.dst = y;
+        k->attention(&both);
+        for (int t = 0; t < T; t++) {
+            kernel_attention single = a;
+            single.n_tokens = 1;
+            single.position = TOTAL - 1;
+            single.q = q + t * q_row;
+            single.dst = one;
+            k->attention(&single);
+            assert_memory_equal(one, y + t * y_row, (size_t)y_row * sizeof(float));
+        }
+    }
     free(q);
     free(y);
     free(one);
@@ -355,6 +399,7 @@ int main(void)
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_quantise),
         cmocka_unit_test(test_quantise_definition),
+        cmocka_unit_test(test_encoder_definition),
         cmocka_unit_test(test_rope),
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_store_clamps),
