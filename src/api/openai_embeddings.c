@@ -242,7 +242,7 @@ static void post_embeddings(const api_request *q)
     arena_init(&memory, 0);
     api_embed *x = base_zalloc(1, sizeof *x);
     bool good = x || api_fault_set(&f, STATUS_NO_MEMORY, "", "no memory for a request");
-    good = good && api_read_body(&body, q->r, &f) && read_options(x, &name, body, &f) &&
+    good = good && api_read_body(&body, q, &f) && read_options(x, &name, body, &f) &&
            read_input(&texts, &n, &x->several, body, &memory, &f);
     if (!good) {
         api_reply_fault(q->r, &api_openai_embeddings, &f);

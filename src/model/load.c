@@ -44,6 +44,8 @@ static status check_options(model_options *o, const model_config *c, const char 
         o->max_outputs = BASE_MAX(o->n_sequences, 8);
     if (c->both_ways)
         o->max_tokens = BASE_MAX(o->max_tokens, (int)o->context);
+    if (c->pooling != MODEL_POOLING_NONE && o->exchange.gather != NULL)
+        return err_set(e, STATUS_UNSUPPORTED, "%s: embedding models are not cut over ranks", path);
     if (c->pooling != MODEL_POOLING_NONE)
         o->max_outputs = o->max_tokens;
     if (o->n_sequences > 1 << 16 || o->max_tokens > 1 << 16 || o->max_outputs > 1 << 16)
