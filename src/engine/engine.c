@@ -766,138 +766,136 @@ static status take_guessed(engine *g, sequence *q, const int32_t *ids, bool keep
         return STATUS_OK;
     return n_right > n_draft ? engine_state_commit(q->state, ids, n_right, keep, e)
                              : engine_state_restore(q->state, e);
+}
 
-    /* The rows of an embedding request that a step gave; the vector when they are all there. */
-    static void take_rows(engine * g, sequence * q, const float *rows, int n)
-    {
-        bool mean = g->pooling == MODEL_POOLING_MEAN;
-        if (mean) {
-            rows_add(q->sum, rows, n, g->width);
-            if (engine_state_length(q->state) < q->n_tokens)
-                return;
-            rows_normalise(g->vector, q->sum, g->width);
-        } else {
-            double *one = g->one_row;
-            memset(one, 0, sizeof *one * (size_t)g->width);
-            rows_add(one, rows, 1, g->width);
-            rows_normalise(g->vector, one, g->width);
+/* The rows of an embedding request that a step gave; the vector when they are all there. */
+static void take_rows(engine *g, sequence *q, const float *rows, int n)
+{
+    bool mean = g->pooling == MODEL_POOLING_MEAN;
+    if (mean) {
+        rows_add(q->sum, rows, n, g->width);
+        if (engine_state_length(q->state) < q->n_tokens)
+            return;
+        rows_normalise(g->vector, q->sum, g->width);
+    } else {
+        double *one = g->one_row;
+        memset(one, 0, sizeof *one * (size_t)g->width);
+        rows_add(one, rows, 1, g->width);
+        rows_normalise(g->vector, one, g->width);
+    }
+    engine_event event = {
+        .kind = ENGINE_VECTOR, .id = q->of->r.id, .n_vector = (int)g->width, .vector = g->vector};
+    g->sink(g->context, &event);
+    finish(g, q, 0, ENGINE_STOPPED, NULL);
+}
+
+/* After the model's step: states take what was computed, sequences that reached the end of their list get a token. */
+static status take_results(engine *g, const plan *b, err *e)
+{
+    const int32_t *ids = g->ids;
+    for (int i = 0; i < b->n_runs; i++) {
+        sequence *q = g->run_of[i];
+        bool keep = reuses(g, q);
+        int n = q->n_run;
+        bool guessed = g->draft && q->output >= 0 && n == 1 + q->n_draft && emitted(q) > 0;
+        status s = guessed ? take_guessed(g, q, ids, keep, e)
+                           : engine_state_commit(q->state, ids, n, keep, e);
+        ids += n;
+        if (s != STATUS_OK)
+            return s;
+        if (guessed) {
+            g->run_of[i] = NULL; /* it may have ended */
+            continue;
         }
-        engine_event event = {.kind = ENGINE_VECTOR,
-                              .id = q->of->r.id,
-                              .n_vector = (int)g->width,
-                              .vector = g->vector};
-        g->sink(g->context, &event);
-        finish(g, q, 0, ENGINE_STOPPED, NULL);
-    }
-
-    /* After the model's step: states take what was computed, sequences that reached the end of their list get a token. */
-    static status take_results(engine * g, const plan *b, err *e)
-    {
-        const int32_t *ids = g->ids;
-        for (int i = 0; i < b->n_runs; i++) {
-            sequence *q = g->run_of[i];
-            bool keep = reuses(g, q);
-            int n = q->n_run;
-            bool guessed = g->draft && q->output >= 0 && n == 1 + q->n_draft && emitted(q) > 0;
-            status s = guessed ? take_guessed(g, q, ids, keep, e)
-                               : engine_state_commit(q->state, ids, n, keep, e);
-            ids += n;
-            if (s != STATUS_OK)
-                return s;
-            if (guessed) {
-                g->run_of[i] = NULL; /* it may have ended */
-                continue;
-            }
-            q->n_run = 0;
-            g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
-            if (q->output < 0)
-                continue;
-            g->run_of[i] = NULL; /* it may end here */
-            float *row = g->logits + (size_t)q->output * (size_t)g->width;
-            if (q->of->r.embed) {
-                take_rows(g, q, row, n);
-                continue;
-            }
-            if (q->choice == 0 && q->n_tokens == q->n_prompt)
-                fork_choices(g, q, row);
-            choose_token(g, q, row);
+        q->n_run = 0;
+        g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
+        if (q->output < 0)
+            continue;
+        g->run_of[i] = NULL; /* it may end here */
+        float *row = g->logits + (size_t)q->output * (size_t)g->width;
+        if (q->of->r.embed) {
+            take_rows(g, q, row, n);
+            continue;
         }
-        return STATUS_OK;
+        if (q->choice == 0 && q->n_tokens == q->n_prompt)
+            fork_choices(g, q, row);
+        choose_token(g, q, row);
     }
+    return STATUS_OK;
+}
 
-    /* The step failed: whoever was in it ends with the reason. */
-    static void fail_step(engine * g, const plan *b, const err *why)
-    {
-        for (int i = 0; i < b->n_runs; i++) {
-            sequence *q = g->run_of[i];
-            if (!q)
-                continue;
-            request *r = q->of;
-            if (q->choice == 0 && emitted(q) == 0) {
-                for (int k = 1; k < r->r.n_choices; k++) {
-                    send_done(g, r, k, 0, ENGINE_ERROR, why);
-                    r->n_live--;
-                    g->n_sequences--;
-                }
-            }
-            finish(g, q, emitted(q), ENGINE_ERROR, why);
-        }
-    }
-
-    /* Who waits for a place that only held sequences could free is no work: the next word comes from outside. */
-    static bool has_work(const engine *g)
-    {
-        for (const sequence *q = g->sequences; q; q = q->next)
-            if (!q->held || q->cancelled)
-                return true;
-        return g->first_waiting &&
-               g->n_sequences + g->first_waiting->r.n_choices <= g->o.max_sequences;
-    }
-
-    status engine_step(engine * g, bool *busy, err *e)
-    {
-        remove_cancelled(g);
-        admit(g);
-        plan b = make_plan(g);
-        status s = STATUS_OK;
-        if (b.n_tokens > 0) {
-            model_batch batch = {.n_tokens = b.n_tokens,
-                                 .ids = g->ids,
-                                 .n_runs = b.n_runs,
-                                 .runs = g->runs,
-                                 .n_outputs = b.n_outputs,
-                                 .outputs = g->outputs};
-            uint64_t before = os_now_us();
-            err why = {0};
-            s = model_step(g->m, &batch, g->logits, &why);
-            g->stats.step_us += os_now_us() - before;
-            g->stats.steps++;
-            if (g->draft)
-                draft_measure(g->draft, b.n_tokens, os_now_us() - before);
-            if (s == STATUS_OK)
-                s = take_results(g, &b, &why);
-            if (s != STATUS_OK) {
-                fail_step(g, &b, &why);
-                if (e)
-                    *e = why;
+/* The step failed: whoever was in it ends with the reason. */
+static void fail_step(engine *g, const plan *b, const err *why)
+{
+    for (int i = 0; i < b->n_runs; i++) {
+        sequence *q = g->run_of[i];
+        if (!q)
+            continue;
+        request *r = q->of;
+        if (q->choice == 0 && emitted(q) == 0) {
+            for (int k = 1; k < r->r.n_choices; k++) {
+                send_done(g, r, k, 0, ENGINE_ERROR, why);
+                r->n_live--;
+                g->n_sequences--;
             }
         }
-        *busy = has_work(g);
-        return s;
+        finish(g, q, emitted(q), ENGINE_ERROR, why);
     }
+}
 
-    void engine_get_stats(const engine *g, engine_stats *out)
-    {
-        uint64_t total, unused, cached;
-        *out = g->stats;
-        out->waiting = g->n_waiting;
-        out->live = out->decoding = 0;
-        for (const sequence *q = g->sequences; q; q = q->next) {
-            out->live++;
-            out->decoding += q->state && pending(q) == 1;
+/* Who waits for a place that only held sequences could free is no work: the next word comes from outside. */
+static bool has_work(const engine *g)
+{
+    for (const sequence *q = g->sequences; q; q = q->next)
+        if (!q->held || q->cancelled)
+            return true;
+    return g->first_waiting && g->n_sequences + g->first_waiting->r.n_choices <= g->o.max_sequences;
+}
+
+status engine_step(engine *g, bool *busy, err *e)
+{
+    remove_cancelled(g);
+    admit(g);
+    plan b = make_plan(g);
+    status s = STATUS_OK;
+    if (b.n_tokens > 0) {
+        model_batch batch = {.n_tokens = b.n_tokens,
+                             .ids = g->ids,
+                             .n_runs = b.n_runs,
+                             .runs = g->runs,
+                             .n_outputs = b.n_outputs,
+                             .outputs = g->outputs};
+        uint64_t before = os_now_us();
+        err why = {0};
+        s = model_step(g->m, &batch, g->logits, &why);
+        g->stats.step_us += os_now_us() - before;
+        g->stats.steps++;
+        if (g->draft)
+            draft_measure(g->draft, b.n_tokens, os_now_us() - before);
+        if (s == STATUS_OK)
+            s = take_results(g, &b, &why);
+        if (s != STATUS_OK) {
+            fail_step(g, &b, &why);
+            if (e)
+                *e = why;
         }
-        engine_pool_usage(g->pool, &total, &unused, &cached);
-        out->state_tokens = total * 64;
-        out->state_used_tokens = (total - unused - cached) * 64;
-        out->cached_prefix_tokens = cached * 64;
     }
+    *busy = has_work(g);
+    return s;
+}
+
+void engine_get_stats(const engine *g, engine_stats *out)
+{
+    uint64_t total, unused, cached;
+    *out = g->stats;
+    out->waiting = g->n_waiting;
+    out->live = out->decoding = 0;
+    for (const sequence *q = g->sequences; q; q = q->next) {
+        out->live++;
+        out->decoding += q->state && pending(q) == 1;
+    }
+    engine_pool_usage(g->pool, &total, &unused, &cached);
+    out->state_tokens = total * 64;
+    out->state_used_tokens = (total - unused - cached) * 64;
+    out->cached_prefix_tokens = cached * 64;
+}
