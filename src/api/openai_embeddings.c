@@ -252,8 +252,7 @@ static void post_embeddings(const api_request *q)
         x->r = q->r;
         x->next = q->of->embeds;
         q->of->embeds = x;
-        if (serve_embed(&x->job, q->of->s, q->id, name, texts, n, on_vectors, x, &e) ==
-            STATUS_OK) {
+        if (serve_embed(&x->job, q->of->s, q->id, name, texts, n, on_vectors, x, &e) == STATUS_OK) {
             http_on_gone(q->r, on_gone, x);
         } else {
             api_fault_from(&f, &e);
