@@ -270,6 +270,26 @@ static chat_value repr_value(chat_runtime *rt, chat_value v)
     return chat_capture_end(rt, &c);
 }
 
+/* Python's ascii(): repr with everything above 127 escaped. */
+static chat_value ascii_value(chat_runtime *rt, chat_value v)
+{
+    chat_capture c;
+    str text = chat_str(repr_value(rt, v));
+    const char *p = text.data, *end = p + text.length;
+    chat_capture_begin(rt, &c);
+    while (p < end) {
+        uint32_t point = chat_utf8_next(&p, end);
+        if (point < 128)
+            sb_putc(&c.text, (char)point);
+        else if (point < 256)
+            sb_printf(&c.text, "\\x%02x", (unsigned)point);
+        else
+            sb_printf(&c.text, point < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)point);
+        chat_capture_check(rt);
+    }
+    return chat_capture_end(rt, &c);
+}
+
 /* One field; f->p is behind the '%'. */
 static void percent_field(percent *f)
 {
@@ -306,8 +326,10 @@ static void percent_field(percent *f)
         v = next_argument(f);
     if (s.type == 's')
         format_text(rt, &s, chat_str(chat_to_string(rt, v)), '>');
-    else if (s.type == 'r' || s.type == 'a')
+    else if (s.type == 'r')
         format_text(rt, &s, chat_str(repr_value(rt, v)), '>');
+    else if (s.type == 'a')
+        format_text(rt, &s, chat_str(ascii_value(rt, v)), '>');
     else if (s.type == 'c')
         percent_character(f, &s, v);
     else
@@ -504,7 +526,9 @@ static const char *braces_field(braces *f, const char *p, const char *end)
         format = (str){q + 1, (size_t)(p - q - 1)};
     chat_value v = field_object(f, field);
     if (conversion)
-        v = conversion == 's' ? chat_to_string(f->rt, v) : repr_value(f->rt, v);
+        v = conversion == 's'   ? chat_to_string(f->rt, v)
+            : conversion == 'r' ? repr_value(f->rt, v)
+                                : ascii_value(f->rt, v);
     format_value(f->rt, v, format);
     return p + 1;
 }

@@ -142,11 +142,11 @@ bool chat_parse_int(str s, int base, int64_t *out)
         if (d >= base || v > (uint64_t)INT64_MAX / (unsigned)base)
             return false;
         v = v * (unsigned)base + (unsigned)d;
-        if (v > (uint64_t)INT64_MAX)
+        if (v > (uint64_t)INT64_MAX + negative)
             return false;
         after_digit = true;
     }
-    *out = negative ? -(int64_t)v : (int64_t)v;
+    *out = !negative ? (int64_t)v : v > (uint64_t)INT64_MAX ? INT64_MIN : -(int64_t)v;
     return true;
 }
 

@@ -292,8 +292,10 @@ static chat_list filter_items(chat_runtime *rt, chat_scope *outer, const chat_no
     return kept;
 }
 
-static void loop_turns(chat_runtime *rt, chat_scope *outer, const chat_node *node, chat_loop *l)
+/* Whether any turn came to the end of the body: as in jinja2, `else` is for loops of which none did. */
+static bool loop_turns(chat_runtime *rt, chat_scope *outer, const chat_node *node, chat_loop *l)
 {
+    bool any = false;
     chat_value self = {.kind = CHAT_V_LOOP, .as.loop = l};
     chat_scope *s = chat_scope_create(rt, outer);
     for (; l->index0 < l->n; l->index0++) {
@@ -302,9 +304,12 @@ static void loop_turns(chat_runtime *rt, chat_scope *outer, const chat_node *nod
         s->n = 0;
         chat_scope_set(rt, s, rt->t->loop, self);
         assign(rt, s, node->a, l->items[l->index0]);
-        if (chat_run_body(rt, s, node->items, node->n) == CHAT_FLOW_BREAK)
+        chat_flow flow = chat_run_body(rt, s, node->items, node->n);
+        if (flow == CHAT_FLOW_BREAK)
             break;
+        any |= flow == CHAT_FLOW_NORMAL;
     }
+    return any;
 }
 
 /* flow: what a break or continue inside the else branch asks of the loop outside; NULL when there is none. */
@@ -321,8 +326,7 @@ chat_value chat_run_loop(chat_runtime *rt, chat_scope *outer, const chat_node *n
         .items = items.items, .n = items.n, .depth0 = depth0, .node = node, .closure = outer};
     if (captured)
         chat_capture_begin(rt, &c);
-    loop_turns(rt, outer, node, l);
-    if (items.n == 0 && node->n_extra) {
+    if (!loop_turns(rt, outer, node, l) && node->n_extra) {
         chat_flow f = chat_run_body(rt, chat_scope_create(rt, outer), node->extra, node->n_extra);
         if (flow)
             *flow = f;
