@@ -97,8 +97,8 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     g->context = context;
     g->positions = mo->context;
     g->n_vocab = (int)model_get_card(m)->n_vocab;
-    g->width = model_row_width(m);
     g->pooling = model_get_card(m)->pooling;
+    g->width = g->pooling == MODEL_POOLING_NONE ? g->n_vocab : model_row_width(m);
     g->both_ways = model_get_card(m)->both_ways;
     g->max_tokens = mo->max_tokens;
     g->max_outputs = mo->max_outputs;
