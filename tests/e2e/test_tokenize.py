@@ -39,7 +39,7 @@ def array(kind, values):
     return struct.pack("<IIQ", 9, kind, len(values)) + packed
 
 
-def write_gguf(path, source, pre):
+def write_gguf(path, source, pre, templates=None):
     model, added = source["model"], source["added_tokens"]
     names = {i: t for t, i in model["vocab"].items()}
     types = {i: 1 for i in names}
@@ -55,6 +55,7 @@ def write_gguf(path, source, pre):
         "tokenizer.ggml.merges": array(8, model["merges"]),
         "tokenizer.ggml.bos_token_id": struct.pack("<II", 4, bos),
         "tokenizer.ggml.add_bos_token": struct.pack("<IB", 7, 1),
+        **{key: struct.pack("<I", 8) + text(value) for key, value in (templates or {}).items()},
     }
     with open(path, "wb") as f:
         f.write(b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys)))
@@ -105,6 +106,29 @@ def own_vocabulary(folder):
         say(f"tokenize.{name}", None if right else f"exit {result.returncode}, {result.stderr!r}")
 
 
+def templates(folder):
+    """Which template a file's names give, with and without tools, and that the built-in one is said to be used."""
+    source = json.load(open(os.path.join(ROOT, "tests/data/text/llama3.json"), encoding="utf-8"))
+    path, key = os.path.join(folder, "templates.gguf"), "tokenizer.chat_template"
+    plain, tools = {"messages": [{"role": "user", "content": "hi"}]}, {"tools": [{"type": "function", "function": {"name": "f"}}]}
+
+    def rendered(templates, variables):
+        write_gguf(path, source, "llama-bpe", templates)
+        done = subprocess.run([SHOAL, "render", path], input=json.dumps(variables).encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    both = {key: "plain {{ bos_token }}", f"{key}.tool_use": "with {{ tools[0].function.name }}", f"{key}.rag": "rag"}
+    for name, given, variables, want in [
+        ("default", both, plain, "plain <|begin|>"), ("tool_use", both, {**plain, **tools}, "with f"),
+        ("no_tool_use", {key: "one {{ tools | length }}"}, {**plain, **tools}, "one 1"), ("only_one", {f"{key}.rag": "rag"}, plain, "rag"),
+    ]:
+        code, out, err = rendered(given, variables)
+        say(f"render.{name}", None if (code, out, err) == (0, want, "") else f"{code} {out!r} {err!r}")
+    code, out, err = rendered({}, plain)
+    right = code == 0 and "<|im_start|>user\nhi<|im_end|>" in out and "no chat template: using the built-in ChatML" in err
+    say("render.fallback_is_said", None if right else f"{code} {out!r} {err!r}")
+
+
 def fixtures(folder):
     where = os.environ.get("SHOAL_FIXTURES")
     if not where:
@@ -133,6 +157,7 @@ def fixtures(folder):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         own_vocabulary(folder)
+        templates(folder)
         fixtures(folder)
     sys.exit(failed != 0)
 
