@@ -1,6 +1,6 @@
 /*
- * A folder from Hugging Face with a tiny llama of zeros, one of its JSON files hostile: the first byte says which ('c' config.json, 'g'
- * generation_config.json, 'k' tokenizer_config.json), the rest is that file. What can be read becomes a card and a tokenizer, what fits is loaded and
+ * A folder from Hugging Face with a tiny model of zeros, one of its JSON files hostile: the first byte says which ('g' generation_config.json, 'k'
+ * tokenizer_config.json; config.json beside the weights of a Llama 'l', Qwen2 'q', Qwen3 'w', Gemma 3 'm', Phi-3 'p'), the rest is that file. What can be read becomes a card and a tokenizer, what fits is loaded and
  * runs one step.
  */
 #include "model/model.h"
@@ -44,39 +44,45 @@ static void remove_folder(void)
     rmdir(folder);
 }
 
-static void write_weights(void)
+/* The weights of the family; nothing to do when they are there already. */
+static void write_weights(char family)
 {
     static const struct {
-        const char *name;
-        int rows, columns;                         /* columns 0: a vector */
-    } tensors[] = {{"model.embed_tokens", 32, 32}, /* what any of the families asks for */
-                   {"model.norm", 32, 0},
-                   {"model.layers.0.input_layernorm", 32, 0},
-                   {"model.layers.0.post_attention_layernorm", 32, 0},
-                   {"model.layers.0.self_attn.q_proj", 32, 32},
-                   {"model.layers.0.self_attn.k_proj", 16, 32},
-                   {"model.layers.0.self_attn.v_proj", 16, 32},
-                   {"model.layers.0.self_attn.o_proj", 32, 32},
-                   {"model.layers.0.mlp.gate_proj", 32, 32},
-                   {"model.layers.0.mlp.up_proj", 32, 32},
-                   {"model.layers.0.mlp.down_proj", 32, 32},
-                   {"model.layers.0.self_attn.q_norm", 16, 0},
-                   {"model.layers.0.self_attn.k_norm", 16, 0},
-                   {"model.layers.0.pre_feedforward_layernorm", 32, 0},
-                   {"model.layers.0.post_feedforward_layernorm", 32, 0},
-                   {"model.layers.0.self_attn.qkv_proj", 64, 32},
-                   {"model.layers.0.mlp.gate_up_proj", 64, 32},
-                   {"model.layers.0.self_attn.q_proj.bias", 32, 0},
-                   {"model.layers.0.self_attn.k_proj.bias", 16, 0},
-                   {"model.layers.0.self_attn.v_proj.bias", 16, 0}};
+        const char *families, *name;
+        int rows, columns; /* columns 0: a vector */
+    } tensors[] = {{"lqwmp", "model.embed_tokens.weight", 32, 32},
+                   {"lqwmp", "model.norm.weight", 32, 0},
+                   {"lqwmp", "model.layers.0.input_layernorm.weight", 32, 0},
+                   {"lqwmp", "model.layers.0.post_attention_layernorm.weight", 32, 0},
+                   {"lqwm", "model.layers.0.self_attn.q_proj.weight", 32, 32},
+                   {"lqwm", "model.layers.0.self_attn.k_proj.weight", 16, 32},
+                   {"lqwm", "model.layers.0.self_attn.v_proj.weight", 16, 32},
+                   {"q", "model.layers.0.self_attn.q_proj.bias", 32, 0},
+                   {"q", "model.layers.0.self_attn.k_proj.bias", 16, 0},
+                   {"q", "model.layers.0.self_attn.v_proj.bias", 16, 0},
+                   {"wm", "model.layers.0.self_attn.q_norm.weight", 16, 0},
+                   {"wm", "model.layers.0.self_attn.k_norm.weight", 16, 0},
+                   {"p", "model.layers.0.self_attn.qkv_proj.weight", 64, 32},
+                   {"lqwmp", "model.layers.0.self_attn.o_proj.weight", 32, 32},
+                   {"m", "model.layers.0.pre_feedforward_layernorm.weight", 32, 0},
+                   {"m", "model.layers.0.post_feedforward_layernorm.weight", 32, 0},
+                   {"lqwm", "model.layers.0.mlp.gate_proj.weight", 32, 32},
+                   {"lqwm", "model.layers.0.mlp.up_proj.weight", 32, 32},
+                   {"p", "model.layers.0.mlp.gate_up_proj.weight", 64, 32},
+                   {"lqwmp", "model.layers.0.mlp.down_proj.weight", 32, 32}};
+    static char written;
     static const char zeros[4096];
     sb head = {0}, file = {0};
     size_t at = 0;
+    if (family == written)
+        return;
+    written = family;
     for (size_t i = 0; i < BASE_COUNT(tensors); i++) {
         size_t n = (size_t)tensors[i].rows * (size_t)BASE_MAX(tensors[i].columns, 1) * 4;
-        const char *kind = strstr(tensors[i].name, ".bias") ? "" : ".weight";
-        sb_printf(&head, "%s\"%s%s\": {\"dtype\": \"F32\", \"shape\": [%d", i ? ", " : "{",
-                  tensors[i].name, kind, tensors[i].rows);
+        if (!strchr(tensors[i].families, family))
+            continue;
+        sb_printf(&head, "%s\"%s\": {\"dtype\": \"F32\", \"shape\": [%d", at ? ", " : "{",
+                  tensors[i].name, tensors[i].rows);
         if (tensors[i].columns)
             sb_printf(&head, ", %d", tensors[i].columns);
         sb_printf(&head, "], \"data_offsets\": [%zu, %zu]}", at, at + n);
@@ -107,7 +113,6 @@ static void prepare(void)
     log_set_level(LOG_ERROR);
     for (size_t i = 0; i < BASE_COUNT(usual); i++)
         write_file(names[i], usual[i], strlen(usual[i]));
-    write_weights();
 }
 
 static void step(model *m)
@@ -151,10 +156,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     err e = {0};
     file_model *f = NULL;
-    size_t which = size ? (data[0] == 'c' ? 0 : data[0] == 'g' ? 1 : data[0] == 'k' ? 2 : 3) : 3;
-    if (which == 3)
+    if (!size || !data[0] || !strchr("gklqwmp", data[0]))
         return -1;
+    size_t which = data[0] == 'g' ? 1 : data[0] == 'k' ? 2 : 0;
     prepare();
+    write_weights(which ? 'l' : (char)data[0]);
     write_file(names[which], data + 1, size - 1);
     if (file_open(&f, folder, &e) == STATUS_OK)
         use(f);
