@@ -60,9 +60,10 @@ static void run(const char *name, int n, plan_goal goal)
     double ms = cpu_ms() - start;
     if (s == STATUS_OK)
         printf("%-22s %4d nodes  %-10s  %8.2f ms  %6llu structures  best: %d nodes in %d stages, "
-               "%.3g tok/s\n",
+               "%.3g tok/s, %.3g together, first token %.3g s\n",
                name, n, plan_goal_name(goal), ms, (unsigned long long)r.tried, r.plans[0].n_nodes,
-               r.plans[0].n_stages, r.plans[0].tokens_s);
+               r.plans[0].n_stages, r.plans[0].tokens_s, r.plans[0].throughput,
+               r.plans[0].ttft_us / 1e6);
     else
         printf("%-22s %4d nodes  %-10s  %8.2f ms  %s\n", name, n, plan_goal_name(goal), ms,
                s == STATUS_TOO_LARGE ? "does not fit" : e.text);

@@ -188,8 +188,8 @@ typedef struct totals {
 
 /* Scratch of one stage. */
 typedef struct bench_of_stage {
-    int *nodes, *units;
-    double *scratch;
+    int *nodes, *units, *free;
+    plan_scratch *scratch;
 } bench_of_stage;
 
 static plan_shares shares_of(const plan_stage *t, const bench_of_stage *b)
@@ -313,11 +313,9 @@ static status settle_stage(plan_stage *t, const plan_shape *s, const bench_of_st
     plan_shares h = shares_of(t, b);
     if (choose) {
         plan_link worst = plan_worst_link(s->c, b->nodes, h.n);
-        plan_share_free(s, &h, span, l, worst, b->scratch);
-        bool free = plan_stage_fits(s, &h, span);
-        plan_cost cost = plan_stage_share(s, &h, span, l, worst, PLAN_VARIANTS, b->scratch);
-        if (h.n > 1 && !free && isfinite(cost.compute_us) && !s->r->shares)
-            plan_stage_polish(s, &h, span, l, worst);
+        plan_free free = {.units = b->free};
+        plan_free_of(&free, s, h.nodes, h.n, l, worst, b->scratch);
+        plan_stage_share(s, &h, span, l, worst, &free, b->scratch);
         t->whole_experts = h.whole;
     }
     stage_units(t, s, span);
@@ -344,10 +342,10 @@ static status settle_stage(plan_stage *t, const plan_shape *s, const bench_of_st
 status plan_evaluate(plan_cut *p, const plan_shape *s, arena *memory, bool choose, err *e)
 {
     size_t n = (size_t)s->c->n_nodes;
-    bench_of_stage b = {arena_zalloc(memory, n, sizeof(int)),
-                        arena_zalloc(memory, PLAN_KINDS * n, sizeof(int)),
-                        arena_zalloc(memory, plan_scratch_doubles((int)n), sizeof(double))};
-    if (!b.nodes || !b.units || !b.scratch)
+    bench_of_stage b = {
+        arena_zalloc(memory, n, sizeof(int)), arena_zalloc(memory, PLAN_KINDS * n, sizeof(int)),
+        arena_zalloc(memory, 2 * PLAN_KINDS * n, sizeof(int)), plan_scratch_create(memory, (int)n)};
+    if (!b.nodes || !b.units || !b.free || !b.scratch)
         return err_set(e, STATUS_NO_MEMORY, "plan: no memory for a plan over %zu nodes", n);
     for (int i = 0; i < p->n_stages; i++) {
         status got = settle_stage(&p->stages[i], s, &b, choose, goal_load(s, p->n_stages), e);
@@ -506,7 +504,7 @@ static bool fits_with(const plan_model *m, const ordered *o, const plan_engine *
     r.prompt = BASE_MIN(r.prompt, context);
     plan_shape_of(&shape, &changed, &o->cluster, g, &r);
     arena_init(&memory, 0);
-    bool fits = plan_search_run(&found, &shape, NULL) == STATUS_OK && found.n_found;
+    bool fits = plan_search_run(&found, &shape, true, NULL) == STATUS_OK && found.n_found;
     arena_fini(&memory);
     return fits;
 }
@@ -557,7 +555,6 @@ static void name_as_caller(plan_cut *p, const ordered *o)
             p->stages[i].ranks[k].node = o->caller[p->stages[i].ranks[k].node];
 }
 
-/* The search took shares of whole groups; those of a stage's own layers may be a little better. */
 static void rank_cut(plan_result *out, const plan_cut *cut)
 {
     int at = out->n_plans++;
@@ -576,7 +573,7 @@ static status make(plan_result *out, const plan_model *m, const plan_cluster *c,
     if (got != STATUS_OK)
         return got;
     plan_shape_of(&s, m, &o.cluster, g, &o.request);
-    got = plan_search_run(&found, &s, e);
+    got = plan_search_run(&found, &s, false, e);
     if (got != STATUS_OK)
         return got;
     out->tried = found.tried;

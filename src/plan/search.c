@@ -1,67 +1,25 @@
 /*
- * The search for a cut. A *structure* is a pipeline of groups of nodes; given one, dynamic programming over layers finds the borders, one
- * row a stage: row d holds the least time in which the first d groups compute the first l layers. Rows are pushed one by one, so that
- * every prefix of a pipeline is a structure of its own at no cost.
+ * The search for a cut. A *structure* is a pipeline of groups of nodes. Given one, dynamic programming over layers finds the borders; the
+ * time of some layers on a group is that of its best shares (share.c), which is computed only where it may matter:
  *
- * Few nodes: every order of every grouping. Many: islands of the link graph under each latency; in each, tensor groups of the fastest
- * nodes, pipelines by speed and by memory, equal groups in a row, finer islands in a row; then from the best the exchange of single nodes
- * until nothing gains or the counted work is spent. Shares of a group follow from its layers (cost.c), and are remembered by group.
+ * - *Optimistic rows.* Shares as if memory were endless, on a group whose memory were one store, cost a line in the number of layers. They
+ *   give every structure a score that it cannot beat, for little: one sliding minimum a stage.
+ * - *Exact rows* are computed for structures in the order of these scores, until no other can be among the best, and in them only for
+ *   borders that may be part of something that is kept.
+ * - Where the slowest stage counts (time to first token, throughput), the objective is a sum and a maximum: the structure is solved again
+ *   with every stage pressed below a bound, halving what is left between the bounds, until nothing better can be between them.
+ *
+ * With six nodes or fewer every order of every grouping is looked at: which structures those are does not depend on speeds or memory, the
+ * time of every cell never grows with a faster device, a faster link or more memory (share.c), and sums, maxima and minima of such values
+ * do not either. So a better cluster never has a worse best plan, and one that fits still fits. More nodes: many.c chooses structures.
  */
-#include "plan/inside.h"
+#include "plan/search.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-enum { FEW = 6, CLASSES = 8, WORDS = PLAN_NODES / 64, BUCKETS = 4096 };
-
-/* Counted in roughly nanoseconds. */
-#define EVERYTHING 25e6
-#define EXCHANGES  22e6
-
-typedef struct table {
-    struct table *next;
-    double sequences; /* of the load */
-    int *units;       /* [PLAN_KINDS, n] shares while memory does not bind */
-    bool whole;
-    int variants;      /* for layers where memory binds */
-    int least_full[4]; /* layers from which they do not fit, by ends */
-    double *cells[4];  /* [L + 1] by ends: bit 0 first, bit 1 last; NaN = not computed */
-} table;
-
-typedef struct group {
-    struct group *next; /* in its bucket */
-    uint64_t bits[WORDS];
-    int n, *nodes;
-    double room, speed; /* usable bytes, bytes/s together */
-    plan_link worst;
-    bool linked;
-    table *tables;
-} group;
-
-typedef struct searcher {
-    plan_search *out;
-    const plan_shape *s;
-    arena *memory;
-    group *buckets[BUCKETS];
-    double *scratch;
-    int *spare; /* [PLAN_KINDS, n] */
-    int L, n, max_depth;
-    double *rows; /* [max_depth + 1, L + 1] */
-    int *from;
-    group **path;   /* [max_depth] */
-    table **tables; /* [max_depth] */
-    double *hops;   /* [max_depth] into the stage */
-    int *border;    /* [max_depth + 1] */
-    uint64_t keys[PLAN_RANKED];
-    plan_load load;
-    double bound;    /* of one stage's time */
-    double hopeless; /* sums from which on nothing is kept */
-    double work;
-    bool few;    /* everything is tried */
-    bool failed; /* no memory */
-} searcher;
-
-static void *take(searcher *x, size_t count, size_t size)
+void *search_take(searcher *x, size_t count, size_t size)
 {
     void *p = arena_zalloc(x->memory, count ? count : 1, size);
     x->failed |= !p;
@@ -70,37 +28,37 @@ static void *take(searcher *x, size_t count, size_t size)
 
 /* ---- groups --------------------------------------------------------------------------------------------------------- */
 
-static group *group_new(searcher *x, const uint64_t bits[WORDS])
+static search_group *group_new(searcher *x, const uint64_t bits[SEARCH_WORDS])
 {
-    group *g = take(x, 1, sizeof *g);
+    search_group *g = search_take(x, 1, sizeof *g);
     if (!g)
         return NULL;
     memcpy(g->bits, bits, sizeof g->bits);
     for (int i = 0; i < x->n; i++)
         g->n += bits[i / 64] >> (i % 64) & 1;
-    g->nodes = take(x, (size_t)g->n, sizeof(int));
+    g->nodes = search_take(x, (size_t)g->n, sizeof(int));
     if (!g->nodes)
         return NULL;
     int at = 0;
     for (int i = 0; i < x->n; i++)
         if (bits[i / 64] >> (i % 64) & 1) {
-            const plan_node *node = &x->s->c->nodes[i];
             g->nodes[at++] = i;
-            g->room += fmax(0, node->memory_bytes - node->reserve_bytes);
-            g->speed += node->bandwidth;
+            g->room += fmax(0, plan_node_room(x->s, i));
+            g->speed += x->s->c->nodes[i].bandwidth;
         }
     g->worst = plan_worst_link(x->s->c, g->nodes, g->n);
     g->linked = g->n == 1 || g->worst.bandwidth > 0;
     return g;
 }
 
-static group *group_of_bits(searcher *x, const uint64_t bits[WORDS])
+search_group *search_group_of_bits(searcher *x, const uint64_t bits[SEARCH_WORDS])
 {
-    group **bucket = &x->buckets[hash_bytes(bits, WORDS * sizeof *bits, 1) % BUCKETS];
-    for (group *g = *bucket; g; g = g->next)
+    search_group **bucket =
+        &x->buckets[hash_bytes(bits, SEARCH_WORDS * sizeof *bits, 1) % SEARCH_BUCKETS];
+    for (search_group *g = *bucket; g; g = g->next)
         if (!memcmp(g->bits, bits, sizeof g->bits))
             return g;
-    group *g = group_new(x, bits);
+    search_group *g = group_new(x, bits);
     if (g) {
         g->next = *bucket;
         *bucket = g;
@@ -108,80 +66,124 @@ static group *group_of_bits(searcher *x, const uint64_t bits[WORDS])
     return g;
 }
 
-static group *group_of(searcher *x, const int *nodes, int n)
+search_group *search_group_of(searcher *x, const int *nodes, int n)
 {
-    uint64_t bits[WORDS] = {0};
+    uint64_t bits[SEARCH_WORDS] = {0};
     for (int i = 0; i < n; i++)
         bits[nodes[i] / 64] |= 1ull << (nodes[i] % 64);
-    return group_of_bits(x, bits);
+    return search_group_of_bits(x, bits);
 }
 
-static table *table_of(searcher *x, group *g)
+/* Layers of a cell with these ends; those behind a border are all of the last kind (border_allowed). */
+static plan_span span_of(const searcher *x, int layers, int ends)
 {
-    for (table *t = g->tables; t; t = t->next)
+    const plan_model *m = x->s->m;
+    bool plain = m->n_dense_layers == x->L;
+    plan_span p = {plain ? layers : 0, plain ? 0 : layers, false, ends >> 1};
+    return ends & 1 ? plan_span_of(m, 0, layers) : p;
+}
+
+/* hopes[ends][layers]: no cell is less. Shares as if memory were endless, and the flow of bytes into ranks that fill up. */
+static const double *hopes_of(searcher *x, const search_group *g, search_table *t, int ends)
+{
+    if (t->hopes[ends])
+        return t->hopes[ends];
+    double *row = search_take(x, (size_t)x->L + 1, sizeof *row);
+    if (!row)
+        return NULL;
+    bool fits = true;
+    row[0] = INFINITY;
+    for (int n = 1; n <= x->L; n++) {
+        plan_span p = span_of(x, n, ends);
+        fits = fits && (ends != 3 || n == x->L) ? plan_span_bytes(x->s, p) <= g->room : fits;
+        row[n] = INFINITY;
+        if (!fits)
+            continue;
+        plan_cost cost = plan_free_cost(&t->free, p);
+        double ops = cost.compute_us - plan_free_units_us(&t->free, p);
+        double least = plan_least_us(x->s, g->nodes, g->n, p, x->load, x->scratch);
+        row[n] = plan_more(cost.compute_us, ops + least) + cost.sum_us;
+        row[n] *= 1 - 1e-12; /* sums in another order */
+        x->work += 20 + 30.0 * g->n;
+    }
+    return t->hopes[ends] = row;
+}
+
+/* A convex line of few pieces below hopes[0], beginning at 0 layers. */
+static bool find_pieces(searcher *x, const search_group *g, search_table *t)
+{
+    const double *row = hopes_of(x, g, t, 0);
+    double *step = x->line; /* [L + 1] from n − 1 layers to n */
+    int most = x->L;
+    if (!row)
+        return false;
+    while (most > 0 && isinf(row[most]))
+        most--;
+    for (int n = most; n > 0; n--) {
+        step[n] = row[n] - (n > 1 ? row[n - 1] : 0);
+        if (n < most)
+            step[n] = plan_less(step[n], step[n + 1]);
+    }
+    t->n_pieces = 0;
+    for (int n = 1; n <= most; n++) {
+        int last = t->n_pieces - 1;
+        bool same = last >= 0 && (step[n] <= t->piece_us[last] * 1.01 || last == SEARCH_PIECES - 1);
+        if (same) {
+            t->piece_layers[last]++;
+            continue;
+        }
+        t->piece_us[++last] = step[n];
+        t->piece_layers[last] = 1;
+        t->n_pieces++;
+    }
+    return true;
+}
+
+static search_table *table_of(searcher *x, search_group *g)
+{
+    for (search_table *t = g->tables; t; t = t->next)
         if (t->sequences == x->load.sequences)
             return t;
-    table *t = take(x, 1, sizeof *t);
-    if (!t || !(t->units = take(x, PLAN_KINDS * (size_t)g->n, sizeof(int))))
+    search_table *t = search_take(x, 1, sizeof *t);
+    if (!t || !(t->free.units = search_take(x, 2 * PLAN_KINDS * (size_t)g->n, sizeof(int))))
         return NULL;
-    for (int ends = 0; ends < 4; ends++) {
-        t->cells[ends] = take(x, (size_t)x->L + 1, sizeof(double));
-        if (!t->cells[ends])
-            return NULL;
-        for (int i = 0; i <= x->L; i++)
-            t->cells[ends][i] = NAN;
-        t->least_full[ends] = x->L + 1;
-    }
     t->sequences = x->load.sequences;
+    plan_free_of(&t->free, x->s, g->nodes, g->n, x->load, g->worst, x->scratch);
+    x->work += g->n > 1 ? 4000.0 * g->n : 1000;
+    if (!find_pieces(x, g, t))
+        return NULL;
     t->next = g->tables;
-    g->tables = t;
-    /* as if memory were endless: shares do not depend on how many layers there are */
-    plan_shares h = {g->n, g->nodes, t->units, false};
-    t->variants =
-        plan_share_free(x->s, &h, plan_span_of(x->s->m, 0, x->L), x->load, g->worst, x->scratch);
-    if (x->few)
-        t->variants = PLAN_VARIANTS;
-    t->whole = h.whole;
-    x->work += 2000.0 * g->n;
-    return t;
+    return g->tables = t;
 }
 
-static double cell_compute(searcher *x, const group *g, table *t, int first, int last, int ends)
+static double cell_compute(searcher *x, const search_group *g, search_table *t, int first, int last)
 {
     plan_span span = plan_span_of(x->s->m, first, last);
-    plan_shares h = {g->n, g->nodes, t->units, t->whole};
-    plan_cost cost = {INFINITY, 0};
-    int n = last - first;
-    x->work += 60.0 * g->n + 100;
+    plan_shares h = {g->n, g->nodes, x->spare, false};
+    x->work += g->n > 1 ? (x->s->m->n_experts ? 9000.0 : 6000.0) * g->n : 100;
     if (plan_span_bytes(x->s, span) > g->room)
         return INFINITY;
-    if (n < t->least_full[ends]) {
-        if (plan_stage_fits(x->s, &h, span)) {
-            cost = plan_stage_cost(x->s, &h, span, x->load, g->worst);
-            return cost.compute_us + cost.sum_us;
-        }
-        t->least_full[ends] = n;
-    }
-    if (g->n == 1)
-        return INFINITY;
-    h.units = x->spare;
-    cost = plan_stage_share(x->s, &h, span, x->load, g->worst, t->variants, x->scratch);
-    x->work += 3000.0 * g->n;
+    plan_cost cost = plan_stage_share(x->s, &h, span, x->load, g->worst, &t->free, x->scratch);
     return cost.compute_us + cost.sum_us;
 }
 
-/* Time of layers [first, last) on a group; infinite where they do not fit. Borders fall between layers of one kind only where all are of
- * one kind, so that a cell depends on its ends and number of layers. */
-static inline double cell(searcher *x, const group *g, table *t, int first, int last)
+/* Time of layers [first, last) on a group; infinite where they do not fit. Borders fall only between layers of one kind, so that a cell
+ * depends on its ends and number of layers. */
+static double cell(searcher *x, const search_group *g, search_table *t, int first, int last)
 {
     int ends = (first == 0) | (last == x->L) << 1;
+    if (!t->cells[ends]) {
+        t->cells[ends] = search_take(x, (size_t)x->L + 1, sizeof(double));
+        if (!t->cells[ends])
+            return INFINITY;
+        for (int i = 0; i <= x->L; i++)
+            t->cells[ends][i] = NAN;
+    }
     double *c = &t->cells[ends][last - first];
     if (isnan(*c))
-        *c = cell_compute(x, g, t, first, last, ends);
+        *c = cell_compute(x, g, t, first, last);
     return *c;
 }
-
-/* ---- borders -------------------------------------------------------------------------------------------------------- */
 
 static bool border_allowed(const searcher *x, int layer)
 {
@@ -189,69 +191,87 @@ static bool border_allowed(const searcher *x, int layer)
     return layer >= dense || dense == x->L;
 }
 
-/* Row depth + 1 from row depth with one more group; false when no layers reach it. */
-static bool push(searcher *x, int depth, group *g)
+/* ---- optimistic rows ------------------------------------------------------------------------------------------------ */
+
+/* out[l] = min over l − most <= k < l of in[k] + base + slope · (l − k), l ascending; in and out may not be the same. */
+static void slide(searcher *x, double *out, const double *in, int n, int most, double base,
+                  double slope)
 {
-    int L = x->L, width = L + 1;
-    if (!g || !g->linked || depth >= x->max_depth)
+    int head = 0, tail = 0;
+    for (int l = 0; l < n; l++) {
+        while (head < tail && x->queue[head] < l - most)
+            head++;
+        int k = head < tail ? x->queue[head] : -1;
+        out[l] = k < 0 ? INFINITY : in[k] + base + slope * (l - k);
+        if (isinf(in[l]))
+            continue;
+        while (head < tail &&
+               in[x->queue[tail - 1]] - slope * x->queue[tail - 1] >= in[l] - slope * l)
+            tail--;
+        x->queue[tail++] = l;
+    }
+}
+
+/* out[l] = min over k < l of in[k] + a group's pieces for l − k layers: of a convex line, the cheaper pieces come first. */
+static void slide_pieces(searcher *x, double *out, const double *in, const search_table *t,
+                         double hop)
+{
+    double *spare = x->line + 2 * (x->L + 1);
+    for (int i = 0; i < t->n_pieces; i++) {
+        slide(x, i ? spare : out, i ? out : in, x->L, t->piece_layers[i], i ? 0 : hop,
+              t->piece_us[i]);
+        for (int l = 0; i && l < x->L; l++)
+            out[l] = plan_less(out[l], spare[l]);
+    }
+    for (int l = 0; !t->n_pieces && l < x->L; l++)
+        out[l] = INFINITY;
+}
+
+/* Appends a group to the path; false when there is no way over it. */
+static bool push(searcher *x, search_group *g)
+{
+    int L = x->L, width = L + 1, d = x->depth;
+    if (!g || !g->linked || d >= x->max_depth)
         return false;
-    table *t = table_of(x, g);
+    search_table *t = table_of(x, g);
     if (!t)
         return false;
-    const double *before = x->rows + (size_t)depth * (size_t)width;
-    double *row = x->rows + (size_t)(depth + 1) * (size_t)width;
-    int *from = x->from + (size_t)(depth + 1) * (size_t)width;
-    double hop = 0;
-    if (depth) {
-        const group *p = x->path[depth - 1];
+    double *row = x->hopes + (size_t)(d + 1) * (size_t)width, hop = 0;
+    const double *before = x->hopes + (size_t)d * (size_t)width;
+    bool reached = false;
+    if (d) {
+        const search_group *p = x->path[d - 1];
         double bytes = x->load.tokens * x->s->m->d_model * x->s->g->wire_bytes;
         hop = plan_hop_us(x->s, p->nodes, p->n, g->nodes, g->n, bytes);
         if (isinf(hop))
             return false;
+        const double *ends = hopes_of(x, g, t, 2);
+        slide_pieces(x, row, before, t, hop);
+        row[L] = INFINITY;
+        for (int k = 1; ends && k < L; k++)
+            row[L] = plan_less(row[L], before[k] + ends[L - k] + hop);
         x->work += 4.0 * p->n * g->n;
+    } else {
+        const double *first = hopes_of(x, g, t, 1), *all = hopes_of(x, g, t, 3);
+        for (int l = 0; l <= L && all; l++)
+            row[l] = l == L ? all[L] : border_allowed(x, l) ? first[l] : INFINITY;
     }
-    bool reached = false;
-    for (int l = 0; l <= L; l++)
-        row[l] = INFINITY;
-    for (int k = 0; k < L; k++) {
-        if (before[k] >= x->hopeless)
-            continue;
-        for (int l = k + 1; l <= L; l++) {
-            if (l < L && !border_allowed(x, l))
-                continue;
-            double stage = cell(x, g, t, k, l) + hop;
-            if (isinf(stage) && !x->few)
-                break; /* more layers will hardly fit */
-            if (stage > x->bound)
-                break;
-            if (before[k] + stage < row[l]) {
-                row[l] = before[k] + stage;
-                from[l] = k;
-                reached = true;
-            }
-        }
-        x->work += L - k;
-    }
-    x->path[depth] = g;
-    x->tables[depth] = t;
-    x->hops[depth] = hop;
+    for (int l = 1; l <= L; l++)
+        reached |= isfinite(row[l]);
+    x->work += 20.0 * L;
+    x->path[d] = g;
+    x->table[d] = t;
+    x->hop[d] = hop;
+    x->depth = d + 1;
     x->out->tried++;
     return reached;
 }
 
-static void trace(searcher *x, int depth)
-{
-    int l = x->L;
-    for (int d = depth; d > 0; d--) {
-        x->border[d] = l;
-        l = x->from[(size_t)d * (size_t)(x->L + 1) + (size_t)l];
-    }
-    x->border[0] = 0;
-}
+/* ---- scores --------------------------------------------------------------------------------------------------------- */
 
-static double back_hop(searcher *x, int depth)
+static double back_hop(const searcher *x, int depth)
 {
-    const group *a = x->path[depth - 1], *b = x->path[0];
+    const search_group *a = x->path[depth - 1], *b = x->path[0];
     return depth < 2 ? 0 : plan_hop_us(x->s, a->nodes, a->n, b->nodes, b->n, 0);
 }
 
@@ -261,6 +281,83 @@ static int nodes_of(const searcher *x, int depth)
     for (int d = 0; d < depth; d++)
         n += x->path[d]->n;
     return n;
+}
+
+/* The same formulas as plan_score, of a structure's sum of stages and its slowest. */
+static double score_of(const searcher *x, int depth, double sum, double slowest)
+{
+    const plan_request *r = x->s->r;
+    double nodes = nodes_of(x, depth), ties = 1 + PLAN_TIES * nodes;
+    switch (r->goal) {
+    case PLAN_FEWEST:
+        return nodes * 1e9 + sum + back_hop(x, depth);
+    case PLAN_TTFT:
+        return (sum + (ceil((double)r->prompt / PLAN_CHUNK) - 1) * slowest) * ties;
+    case PLAN_THROUGHPUT:
+        return fmax(sum + back_hop(x, depth), ceil(r->concurrency / x->load.sequences) * slowest) *
+               ties;
+    default:
+        return (sum + back_hop(x, depth)) * ties;
+    }
+}
+
+static bool slowest_counts(const searcher *x, int depth)
+{
+    return depth > 1 && (x->s->r->goal == PLAN_TTFT || x->s->r->goal == PLAN_THROUGHPUT);
+}
+
+/* A sum of stages from which on the score is at least `score`: the slowest is at least the mean. */
+static double sum_for(const searcher *x, int depth, double score)
+{
+    const plan_request *r = x->s->r;
+    double nodes = nodes_of(x, depth), time = score / (1 + PLAN_TIES * nodes), sum;
+    if (isinf(score))
+        return INFINITY;
+    switch (r->goal) {
+    case PLAN_FEWEST:
+        sum = score - nodes * 1e9 - back_hop(x, depth);
+        break;
+    case PLAN_TTFT:
+        sum = time / (1 + (ceil((double)r->prompt / PLAN_CHUNK) - 1) / depth);
+        break;
+    case PLAN_THROUGHPUT:
+        sum = fmin(time - back_hop(x, depth),
+                   time * depth / ceil(r->concurrency / x->load.sequences));
+        break;
+    default:
+        sum = time - back_hop(x, depth);
+    }
+    return sum * (1 + 1e-12);
+}
+
+/* A time that the slowest stage cannot stay below: the stages together do not hold all layers within less. */
+static double bottleneck(const searcher *x, int depth)
+{
+    double low = 0, high = 0;
+    for (int step = -1; step < 24; step++) {
+        double bound = step < 0 ? INFINITY : low + (high - low) / 2, longest = 0;
+        int layers = 0;
+        for (int d = 0; d < depth; d++) {
+            const double *row = x->table[d]->hopes[d ? d == depth - 1 ? 2 : 0 : depth == 1 ? 3 : 1];
+            int holds = 0, over = x->L + 1;
+            while (holds + 1 < over) {
+                int middle = (holds + over) / 2;
+                if (row[middle] + x->hop[d] < bound)
+                    holds = middle;
+                else
+                    over = middle;
+            }
+            layers += holds;
+            longest = plan_more(longest, holds ? row[holds] + x->hop[d] : 0);
+        }
+        if (step < 0)
+            high = longest;
+        else if (layers >= x->L)
+            high = bound;
+        else
+            low = bound;
+    }
+    return low * (1 - 1e-9);
 }
 
 /* ---- keeping the best ----------------------------------------------------------------------------------------------- */
@@ -273,12 +370,23 @@ static uint64_t key_of(const searcher *x, int depth)
     return key;
 }
 
+/* What a structure must beat to be kept: the last of the ranked, or the same groups in another order. */
+static double must_beat(const searcher *x, int depth)
+{
+    const plan_search *o = x->out;
+    uint64_t key = key_of(x, depth);
+    for (int i = 0; i < o->n_found; i++)
+        if (x->keys[i] == key)
+            return o->found[i].score;
+    return o->n_found == PLAN_RANKED ? o->found[PLAN_RANKED - 1].score : INFINITY;
+}
+
 static bool found_copy(searcher *x, plan_found *f, int depth, double score)
 {
     plan_found n = {.n_stages = depth, .score = score};
-    n.start = take(x, (size_t)depth + 1, sizeof(int));
-    n.border = take(x, (size_t)depth + 1, sizeof(int));
-    n.nodes = take(x, (size_t)nodes_of(x, depth), sizeof(int));
+    n.start = search_take(x, (size_t)depth + 1, sizeof(int));
+    n.border = search_take(x, (size_t)depth + 1, sizeof(int));
+    n.nodes = search_take(x, (size_t)nodes_of(x, depth), sizeof(int));
     if (!n.start || !n.border || !n.nodes)
         return false;
     memcpy(n.border, x->border, ((size_t)depth + 1) * sizeof(int));
@@ -323,88 +431,170 @@ static void keep(searcher *x, int depth, double score)
         o->n_found++;
 }
 
-/* ---- the goals ------------------------------------------------------------------------------------------------------ */
+/* ---- exact rows ----------------------------------------------------------------------------------------------------- */
 
-static double slowest_stage(searcher *x, int depth)
+/* rest[d, l]: layers from l on by the groups from d on, optimistic. */
+static void look_ahead(searcher *x, int depth)
 {
-    double most = 0;
+    int L = x->L, width = L + 1;
+    for (int d = depth; d >= 1; d--) {
+        double *rest = x->rest + (size_t)d * (size_t)width;
+        if (d == depth) {
+            for (int l = 0; l <= L; l++)
+                rest[l] = l == L ? 0 : INFINITY;
+            continue;
+        }
+        const search_table *t = x->table[d];
+        if (d == depth - 1) {
+            for (int l = 0; l <= L; l++)
+                rest[l] = l > 0 && l < L ? t->hopes[2][L - l] + x->hop[d] : INFINITY;
+            continue;
+        }
+        double *in = x->line, *out = x->line + width;
+        const double *next = x->rest + (size_t)(d + 1) * (size_t)width;
+        for (int l = 0; l < L; l++) /* layers 1 .. L − 1, backwards */
+            in[l] = l && l < L ? next[L - l] : INFINITY;
+        slide_pieces(x, out, in, t, x->hop[d]);
+        for (int l = 0; l <= L; l++)
+            rest[l] = l > 0 && l < L ? out[L - l] : INFINITY;
+    }
+    x->work += 20.0 * L * depth;
+}
+
+typedef struct solution {
+    double sum, slowest; /* sum infinite = none */
+} solution;
+
+/* The exact row d + 1 from row d: only what may end below `most` in all, with every stage within `bound`. */
+static void row_of(searcher *x, int d, int depth, double most, double bound, bool below)
+{
+    int L = x->L, width = L + 1;
+    const double *before = x->rows + (size_t)d * (size_t)width;
+    const double *rest = x->rest + (size_t)d * (size_t)width, *next = rest + width;
+    double *row = x->rows + (size_t)(d + 1) * (size_t)width, hop = x->hop[d];
+    int *from = x->from + (size_t)(d + 1) * (size_t)width;
+    const search_group *g = x->path[d];
+    search_table *t = x->table[d];
+    const double *middle = t->hopes[d ? 0 : 1], *end = t->hopes[d ? 2 : 3];
+    for (int l = 0; l <= L; l++)
+        row[l] = INFINITY;
+    for (int k = d ? 1 : 0; k < (d ? L : 1); k++) {
+        if (d && !(before[k] + rest[k] < most))
+            continue;
+        for (int l = d == depth - 1 ? L : k + 1; l <= L; l++) {
+            if (l < L && !border_allowed(x, l))
+                continue;
+            double hoped = (l == L ? end : middle)[l - k] + hop;
+            if (hoped > bound)
+                break; /* more layers take longer */
+            x->work += 15;
+            if (!(before[k] + hoped + next[l] < most) || before[k] + hoped >= row[l])
+                continue;
+            double stage = cell(x, g, t, k, l) + hop;
+            if (stage > bound || (below && stage >= bound) || before[k] + stage >= row[l])
+                continue;
+            row[l] = before[k] + stage;
+            from[l] = k;
+        }
+    }
+}
+
+static solution solve(searcher *x, int depth, double most, double bound, bool below)
+{
+    int width = x->L + 1, l = x->L;
     for (int d = 0; d < depth; d++)
-        most = fmax(most,
-                    cell(x, x->path[d], x->tables[d], x->border[d], x->border[d + 1]) + x->hops[d]);
-    return most;
+        row_of(x, d, depth, most, bound, below);
+    solution got = {x->rows[(size_t)depth * (size_t)width + (size_t)x->L], 0};
+    if (isinf(got.sum))
+        return got;
+    for (int d = depth; d > 0; d--) {
+        x->border[d] = l;
+        l = x->from[(size_t)d * (size_t)width + (size_t)l];
+        got.slowest = fmax(got.slowest, cell(x, x->path[d - 1], x->table[d - 1], l, x->border[d]) +
+                                            x->hop[d - 1]);
+    }
+    x->border[0] = 0;
+    return got;
 }
 
-/* The same formulas as plan_score, from the sums of the rows. */
-static double score_of(searcher *x, int depth, double sum)
+static void offer(searcher *x, int depth, solution got)
 {
-    const plan_request *r = x->s->r;
-    double nodes = nodes_of(x, depth), ties = 1 + PLAN_TIES * nodes;
-    switch (r->goal) {
-    case PLAN_FEWEST:
-        return nodes * 1e9 + sum + back_hop(x, depth);
-    case PLAN_TTFT: {
-        double chunks = ceil((double)r->prompt / PLAN_CHUNK);
-        return (sum + (chunks - 1) * slowest_stage(x, depth)) * ties;
-    }
-    case PLAN_THROUGHPUT: {
-        double batches = ceil(r->concurrency / x->load.sequences);
-        double cycle = fmax(sum + back_hop(x, depth), batches * slowest_stage(x, depth));
-        return cycle * ties;
-    }
-    default:
-        return (sum + back_hop(x, depth)) * ties;
-    }
-}
-
-static void offer(searcher *x, int depth)
-{
-    double sum = x->rows[(size_t)depth * (size_t)(x->L + 1) + (size_t)x->L];
-    if (isinf(sum))
-        return;
-    trace(x, depth);
-    double score = score_of(x, depth, sum);
+    double score = score_of(x, depth, got.sum, got.slowest);
     if (isfinite(score))
         keep(x, depth, score);
 }
 
-/* What the score would be if all stages took the same time: none of this structure can be better. */
-static double best_possible(searcher *x, int depth, double sum)
+/* Solutions whose slowest stage is between low and high; each has at least high's sum. */
+static void press(searcher *x, int depth, double low, solution high, int *probes)
 {
-    const plan_request *r = x->s->r;
-    if (r->goal == PLAN_TTFT)
-        return sum + (ceil((double)r->prompt / PLAN_CHUNK) - 1) * sum / depth;
-    return fmax(sum, ceil(r->concurrency / x->load.sequences) * sum / depth);
-}
-
-/* Where the slowest stage counts: the same structure again with shorter and shorter stages. */
-static void offer_even(searcher *x, int depth)
-{
-    offer(x, depth);
-    double sum = x->rows[(size_t)depth * (size_t)(x->L + 1) + (size_t)x->L];
-    if (isinf(sum) || depth < 2 || x->s->r->goal == PLAN_SPEED || x->s->r->goal == PLAN_FEWEST)
-        return;
-    if (best_possible(x, depth, sum) >= x->out->found[0].score)
-        return;
-    for (int turn = 0; turn < 5; turn++) {
-        double most = slowest_stage(x, depth);
-        bool reached = true;
-        x->bound = fmax(most * (turn ? 0.88 : 0.999), sum / depth);
-        if (x->bound >= most)
-            break;
-        for (int d = 0; d < depth && reached; d++)
-            reached = push(x, d, x->path[d]);
-        if (!reached || isinf(x->rows[(size_t)depth * (size_t)(x->L + 1) + (size_t)x->L]))
-            break;
-        offer(x, depth);
+    while (*probes != 0) {
+        double best = must_beat(x, depth);
+        low = fmax(low, high.sum / depth * (1 - 1e-12));
+        if (score_of(x, depth, high.sum, low) >= best * (1 - 1e-10))
+            return;
+        double middle = low + (high.slowest - low) / 2;
+        solution got = solve(x, depth, sum_for(x, depth, best), middle, false);
+        --*probes;
+        if (isfinite(got.sum)) {
+            offer(x, depth, got);
+            press(x, depth, low, got, probes);
+            best = must_beat(x, depth);
+        }
+        low = middle; /* what is left is between the middle and high */
+        if (score_of(x, depth, high.sum, low) >= best * (1 - 1e-10) || *probes == 0)
+            return;
+        got = solve(x, depth, sum_for(x, depth, best), high.slowest, true);
+        --*probes;
+        if (isinf(got.sum) || got.slowest >= high.slowest)
+            return;
+        offer(x, depth, got);
+        high = got;
+        if (high.slowest <= low)
+            return;
     }
-    x->bound = INFINITY;
-    for (int d = 0; d < depth; d++) /* the rows as they were: a prefix of something longer */
-        push(x, d, x->path[d]);
 }
 
-static void set_load(searcher *x, int depth)
+/* The path's first `depth` groups, exactly, when its optimistic score may be kept. */
+static void settle(searcher *x, int depth)
+{
+    double best = must_beat(x, depth), low = 0;
+    if (slowest_counts(x, depth)) {
+        double sum = x->hopes[(size_t)depth * (size_t)(x->L + 1) + (size_t)x->L];
+        low = bottleneck(x, depth);
+        if (score_of(x, depth, sum, plan_more(low, sum / depth)) * (1 - 1e-12) >= best)
+            return;
+    }
+    look_ahead(x, depth);
+    solution got = solve(x, depth, sum_for(x, depth, best), INFINITY, false);
+    if (isinf(got.sum))
+        return;
+    offer(x, depth, got);
+    int probes = x->probes ? x->probes : -1;
+    if (slowest_counts(x, depth))
+        press(x, depth, low, got, &probes);
+}
+
+/* The score that the path's first `depth` groups cannot beat. */
+static double hoped_score(searcher *x, int depth)
+{
+    double sum = x->hopes[(size_t)depth * (size_t)(x->L + 1) + (size_t)x->L];
+    if (isinf(sum))
+        return INFINITY;
+    double score = score_of(x, depth, sum, sum / depth) * (1 - 1e-12);
+    for (int d = 0; d < depth; d++)
+        for (int i = 0; i < x->path[d]->n; i++) {
+            double *least = &x->hope_with[x->path[d]->nodes[i]];
+            *least = fmin(*least, score);
+        }
+    return score;
+}
+
+/* ---- one structure -------------------------------------------------------------------------------------------------- */
+
+void search_set_load(searcher *x, int depth)
 {
     const plan_request *r = x->s->r;
+    plan_load before = x->load;
     if (r->goal == PLAN_TTFT)
         x->load = plan_load_prompt(r);
     else if (r->goal == PLAN_THROUGHPUT)
@@ -412,404 +602,228 @@ static void set_load(searcher *x, int depth)
             plan_load_decode(r, ceil((double)r->concurrency / BASE_MIN(depth, r->concurrency)));
     else
         x->load = plan_load_decode(r, 1);
+    if (x->load.sequences != before.sequences || x->load.tokens != before.tokens)
+        x->depth = 0;
 }
 
-static bool mode_allows(const searcher *x, const group *g, int depth)
+bool search_mode_allows(const searcher *x, const search_group *g, int depth)
 {
     plan_mode mode = x->s->r->mode;
     return mode == PLAN_ANY || (mode == PLAN_TENSOR ? depth == 0 : g->n == 1);
 }
 
-/* A pipeline of groups and all its prefixes; depths that matter only when `exact`. */
-static void try_prefixes(searcher *x, group *const *groups, int n)
+/* Makes the path these groups, keeping what it begins with; how many could be pushed. */
+static int walk(searcher *x, search_group *const *groups, int n)
 {
-    set_load(x, 1);
-    for (int d = 0; d < n; d++) {
-        if (!groups[d] || !mode_allows(x, groups[d], d) || !push(x, d, groups[d]))
-            return;
-        offer_even(x, d + 1);
-    }
+    int same = 0;
+    while (same < n && same < x->depth && x->path[same] == groups[same])
+        same++;
+    x->depth = same;
+    for (int d = same; d < n; d++)
+        if (!groups[d] || !search_mode_allows(x, groups[d], d) || !push(x, groups[d]))
+            return d;
+    return n;
 }
 
-static void try_exactly(searcher *x, group *const *groups, int n)
+void search_try(searcher *x, search_group *const *groups, int n)
 {
-    set_load(x, n);
-    for (int d = 0; d < n; d++)
-        if (!groups[d] || !mode_allows(x, groups[d], d) || !push(x, d, groups[d]))
-            return;
-    offer_even(x, n);
+    search_set_load(x, n);
+    if (walk(x, groups, n) == n && hoped_score(x, n) < must_beat(x, n))
+        settle(x, n);
 }
 
-static void try_pipeline(searcher *x, group *const *groups, int n)
+void search_try_prefixes(searcher *x, search_group *const *groups, int n)
 {
-    n = BASE_MIN(n, x->max_depth);
-    if (x->s->r->goal != PLAN_THROUGHPUT) {
-        try_prefixes(x, groups, n);
-        return;
+    search_set_load(x, 1);
+    n = walk(x, groups, n);
+    for (int tried = 0; tried < n; tried++) { /* the most hopeful first */
+        int best = 0;
+        double least = INFINITY;
+        for (int d = 1; d <= n; d++) {
+            double score = tried ? x->line[3 * (x->L + 1) + d]
+                                 : (x->line[3 * (x->L + 1) + d] = hoped_score(x, d));
+            if (score < least) {
+                least = score;
+                best = d;
+            }
+        }
+        if (!best)
+            return;
+        x->line[3 * (x->L + 1) + best] = INFINITY;
+        if (least < must_beat(x, best))
+            settle(x, best);
     }
-    for (int k = 1; k < n; k += 1 + k / 4)
-        try_exactly(x, groups, k);
-    if (n)
-        try_exactly(x, groups, n);
 }
 
 /* ---- few nodes: everything ------------------------------------------------------------------------------------------ */
 
-static void descend(searcher *x, unsigned used, int depth, int target)
+typedef struct structure {
+    double hoped;
+    uint64_t code; /* six bits a group, the first lowest */
+    int depth;
+} structure;
+
+enum { SETTLED_FIRST = 16 }; /* structures before the others' bounds are sharpened */
+
+typedef struct structures {
+    structure *all; /* arena */
+    size_t n, room;
+} structures;
+
+static void note(searcher *x, structures *all, uint64_t code, int depth)
 {
-    unsigned all = (1u << x->n) - 1, rest = all & ~used; /* subsets ascend */
+    double hoped = hoped_score(x, depth);
+    if (isinf(hoped))
+        return;
+    if (all->n == all->room) {
+        size_t room = all->room ? 2 * all->room : 512;
+        structure *more = search_take(x, room, sizeof *more);
+        if (!more)
+            return;
+        if (all->n)
+            memcpy(more, all->all, all->n * sizeof *more);
+        all->all = more;
+        all->room = room;
+    }
+    all->all[all->n++] = (structure){hoped, code, depth};
+}
+
+static search_group *few_group(searcher *x, uint64_t subset)
+{
+    uint64_t bits[SEARCH_WORDS] = {subset};
+    if (!x->few[subset])
+        x->few[subset] = search_group_of_bits(x, bits);
+    return x->few[subset];
+}
+
+static void descend(searcher *x, structures *all, unsigned used, uint64_t code, int depth,
+                    int target)
+{
+    unsigned every = (1u << x->n) - 1, rest = every & ~used; /* subsets ascend */
     for (unsigned subset = (0 - rest) & rest; subset; subset = (subset - rest) & rest) {
-        uint64_t bits[WORDS] = {subset};
-        group *g = group_of_bits(x, bits);
+        uint64_t here = code | (uint64_t)subset << (6 * depth);
+        search_group *g = few_group(x, subset);
         if (x->failed)
             return;
-        if (!mode_allows(x, g, depth) || !push(x, depth, g))
+        x->depth = depth;
+        if (!search_mode_allows(x, g, depth) || !push(x, g))
             continue;
         if (!target || depth + 1 == target)
-            offer_even(x, depth + 1);
+            note(x, all, here, depth + 1);
         if (depth + 1 < x->max_depth && (!target || depth + 1 < target))
-            descend(x, used | subset, depth + 1, target);
+            descend(x, all, used | subset, here, depth + 1, target);
     }
 }
 
-static bool few(const searcher *x)
+static int more_hopeful(const void *a, const void *b)
 {
-    static const double structures[] = {0, 1, 4, 21, 150, 1082, 9366};
-    if (x->n > FEW)
-        return false;
-    double work = structures[x->n] * x->L * x->L;
-    return (x->s->r->goal == PLAN_SPEED || x->s->r->goal == PLAN_FEWEST ? work : 4 * work) <=
-           EVERYTHING;
+    const structure *p = a, *q = b;
+    if (p->hoped != q->hoped)
+        return p->hoped < q->hoped ? -1 : 1;
+    return p->code < q->code ? -1 : p->code > q->code;
+}
+
+static int groups_of(searcher *x, const structure *w, search_group **groups)
+{
+    for (int d = 0; d < w->depth; d++)
+        groups[d] = few_group(x, w->code >> (6 * d) & 63);
+    return w->depth;
+}
+
+/* Better bounds for structures whose slowest stage counts: what it cannot stay below. */
+static void sharpen(searcher *x, structure *all, size_t n)
+{
+    search_group *groups[SEARCH_FEW];
+    double bytes = x->load.tokens * x->s->m->d_model * x->s->g->wire_bytes;
+    for (size_t i = 0; i < n; i++) {
+        structure *w = &all[i];
+        int depth = groups_of(x, w, groups);
+        search_set_load(x, depth);
+        if (w->hoped >= x->out->found[x->out->n_found - 1].score || depth < 2)
+            continue;
+        for (int d = 0; d < depth; d++) {
+            const search_group *p = d ? groups[d - 1] : NULL, *g = groups[d];
+            x->path[d] = groups[d];
+            x->table[d] = table_of(x, groups[d]);
+            x->hop[d] = d ? plan_hop_us(x->s, p->nodes, p->n, g->nodes, g->n, bytes) : 0;
+            if (!x->table[d] || !hopes_of(x, g, x->table[d], 1) ||
+                !hopes_of(x, g, x->table[d], 2) || !hopes_of(x, g, x->table[d], 3))
+                return;
+        }
+        double sum = sum_for(x, depth, w->hoped) * (1 - 1e-11);
+        double score = score_of(x, depth, sum, plan_more(bottleneck(x, depth), sum / depth));
+        w->hoped = plan_more(w->hoped, score);
+    }
+    x->depth = 0; /* rows are those of other paths */
+    qsort(all, n, sizeof *all, more_hopeful);
 }
 
 static void everything(searcher *x)
 {
-    if (x->s->r->goal != PLAN_THROUGHPUT) {
-        set_load(x, 1);
-        descend(x, 0, 0, 0);
-        return;
+    structures all = {0};
+    search_group *groups[SEARCH_FEW];
+    plan_search *o = x->out;
+    if (x->s->r->goal == PLAN_THROUGHPUT) {
+        for (int depth = 1; depth <= x->max_depth; depth++) {
+            search_set_load(x, depth);
+            descend(x, &all, 0, 0, 0, depth);
+        }
+    } else {
+        search_set_load(x, 1);
+        descend(x, &all, 0, 0, 0, 0);
     }
-    for (int depth = 1; depth <= x->max_depth; depth++) {
-        set_load(x, depth);
-        descend(x, 0, 0, depth);
-    }
-}
-
-/* ---- many nodes: islands -------------------------------------------------------------------------------------------- */
-
-typedef enum order { BY_SPEED, BY_MEMORY, BY_NAME } order;
-
-static double room_of(const searcher *x, int node)
-{
-    return x->s->c->nodes[node].memory_bytes - x->s->c->nodes[node].reserve_bytes;
-}
-
-static bool before(const searcher *x, order o, int a, int b)
-{
-    const plan_node *p = &x->s->c->nodes[a], *q = &x->s->c->nodes[b];
-    if (o == BY_SPEED && p->bandwidth != q->bandwidth)
-        return p->bandwidth > q->bandwidth;
-    if (o == BY_SPEED && p->rate != q->rate)
-        return p->rate > q->rate;
-    if (o == BY_MEMORY && room_of(x, a) != room_of(x, b))
-        return room_of(x, a) > room_of(x, b);
-    return a < b; /* nodes come sorted by name */
-}
-
-static void sort_nodes(const searcher *x, order o, int *nodes, int n)
-{
-    for (int i = 1; i < n; i++) {
-        int node = nodes[i], k = i;
-        for (; k > 0 && before(x, o, node, nodes[k - 1]); k--)
-            nodes[k] = nodes[k - 1];
-        nodes[k] = node;
-    }
-}
-
-/* Different latencies of the links, at most CLASSES, ascending. */
-static int thresholds(const searcher *x, double out[CLASSES])
-{
-    int n = 0;
-    for (double after = -1; n < CLASSES; n++) {
-        double least = INFINITY;
-        for (int i = 0; i < x->n; i++)
-            for (int k = 0; k < x->n; k++) {
-                plan_link l = x->s->c->links[(size_t)i * (size_t)x->n + (size_t)k];
-                if (i != k && l.bandwidth > 0 && l.latency_us > after)
-                    least = fmin(least, l.latency_us);
-            }
-        if (isinf(least))
+    if (all.n)
+        qsort(all.all, all.n, sizeof *all.all, more_hopeful);
+    bool sharp = !slowest_counts(x, 2);
+    for (size_t i = 0; i < all.n && !x->failed; i++) {
+        if (o->n_found && (x->any_will_do || (o->n_found == PLAN_RANKED &&
+                                              all.all[i].hoped >= o->found[PLAN_RANKED - 1].score)))
             break;
-        out[n] = least;
-        after = least * 1.3; /* nearly the same latency is the same class */
-        out[n] = after;
-    }
-    return n;
-}
-
-/* island[i] = the smallest node that i reaches over links of at most this latency. */
-static void components(const searcher *x, double latency, int *island, int *stack)
-{
-    for (int i = 0; i < x->n; i++)
-        island[i] = -1;
-    for (int root = 0; root < x->n; root++) {
-        if (island[root] >= 0)
-            continue;
-        int depth = 0;
-        island[root] = root;
-        stack[depth++] = root;
-        while (depth) {
-            int i = stack[--depth];
-            for (int k = 0; k < x->n; k++) {
-                plan_link l = x->s->c->links[(size_t)i * (size_t)x->n + (size_t)k];
-                if (island[k] >= 0 || k == i || l.bandwidth <= 0 || l.latency_us > latency)
-                    continue;
-                island[k] = root;
-                stack[depth++] = k;
-            }
+        if (!sharp && i >= SETTLED_FIRST && o->n_found == PLAN_RANKED) {
+            sharpen(x, all.all + i, all.n - i);
+            sharp = true;
         }
-    }
-}
-
-static int members(const searcher *x, const int *island, int root, int *out)
-{
-    int n = 0;
-    for (int i = 0; i < x->n; i++)
-        if (island[i] == root)
-            out[n++] = i;
-    return n;
-}
-
-static void tensor_groups(searcher *x, const int *nodes, int n)
-{
-    if (x->s->r->mode == PLAN_PIPELINE)
-        return;
-    for (int k = 2; k <= n; k += k < 8 ? 1 : k < 32 ? 4 : 16) {
-        group *g = group_of(x, nodes, k);
-        try_exactly(x, &g, 1);
-    }
-    group *g = group_of(x, nodes, n);
-    try_exactly(x, &g, 1);
-}
-
-static void singles(searcher *x, const int *nodes, int n, group **groups)
-{
-    for (int i = 0; i < n; i++)
-        groups[i] = group_of(x, &nodes[i], 1);
-    try_pipeline(x, groups, n);
-}
-
-/* Groups of k in a row, in the order of the nodes. */
-static void rows_of(searcher *x, const int *nodes, int n, int k, group **groups)
-{
-    int m = 0;
-    for (int i = 0; i < n; i += k)
-        groups[m++] = group_of(x, nodes + i, BASE_MIN(k, n - i));
-    try_pipeline(x, groups, m);
-}
-
-/* One tensor group of the first k, then the others one by one. */
-static void head_and_singles(searcher *x, const int *nodes, int n, int k, group **groups)
-{
-    int m = 0;
-    groups[m++] = group_of(x, nodes, k);
-    for (int i = k; i < n; i++)
-        groups[m++] = group_of(x, &nodes[i], 1);
-    try_pipeline(x, groups, m);
-}
-
-static void island_cuts(searcher *x, int *nodes, int n, group **groups)
-{
-    static const order orders[] = {BY_SPEED, BY_MEMORY, BY_NAME};
-    for (size_t o = 0; o < BASE_COUNT(orders); o++) {
-        sort_nodes(x, orders[o], nodes, n);
-        tensor_groups(x, nodes, n);
-        singles(x, nodes, n, groups);
-        if (x->s->r->mode != PLAN_ANY)
-            continue;
-        for (int k = 2; k <= 8 && k < n; k *= 2) {
-            rows_of(x, nodes, n, k, groups);
-            if (x->n <= 32)
-                head_and_singles(x, nodes, n, k, groups);
-        }
-    }
-}
-
-/* The islands under a latency as the stages of one pipeline, the fastest first; each whole, or its fastest few. */
-static void islands_in_a_row(searcher *x, const int *island, int *nodes, group **groups, int most)
-{
-    int m = 0;
-    for (int root = 0; root < x->n; root++) {
-        int n = members(x, island, root, nodes);
-        if (!n)
-            continue;
-        sort_nodes(x, BY_SPEED, nodes, n);
-        group *g = group_of(x, nodes, BASE_MIN(n, most));
-        if (!g)
-            return;
-        int at = m++;
-        for (; at > 0 && groups[at - 1]->speed < g->speed; at--)
-            groups[at] = groups[at - 1];
-        groups[at] = g;
-    }
-    try_pipeline(x, groups, m);
-}
-
-static void islands(searcher *x)
-{
-    double latency[CLASSES];
-    size_t n = (size_t)x->n;
-    int *island = take(x, n, sizeof(int)), *nodes = take(x, n, sizeof(int));
-    group **groups = take(x, n, sizeof(group *));
-    if (!island || !nodes || !groups)
-        return;
-    for (int i = 0; i < x->n; i++) {
-        group *g = group_of(x, &i, 1);
-        try_exactly(x, &g, 1);
-    }
-    int classes = thresholds(x, latency);
-    for (int c = 0; c < classes && !x->failed; c++) {
-        components(x, latency[c], island, nodes);
-        for (int root = 0; root < x->n && !x->failed; root++) {
-            int size = members(x, island, root, nodes);
-            if (size > 1)
-                island_cuts(x, nodes, size, groups);
-        }
-        if (x->s->r->mode == PLAN_ANY)
-            for (int most = 2; most <= 8; most *= 2)
-                islands_in_a_row(x, island, nodes, groups, most);
-    }
-}
-
-/* ---- exchanges ------------------------------------------------------------------------------------------------------ */
-
-static group *changed(searcher *x, const group *g, int without, int with)
-{
-    uint64_t bits[WORDS];
-    memcpy(bits, g->bits, sizeof bits);
-    if (without >= 0)
-        bits[without / 64] &= ~(1ull << (without % 64));
-    if (with >= 0)
-        bits[with / 64] |= 1ull << (with % 64);
-    return group_of_bits(x, bits);
-}
-
-typedef struct exchange {
-    group **now; /* [m] the structure that is being improved */
-    group **trial;
-    int m;
-    bool *used;
-} exchange;
-
-static void try_replaced(searcher *x, exchange *w, int at, group *g)
-{
-    memcpy(w->trial, w->now, (size_t)w->m * sizeof *w->now);
-    w->trial[at] = g;
-    try_exactly(x, w->trial, w->m);
-}
-
-static void try_without(searcher *x, exchange *w, int at)
-{
-    memcpy(w->trial, w->now, (size_t)at * sizeof *w->now);
-    memcpy(w->trial + at, w->now + at + 1, (size_t)(w->m - at - 1) * sizeof *w->now);
-    if (w->m > 1)
-        try_exactly(x, w->trial, w->m - 1);
-}
-
-static void try_inserted(searcher *x, exchange *w, int at, group *g)
-{
-    memcpy(w->trial, w->now, (size_t)at * sizeof *w->now);
-    w->trial[at] = g;
-    memcpy(w->trial + at + 1, w->now + at, (size_t)(w->m - at) * sizeof *w->now);
-    if (w->m < x->max_depth)
-        try_exactly(x, w->trial, w->m + 1);
-}
-
-static void exchange_stage(searcher *x, exchange *w, int at)
-{
-    group *g = w->now[at];
-    bool tensor = x->s->r->mode != PLAN_PIPELINE;
-    try_without(x, w, at);
-    if (at + 1 < w->m) {
-        memcpy(w->trial, w->now, (size_t)w->m * sizeof *w->now);
-        w->trial[at] = w->now[at + 1];
-        w->trial[at + 1] = g;
-        try_exactly(x, w->trial, w->m);
-        uint64_t bits[WORDS];
-        for (int i = 0; i < WORDS; i++)
-            bits[i] = g->bits[i] | w->now[at + 1]->bits[i];
-        memcpy(w->trial, w->now, (size_t)w->m * sizeof *w->now);
-        memmove(w->trial + at + 1, w->trial + at + 2, (size_t)(w->m - at - 2) * sizeof *w->now);
-        w->trial[at] = group_of_bits(x, bits);
-        if (tensor)
-            try_exactly(x, w->trial, w->m - 1);
-    }
-    for (int i = 0; i < g->n && g->n > 1; i++)
-        try_replaced(x, w, at, changed(x, g, g->nodes[i], -1));
-    for (int u = 0; u < x->n && x->work < EXCHANGES && !x->failed; u++) {
-        if (w->used[u])
-            continue;
-        if (tensor)
-            try_replaced(x, w, at, changed(x, g, -1, u));
-        try_inserted(x, w, at, group_of(x, &u, 1));
-        for (int i = 0; i < g->n && g->n <= 8; i++)
-            try_replaced(x, w, at, changed(x, g, g->nodes[i], u));
-    }
-}
-
-/* One round from a found structure: every single change of it. */
-static void exchange_from(searcher *x, exchange *w, const plan_found *f)
-{
-    w->m = f->n_stages;
-    memset(w->used, 0, (size_t)x->n * sizeof(bool));
-    for (int i = 0; i < f->start[f->n_stages]; i++)
-        w->used[f->nodes[i]] = true;
-    for (int i = 0; i < w->m; i++)
-        w->now[i] = group_of(x, f->nodes + f->start[i], f->start[i + 1] - f->start[i]);
-    for (int i = 0; i < w->m && x->work < EXCHANGES && !x->failed; i++)
-        exchange_stage(x, w, i);
-}
-
-/* From the best that has not been changed yet, until none of the kept ones is left. */
-static void exchanges(searcher *x)
-{
-    exchange w = {.now = take(x, (size_t)x->max_depth + 1, sizeof(group *)),
-                  .trial = take(x, (size_t)x->max_depth + 1, sizeof(group *)),
-                  .used = take(x, (size_t)x->n, sizeof(bool))};
-    uint64_t done[64];
-    int n_done = 0;
-    while (!x->failed && x->work < EXCHANGES && n_done < (int)BASE_COUNT(done)) {
-        int next = 0;
-        for (; next < x->out->n_found; next++) {
-            int k = 0;
-            while (k < n_done && done[k] != x->keys[next])
-                k++;
-            if (k == n_done)
-                break;
-        }
-        if (next == x->out->n_found)
-            break;
-        done[n_done++] = x->keys[next];
-        if (x->s->r->goal == PLAN_SPEED && x->out->n_found == PLAN_RANKED)
-            x->hopeless = x->out->found[PLAN_RANKED - 1].score;
-        plan_found from = x->out->found[next];
-        exchange_from(x, &w, &from);
+        search_try(x, groups, groups_of(x, &all.all[i], groups));
     }
 }
 
 /* Shares are given: one group of all. */
 static void pinned(searcher *x)
 {
-    uint64_t bits[WORDS] = {0};
+    uint64_t bits[SEARCH_WORDS] = {0};
     for (int i = 0; i < x->n; i++)
         bits[i / 64] |= 1ull << (i % 64);
-    group *g = group_of_bits(x, bits);
-    try_exactly(x, &g, 1);
+    search_group *g = search_group_of_bits(x, bits);
+    search_try(x, &g, 1);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------ */
 
-status plan_search_run(plan_search *out, const plan_shape *s, err *e)
+static void make_rows(searcher *x)
+{
+    size_t depth = (size_t)x->max_depth, width = (size_t)x->L + 1, n = (size_t)x->n;
+    x->scratch = plan_scratch_create(x->memory, x->n);
+    x->failed |= !x->scratch;
+    x->spare = search_take(x, PLAN_KINDS * n, sizeof(int));
+    x->rows = search_take(x, (depth + 1) * width, sizeof(double));
+    x->hopes = search_take(x, (depth + 1) * width, sizeof(double));
+    x->rest = search_take(x, (depth + 1) * width, sizeof(double));
+    x->from = search_take(x, (depth + 1) * width, sizeof(int));
+    x->path = search_take(x, depth, sizeof *x->path);
+    x->table = search_take(x, depth, sizeof *x->table);
+    x->hop = search_take(x, depth, sizeof(double));
+    x->border = search_take(x, depth + 1, sizeof(int));
+    x->line = search_take(x, 3 * width + depth + 1, sizeof(double));
+    x->queue = search_take(x, width, sizeof(int));
+    x->hope_with = search_take(x, n, sizeof(double));
+    x->out->best_with = search_take(x, n, sizeof(double));
+    for (int i = 0; !x->failed && i < x->n; i++)
+        x->hope_with[i] = x->out->best_with[i] = INFINITY;
+    for (size_t l = 1; !x->failed && l < width; l++)
+        x->rows[l] = x->hopes[l] = INFINITY;
+}
+
+status plan_search_run(plan_search *out, const plan_shape *s, bool any_will_do, err *e)
 {
     searcher *x = arena_zalloc(out->memory, 1, sizeof *x);
     if (!x)
@@ -820,35 +834,23 @@ status plan_search_run(plan_search *out, const plan_shape *s, err *e)
     x->L = s->m->n_layers;
     x->n = s->c->n_nodes;
     x->max_depth = BASE_MIN(x->n, x->L);
-    x->bound = x->hopeless = INFINITY;
-    size_t depth = (size_t)x->max_depth, width = (size_t)x->L + 1;
-    x->scratch = take(x, plan_scratch_doubles(x->n), sizeof(double));
-    x->spare = take(x, PLAN_KINDS * (size_t)x->n, sizeof(int));
-    x->rows = take(x, (depth + 1) * width, sizeof(double));
-    x->from = take(x, (depth + 1) * width, sizeof(int));
-    x->path = take(x, depth, sizeof(group *));
-    x->tables = take(x, depth, sizeof(table *));
-    x->hops = take(x, depth, sizeof(double));
-    x->border = take(x, depth + 1, sizeof(int));
-    out->best_with = take(x, (size_t)x->n, sizeof(double));
+    x->any_will_do = any_will_do;
+    make_rows(x);
     double room = 0;
     for (int i = 0; i < x->n; i++)
-        room += fmax(0, room_of(x, i));
+        room += fmax(0, plan_node_room(s, i));
     if (!x->failed) {
-        for (int i = 0; i < x->n; i++)
-            out->best_with[i] = INFINITY;
-        for (size_t l = 1; l < width; l++)
-            x->rows[l] = INFINITY;
-        if (plan_span_bytes(s, plan_span_of(s->m, 0, x->L)) > room) {
+        if (plan_span_bytes(s, plan_span_of(s->m, 0, x->L)) > room)
             return STATUS_OK; /* nothing fits */
-        } else if (s->r->shares) {
+        if (s->r->shares)
             pinned(x);
-        } else if ((x->few = few(x))) {
+        else if (x->n <= SEARCH_FEW)
             everything(x);
-        } else {
-            islands(x);
-            exchanges(x);
-        }
+        else
+            search_many(x);
+        for (int i = 0; !x->failed && i < x->n; i++) /* looked at, but not worth settling */
+            if (isinf(out->best_with[i]))
+                out->best_with[i] = x->hope_with[i];
     }
     return x->failed ? err_set(e, STATUS_NO_MEMORY, "plan: no memory to search over %d nodes", x->n)
                      : STATUS_OK;

@@ -6,10 +6,12 @@
 
 #include <stdio.h>
 
+enum { RANDOM_NODES = 12 };
+
 typedef struct random_case {
     plan_model model;
-    plan_node nodes[8];
-    plan_link links[64];
+    plan_node nodes[RANDOM_NODES];
+    plan_link links[RANDOM_NODES * RANDOM_NODES];
     plan_cluster cluster;
     plan_request request;
     plan_engine engine;
@@ -46,7 +48,7 @@ static inline double random_scale(random_case *c, double low, double high)
 
 static inline void random_links(random_case *c)
 {
-    int n = c->cluster.n_nodes, island[8];
+    int n = c->cluster.n_nodes, island[RANDOM_NODES];
     double near = random_scale(c, 5, 200), far = random_scale(c, 50, 5000);
     for (int i = 0; i < n; i++)
         island[i] = random_below(c, 3);
