@@ -3,8 +3,8 @@
  * affair. Answers: chat.completion, or chat.completion.chunk events (role first, then deltas, one with the reason of the end, usage when it
  * was asked for, [DONE]). Reasoning goes to `reasoning_content`, as DeepSeek, vLLM and llama.cpp have it.
  *
- * Source: OpenAI API reference, "Chat"; extensions of llama.cpp's server and vLLM. Not yet: tool_choice that forces, response_format
- * other than text, images and sound: each refused by name.
+ * Source: OpenAI API reference, "Chat"; extensions of llama.cpp's server and vLLM. Not here: how an answer is held to a schema (src/serve,
+ * src/sample); images and sound: refused by name.
  */
 #include "api/api_internal.h"
 
@@ -147,58 +147,171 @@ static bool check_tool(const json_t *tool, size_t i, api_fault *f)
     return name || api_wrong_type(f, path, "a string", NULL);
 }
 
-/* *wanted: tools may be called. */
-static bool read_tool_choice(bool *wanted, const json_t *body, api_fault *f)
+/* What tool_choice says. */
+typedef struct tool_choice {
+    bool wanted;      /* tools may be called */
+    bool must;        /* and one has to be */
+    const char *name; /* that one; NULL = any */
+} tool_choice;
+
+static bool read_named_choice(tool_choice *out, const json_t *v, api_fault *f)
+{
+    const char *type = NULL;
+    json_t *function = NULL;
+    if (!api_get_string(&type, v, "tool_choice.", "type", f))
+        return false;
+    if (!type || strcmp(type, "function"))
+        return api_fault_unsupported(f, "tool_choice.type", "expected \"function\", got \"%.40s\"",
+                                     type ? type : "");
+    if (!api_get_container(&function, JSON_OBJECT, v, "tool_choice.", "function", f))
+        return false;
+    if (!function)
+        return api_wrong_type(f, "tool_choice.function", "an object", NULL);
+    if (!api_get_string(&out->name, function, "tool_choice.function.", "name", f))
+        return false;
+    out->must = true;
+    return out->name || api_wrong_type(f, "tool_choice.function.name", "a string", NULL);
+}
+
+static bool read_tool_choice(tool_choice *out, const json_t *body, api_fault *f)
 {
     const json_t *v = json_object_get(body, "tool_choice");
-    *wanted = true;
+    *out = (tool_choice){.wanted = true};
     if (!v || json_is_null(v))
         return true;
     if (json_is_object(v))
-        return api_fault_unsupported(f, "tool_choice",
-                                     "forcing one function is not supported yet: use \"auto\"");
+        return read_named_choice(out, v, f);
     if (!json_is_string(v))
-        return api_wrong_type(f, "tool_choice", "\"none\", \"auto\" or an object", v);
+        return api_wrong_type(f, "tool_choice", "\"none\", \"auto\", \"required\" or an object", v);
     const char *choice = json_string_value(v);
-    if (!strcmp(choice, "required"))
-        return api_fault_unsupported(f, "tool_choice",
-                                     "\"required\" is not supported yet: use \"auto\"");
-    *wanted = !strcmp(choice, "auto");
-    return *wanted || !strcmp(choice, "none") ||
+    out->must = !strcmp(choice, "required");
+    out->wanted = out->must || !strcmp(choice, "auto");
+    return out->wanted || !strcmp(choice, "none") ||
            api_fault_set(f, STATUS_INVALID, "tool_choice",
                          "expected \"none\", \"auto\" or \"required\", got \"%.40s\"", choice);
 }
 
-static bool read_tools(json_t *variables, bool *has_tools, const json_t *body, api_fault *f)
+/* JSON text of v in the arena; NULL data without memory. */
+static str text_of(const json_t *v, arena *memory)
+{
+    char *text = json_dumps(v, JSON_COMPACT);
+    str out = {0};
+    if (text) {
+        out.length = strlen(text);
+        out.data = arena_strndup(memory, text, out.length);
+    }
+    free(text); /* jansson's */
+    return out;
+}
+
+/* Tools whose calls are held to a form: those that have to be called, or all of them when one is strict. */
+static bool read_forms(api_params *p, const json_t *tools, const tool_choice *choice, api_fault *f)
+{
+    size_t i, n = json_array_size(tools);
+    const json_t *tool;
+    bool any_strict = false;
+    serve_tool *list = arena_zalloc(&p->memory, n + 1, sizeof *list);
+    if (!list)
+        return api_fault_set(f, STATUS_NO_MEMORY, "tools", "no memory for %zu tools", n);
+    json_array_foreach(tools, i, tool)
+    {
+        char path[API_PATH];
+        const json_t *function = json_object_get(tool, "function"),
+                     *parameters = json_object_get(function, "parameters");
+        serve_tool *t = &list[p->q.n_tools];
+        err e;
+        *t = (serve_tool){.name = api_json_str(json_object_get(function, "name"))};
+        api_path(path, "tools[%zu].function.", i);
+        if (!api_get_bool(&t->strict, function, path, "strict", f))
+            return false;
+        if (choice->name && !str_is(t->name, choice->name))
+            continue;
+        if (json_is_object(parameters)) {
+            t->parameters = text_of(parameters, &p->memory);
+            if (!t->parameters.data)
+                return api_fault_set(f, STATUS_NO_MEMORY, "tools", "no memory for a schema");
+            api_path(path, "tools[%zu].function.parameters", i);
+            if (t->strict && serve_check_schema(t->parameters, &e) != STATUS_OK)
+                return api_fault_set(f, e.code, path, "%s", e.text);
+        }
+        any_strict |= t->strict;
+        p->q.n_tools++;
+    }
+    p->q.tools = list;
+    p->q.must_call = choice->must;
+    if (choice->must && p->q.n_tools == 0)
+        return choice->name ? api_fault_set(f, STATUS_INVALID, "tool_choice.function.name",
+                                            "'%.80s' is none of the tools", choice->name)
+                            : api_fault_set(f, STATUS_INVALID, "tool_choice",
+                                            "\"required\" needs tools, and there are none");
+    if (!choice->must && !any_strict && !p->q.schema.data)
+        p->q.n_tools = 0;
+    return true;
+}
+
+static bool read_tools(api_params *p, json_t *variables, const json_t *body, api_fault *f)
 {
     json_t *tools = NULL, *tool;
     size_t i;
-    bool wanted;
+    tool_choice choice;
+    bool parallel = true;
     if (!api_get_container(&tools, JSON_ARRAY, body, "", "tools", f) ||
-        !read_tool_choice(&wanted, body, f))
+        !api_get_bool(&parallel, body, "", "parallel_tool_calls", f) ||
+        !read_tool_choice(&choice, body, f))
         return false;
     json_array_foreach(tools, i, tool)
     {
         if (!check_tool(tool, i, f))
             return false;
     }
-    *has_tools = wanted && json_array_size(tools) > 0;
-    if (*has_tools)
+    p->q.has_tools = choice.wanted && json_array_size(tools) > 0;
+    p->q.one_call = !parallel;
+    if (p->q.has_tools)
         json_object_set(variables, "tools", tools);
-    return true;
+    return !choice.wanted || read_forms(p, tools, &choice, f);
 }
 
-static bool read_format(const json_t *body, api_fault *f)
+static bool read_schema(api_params *p, const json_t *format, api_fault *f)
+{
+    json_t *holder = NULL, *schema = NULL;
+    const char *name = NULL;
+    bool strict = false;
+    err e;
+    if (!api_get_container(&holder, JSON_OBJECT, format, "response_format.", "json_schema", f))
+        return false;
+    if (!holder)
+        return api_wrong_type(f, "response_format.json_schema", "an object", NULL);
+    if (!api_get_string(&name, holder, "response_format.json_schema.", "name", f) ||
+        !api_get_bool(&strict, holder, "response_format.json_schema.", "strict", f) ||
+        !api_get_container(&schema, JSON_OBJECT, holder, "response_format.json_schema.", "schema",
+                           f))
+        return false;
+    if (!schema)
+        return api_wrong_type(f, "response_format.json_schema.schema", "an object", NULL);
+    p->q.schema = text_of(schema, &p->memory);
+    if (!p->q.schema.data)
+        return api_fault_set(f, STATUS_NO_MEMORY, "response_format", "no memory for a schema");
+    return serve_check_schema(p->q.schema, &e) == STATUS_OK ||
+           api_fault_set(f, e.code, "response_format.json_schema.schema", "%s", e.text);
+}
+
+static bool read_format(api_params *p, const json_t *body, api_fault *f)
 {
     json_t *format = NULL;
     const char *type = NULL;
     if (!api_get_container(&format, JSON_OBJECT, body, "", "response_format", f) ||
         !api_get_string(&type, format, "response_format.", "type", f))
         return false;
-    if (type && strcmp(type, "text"))
-        return api_fault_unsupported(f, "response_format.type",
-                                     "%.40s is not supported yet, only text", type);
-    return true;
+    if (format && !type)
+        return api_wrong_type(f, "response_format.type", "a string", NULL);
+    if (!type || !strcmp(type, "text"))
+        return true;
+    if (!strcmp(type, "json_schema"))
+        return read_schema(p, format, f);
+    p->q.schema = str_from("{\"type\":\"object\"}");
+    return !strcmp(type, "json_object") ||
+           api_fault_unsupported(f, "response_format.type",
+                                 "expected text, json_object or json_schema, got %.40s", type);
 }
 
 /* Members that would silently change the answer if they were ignored. */
@@ -259,9 +372,8 @@ static bool read_logprobs(serve_request *q, const json_t *body, api_fault *f)
 static bool read_request(api_params *p, json_t *variables, const json_t *body, api_fault *f)
 {
     return read_messages(variables, body, f) && api_read_params(p, body, f) &&
-           read_logprobs(&p->q, body, f) && refuse_others(body, f) &&
-           read_tools(variables, &p->q.has_tools, body, f) && read_format(body, f) &&
-           read_template(variables, body, f);
+           read_logprobs(&p->q, body, f) && refuse_others(body, f) && read_format(p, body, f) &&
+           read_tools(p, variables, body, f) && read_template(variables, body, f);
 }
 
 /* ---- the answer ---------------------------------------------------------------------------------------------------- */
@@ -510,7 +622,6 @@ static void post_chat(const api_request *q)
         api_reply_fault(q->r, &api_openai_chat, &f);
     }
     free(text); /* jansson's */
-    ;
     json_decref(variables);
     json_decref(body);
     api_params_fini(&p);

@@ -2,12 +2,12 @@
  * POST /v1/completions, the older endpoint: a prompt that is text, token ids, or an array of either; every prompt is a call of its own
  * and the choices of all of them are numbered through. Answers: text_completion, whole or as events, with the old shape of logprobs.
  *
- * Source: OpenAI API reference, "Completions". Not here: suffix (needs models trained for it), echo together with logprobs (log-probabilities
- * of a prompt are not computed): both refused by name.
+ * Source: OpenAI API reference, "Completions". Not here: suffix (needs models trained for it), refused by name.
  */
 #include "api/api_internal.h"
 #include "text/text.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { DEFAULT_TOKENS = 16, CHOICES_MAX = 1024 };
@@ -96,10 +96,6 @@ static bool read_own(api_params *p, const json_t *body, api_fault *f)
     if (suffix && !json_is_null(suffix))
         return api_fault_unsupported(
             f, "suffix", "filling in the middle needs a model trained for it, and none is known");
-    if (p->q.echo && logprobs >= 0)
-        return api_fault_unsupported(f, "echo",
-                                     "log-probabilities of a prompt are not computed: "
-                                     "leave out echo or logprobs");
     if (best_of && best_of < p->q.n_choices)
         return api_fault_set(f, STATUS_INVALID, "best_of", "expected at least n (%d), got %d",
                              p->q.n_choices, (int)best_of);
@@ -107,6 +103,8 @@ static bool read_own(api_params *p, const json_t *body, api_fault *f)
         return api_fault_set(f, STATUS_INVALID, "best_of",
                              "a stream cannot wait for the best: expected n (%d), got %d",
                              p->q.n_choices, (int)best_of);
+    if (p->q.prompt_only && !p->q.echo)
+        return api_fault_set(f, STATUS_INVALID, "max_tokens", "0 is only allowed with echo: true");
     p->q.best_of = (int)best_of;
     p->q.top_logprobs = (int)logprobs;
     if (!json_is_number(json_object_get(body, "max_tokens")) &&
@@ -203,8 +201,12 @@ static void add_logprob(legacy_logprobs *l, const serve_event *event)
     for (size_t i = 0; l->tokens.length && i < BASE_COUNT(lists); i++)
         sb_putc(lists[i], ',');
     put_token(&l->tokens, event->token.text);
-    api_put_number(&l->values, (double)event->token.logprob);
-    sb_putc(&l->top, '{');
+    bool none = isnan(event->token.logprob); /* the first token of a prompt */
+    if (none)
+        sb_puts(&l->values, "null");
+    else
+        api_put_number(&l->values, (double)event->token.logprob);
+    sb_puts(&l->top, none ? "null" : "{");
     for (int i = 0; i < event->n_top; i++) {
         if (i)
             sb_putc(&l->top, ',');
@@ -212,7 +214,8 @@ static void add_logprob(legacy_logprobs *l, const serve_event *event)
         sb_putc(&l->top, ':');
         api_put_number(&l->top, (double)event->top[i].logprob);
     }
-    sb_putc(&l->top, '}');
+    if (!none)
+        sb_putc(&l->top, '}');
     sb_printf(&l->offsets, "%llu", (unsigned long long)l->offset);
     for (size_t i = 0; i < event->token.text.length; i++)
         l->offset += ((unsigned char)event->token.text.data[i] & 0xc0) != 0x80;

@@ -112,7 +112,8 @@ static bool read_limits(api_params *p, const json_t *body, api_fault *f)
     }
     if (!api_get_whole(&most, -1, INT32_MAX, body, "", "max_completion_tokens", f))
         return false;
-    if (most == 0 && json_is_number(json_object_get(body, name)))
+    p->q.prompt_only = most == 0 && json_is_number(json_object_get(body, name));
+    if (p->q.prompt_only && json_object_get(body, "messages"))
         return api_fault_set(f, STATUS_INVALID, name,
                              "expected at least 1 (or -1: no limit), got 0");
     p->q.n_choices = (int)n;

@@ -119,6 +119,18 @@ const char *chat_syntax_name(const chat_syntax *s); /* NULL → "plain" */
  * have them as special tokens, some as ordinary text; after detokenising both are text). NULL-terminated; pieces may be cut anywhere. */
 const char *const *chat_syntax_shown(const chat_syntax *s);
 
+/* How a syntax writes a tool call: [marker] before NAME behind_name ARGUMENTS after; NAME as in a JSON string, ARGUMENTS a JSON object. */
+typedef struct chat_call_form {
+    const char *marker; /* in front of a call in the midst of text */
+    const char *before, *behind_name, *after;
+    const char *between; /* of two calls */
+    bool bare;           /* as the whole message a call has no marker */
+} chat_call_form;
+const chat_call_form *
+chat_syntax_call_form(const chat_syntax *s); /* NULL: it has none, or s is NULL */
+/* The tags around reasoning; false: s is none of reasoning, or NULL. */
+bool chat_syntax_reasoning_tags(const chat_syntax *s, const char **open, const char **close);
+
 /* Does the rendered prompt end inside an open reasoning block ("…<think>\n")? Then the model starts in reasoning. */
 bool chat_prompt_opens_reasoning(chat_format f, const char *prompt, size_t n);
 

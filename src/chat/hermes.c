@@ -110,5 +110,15 @@ static status run(chat_parser *p, chat_stage *s, bool end, err *e)
     return st;
 }
 
-const chat_syntax chat_syntax_hermes = {
-    .name = "hermes", .is_tools = true, .shown = shown, .detect = detect, .run = run};
+static const chat_call_form form = {.marker = open_tag,
+                                    .before = "\n{\"name\": \"",
+                                    .behind_name = "\", \"arguments\": ",
+                                    .after = "}\n</tool_call>",
+                                    .between = "\n"};
+
+const chat_syntax chat_syntax_hermes = {.name = "hermes",
+                                        .is_tools = true,
+                                        .shown = shown,
+                                        .detect = detect,
+                                        .run = run,
+                                        .form = &form};

@@ -124,5 +124,16 @@ static status run(chat_parser *p, chat_stage *s, bool end, err *e)
     return st;
 }
 
-const chat_syntax chat_syntax_llama3 = {
-    .name = "llama3", .is_tools = true, .shown = shown, .detect = detect, .run = run};
+static const chat_call_form form = {.marker = tag,
+                                    .before = "{\"name\": \"",
+                                    .behind_name = "\", \"parameters\": ",
+                                    .after = "}",
+                                    .between = ";",
+                                    .bare = true};
+
+const chat_syntax chat_syntax_llama3 = {.name = "llama3",
+                                        .is_tools = true,
+                                        .shown = shown,
+                                        .detect = detect,
+                                        .run = run,
+                                        .form = &form};

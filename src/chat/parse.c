@@ -49,6 +49,20 @@ const char *chat_syntax_name(const chat_syntax *s)
     return s ? s->name : "plain";
 }
 
+const chat_call_form *chat_syntax_call_form(const chat_syntax *s)
+{
+    return s ? s->form : NULL;
+}
+
+bool chat_syntax_reasoning_tags(const chat_syntax *s, const char **open, const char **close)
+{
+    if (!s || !s->open)
+        return false;
+    *open = s->open;
+    *close = s->close;
+    return true;
+}
+
 const char *const *chat_syntax_shown(const chat_syntax *s)
 {
     return s ? s->shown : nothing_shown;

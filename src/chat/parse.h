@@ -26,6 +26,8 @@ struct chat_syntax {
     bool (*prompt_open)(const char *prompt,
                         size_t n); /* reasoning: see chat_prompt_opens_reasoning */
     int open_state;                /* the state to start in then */
+    const chat_call_form *form;    /* tools */
+    const char *open, *close;      /* reasoning */
 };
 
 extern const chat_syntax chat_syntax_think, chat_syntax_hermes, chat_syntax_llama3;

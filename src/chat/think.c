@@ -85,11 +85,11 @@ static status run(chat_parser *p, chat_stage *s, bool end, err *e)
     return st;
 }
 
-const chat_syntax chat_syntax_think = {
-    .name = "think",
-    .shown = shown,
-    .detect = detect,
-    .run = run,
-    .prompt_open = prompt_open,
-    .open_state = REASONING_BEGIN,
-};
+const chat_syntax chat_syntax_think = {.name = "think",
+                                       .shown = shown,
+                                       .detect = detect,
+                                       .run = run,
+                                       .prompt_open = prompt_open,
+                                       .open_state = REASONING_BEGIN,
+                                       .open = open_tag,
+                                       .close = close_tag};

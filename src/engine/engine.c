@@ -9,6 +9,7 @@
  */
 #include "engine/engine.h"
 #include "engine/draft.h"
+#include "engine/guides.h"
 #include "engine/rows.h"
 #include "os/os.h"
 
@@ -18,7 +19,11 @@ enum { DEFAULT_SEQUENCES = 32, DEFAULT_WAITING = 256, DEFAULT_CHUNK = 128 };
 
 typedef struct request {
     engine_request r; /* arrays owned */
-    int32_t *prompt, *end, *banned;
+    int32_t *prompt, *end, *banned, *shown;
+    char *grammar;
+    sample_grammar *form; /* of r.grammar, from the beginning on */
+    engine_guides *forms; /* whose it is */
+    int n_scored;         /* tokens of the prompt whose log-probability was told */
     sample_bias *bias;
     int n_live; /* choices not done, begun or not */
     int n_cached;
@@ -34,11 +39,13 @@ typedef struct sequence {
     int n_tokens, capacity, n_prompt;
     engine_state *state; /* NULL while waiting */
     sample *sampler;
+    sample_guide *guide; /* NULL: free */
     bool held, cancelled;
     int n_run, output;       /* in the step being made: tokens, row of logits or −1 */
     draft_sequence *guesses; /* NULL: none are made */
     int n_draft;             /* of n_run: guesses, behind the newest token in `tokens` */
     int n_drafted, n_accepted;
+    bool scored; /* of this step's run every row is an output */
     double *sum; /* [width] rows added so far, of embedding requests that pool them all */
     struct sequence *next;
 } sequence;
@@ -71,6 +78,7 @@ struct engine {
     draft_call *calls; /* [max_sequences] */
     float *logits;     /* [max_outputs, width] */
     const kernel_table *kernels;
+    engine_guides *guides;
     sample_scratch *scratch;
     sample_result result;
 };
@@ -123,6 +131,8 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     if (s == STATUS_OK)
         s = sample_scratch_create(&g->scratch, g->n_vocab, e);
     if (s == STATUS_OK)
+        s = guides_create(&g->guides, m, e);
+    if (s == STATUS_OK)
         s = engine_pool_create(&g->pool, m, pool_salt(m), o->cache_slots, e);
     if (s == STATUS_OK)
         s = g->pooling == MODEL_POOLING_NONE ? draft_create(&g->draft, &g->o, m, e) : s;
@@ -145,6 +155,10 @@ static void free_request(request *r)
     base_free(r->end);
     base_free(r->bias);
     base_free(r->banned);
+    base_free(r->shown);
+    base_free(r->grammar);
+    if (r->form)
+        guides_release(r->forms, r->form);
     base_free(r);
 }
 
@@ -155,6 +169,7 @@ static void free_sequence(sequence *q)
     engine_state_drop(q->state);
     draft_sequence_destroy(q->guesses);
     sample_destroy(q->sampler);
+    sample_guide_destroy(q->guide);
     base_free(q->tokens);
     base_free(q->sum);
     base_free(q);
@@ -195,6 +210,7 @@ void engine_destroy(engine *g)
     base_free(g->vector);
     base_free(g->one_row);
     sample_scratch_destroy(g->scratch);
+    guides_destroy(g->guides);
     base_free(g);
 }
 
@@ -223,6 +239,10 @@ static status check_request(const engine *g, const engine_request *r, err *e)
     if (choices < 1 || choices > ENGINE_CHOICES || choices > g->o.max_sequences)
         return err_set(e, STATUS_INVALID, "%d choices: expected 1 to %d", r->n_choices,
                        BASE_MIN((int)ENGINE_CHOICES, g->o.max_sequences));
+    if (r->embed && (r->grammar || r->score_prompt))
+        return err_set(e, STATUS_INVALID, "a vector has no form and no log-probabilities");
+    if (r->n_shown < 0 || (r->score_prompt && r->top_logprobs < 0))
+        return err_set(e, STATUS_INVALID, "%d shown tokens, scores without logprobs", r->n_shown);
     if (r->max_tokens < 0 || r->n_end < 0 || r->top_logprobs < -1 ||
         r->top_logprobs > ENGINE_TOP_LOGPROBS)
         return err_set(e, STATUS_INVALID, "max_tokens %d, %d end tokens, %d logprobs: out of range",
@@ -251,6 +271,9 @@ status engine_submit(engine *g, const engine_request *r, err *e)
     bool good = copy != NULL;
     good = good && copy_array(&copy->prompt, r->prompt, sizeof *r->prompt, r->n_prompt);
     good = good && copy_array(&copy->end, r->end, sizeof *r->end, r->n_end);
+    good = good && copy_array(&copy->shown, r->shown, sizeof *r->shown, r->n_shown);
+    if (good && r->grammar)
+        good = (copy->grammar = base_strdup(r->grammar)) != NULL;
     good =
         good && copy_array(&copy->bias, r->sample.bias, sizeof *r->sample.bias, r->sample.n_bias);
     good = good && copy_array(&copy->banned, r->sample.banned, sizeof *r->sample.banned,
@@ -264,6 +287,8 @@ status engine_submit(engine *g, const engine_request *r, err *e)
     copy->r.n_choices = copy->n_live = r->n_choices ? r->n_choices : 1;
     copy->r.prompt = copy->prompt;
     copy->r.end = copy->end;
+    copy->r.shown = copy->shown;
+    copy->r.grammar = copy->grammar;
     copy->r.sample.bias = copy->bias;
     copy->r.sample.banned = copy->banned;
     *g->last_waiting = copy;
@@ -392,7 +417,9 @@ static status new_sequence(sequence **out, engine *g, request *r, int choice, co
         if (r->r.embed && g->pooling == MODEL_POOLING_MEAN &&
             !(q->sum = base_zalloc((size_t)g->width, sizeof *q->sum)))
             s = err_set(e, STATUS_NO_MEMORY, "engine: no memory for a vector");
-        else if (!r->r.embed)
+        else if (!r->r.embed && r->form)
+            s = sample_guide_create(&q->guide, r->form, e);
+        if (s == STATUS_OK && !r->r.embed)
             s = sample_create(&q->sampler, g->kernels, g->n_vocab, &r->r.sample, choice, e);
     }
     if (!q || !q->tokens)
@@ -432,7 +459,13 @@ static void begin_request(engine *g)
     g->n_waiting--;
     sequence *q;
     err e;
-    if (new_sequence(&q, g, r, 0, r->prompt, r->r.n_prompt, &e) != STATUS_OK) {
+    status s = STATUS_OK;
+    r->forms = g->guides;
+    if (r->grammar)
+        s = guides_acquire(g->guides, &r->r, &r->form, &e);
+    if (s == STATUS_OK)
+        s = new_sequence(&q, g, r, 0, r->prompt, r->r.n_prompt, &e);
+    if (s != STATUS_OK) {
         for (int i = 0; i < r->r.n_choices; i++)
             send_done(g, r, i, 0, ENGINE_ERROR, &e);
         free_request(r);
@@ -477,6 +510,12 @@ static bool is_alone(const engine *g, const sequence *q)
     return true;
 }
 
+/* Whether rows of the prompt are still to be looked at for log-probabilities. */
+static bool scores(const sequence *q)
+{
+    return q->of->r.score_prompt && q->choice == 0 && q->of->n_scored < q->n_prompt - 1;
+}
+
 /* Whether pages of q are worth something to others. Where every row counts, or sees what comes behind it, they are not. */
 static bool reuses(const engine *g, const sequence *q)
 {
@@ -487,7 +526,7 @@ static bool reuses(const engine *g, const sequence *q)
 /* Gives q a state, from the cache as far as it goes. false: there is no room now. */
 static bool give_state(engine *g, sequence *q)
 {
-    bool reuse = reuses(g, q);
+    bool reuse = reuses(g, q) && !scores(q);
     engine_state *state;
     if (engine_state_create(&state, g->pool, NULL) != STATUS_OK)
         return false;
@@ -568,9 +607,11 @@ static void add_run(engine *g, plan *b, sequence *q, int64_t n)
     b->n_tokens += (int)n;
     q->n_run = (int)n;
     q->output = -1;
-    if (g->pooling == MODEL_POOLING_MEAN || (g->pooling == MODEL_POOLING_CLS && length == 0)) {
+    q->scored = scores(q);
+    bool all = g->pooling == MODEL_POOLING_MEAN || q->scored;
+    if (all || (g->pooling == MODEL_POOLING_CLS && length == 0)) {
         q->output = b->n_outputs;
-        for (int i = 0; i < (g->pooling == MODEL_POOLING_MEAN ? (int)n : 1); i++)
+        for (int i = 0; i < (all ? (int)n : 1); i++)
             g->outputs[b->n_outputs++] = b->n_tokens - (int)n + i;
     } else if (g->pooling != MODEL_POOLING_CLS && length + n == q->n_tokens + q->n_draft) {
         q->output = b->n_outputs;
@@ -655,6 +696,11 @@ static plan make_plan(engine *g)
         bool whole = n == pending(q);
         if (g->both_ways && !whole)
             continue;
+        if (scores(q)) /* every row of it is an output */
+            n = BASE_MIN(n, g->max_outputs - b.n_outputs);
+        if (n == 0)
+            continue;
+        whole = n == pending(q);
         if (whole && b.n_outputs >= g->max_outputs && --n == 0)
             continue;
         if (!make_room(g, q, n))
@@ -683,6 +729,28 @@ static bool is_end(const request *r, int32_t token)
     return false;
 }
 
+/* Tells the log-probabilities of the prompt's tokens behind the rows of a step. */
+static status score_rows(engine *g, sequence *q, const float *rows, int n, err *e)
+{
+    request *r = q->of;
+    int64_t first = engine_state_length(q->state) - n; /* position of the first row */
+    for (int i = 0; i < n; i++) {
+        int64_t at = first + i + 1;
+        if (at >= q->n_prompt || at <= r->n_scored)
+            continue;
+        status s = sample_score(g->scratch, g->kernels, rows + (size_t)i * (size_t)g->width,
+                                r->prompt[at], r->r.top_logprobs, &g->result, e);
+        if (s != STATUS_OK)
+            return s;
+        engine_event event = {
+            .kind = ENGINE_PROMPT, .id = r->r.id, .index = (int)at, .token = r->prompt[at]};
+        fill_logprobs(&event, &g->result);
+        g->sink(g->context, &event);
+        r->n_scored = (int)at;
+    }
+    return STATUS_OK;
+}
+
 /* The next token of q out of its row of logits. false: q is gone. */
 static bool choose_token(engine *g, sequence *q, float *logits)
 {
@@ -690,12 +758,18 @@ static bool choose_token(engine *g, sequence *q, float *logits)
     err e;
     sample_call call = {
         .logits = logits, .position = q->n_tokens, .top_logprobs = r->r.top_logprobs};
-    if (sample_next(q->sampler, g->scratch, &call, &g->result, &e) != STATUS_OK) {
+    status s = q->guide ? sample_guide_mask(q->guide, &call.allowed, &e) : STATUS_OK;
+    if (s == STATUS_OK)
+        s = sample_next(q->sampler, g->scratch, &call, &g->result, &e);
+    bool end = s == STATUS_OK && is_end(r, g->result.token);
+    if (s == STATUS_OK && q->guide && !end)
+        s = sample_guide_accept(q->guide, g->result.token, &e);
+    if (s != STATUS_OK) {
         finish(g, q, emitted(q), ENGINE_ERROR, &e);
         return false;
     }
     int32_t token = g->result.token;
-    if (is_end(r, token)) {
+    if (end) {
         finish(g, q, emitted(q), ENGINE_STOPPED, NULL);
         return false;
     }
@@ -712,9 +786,10 @@ static bool choose_token(engine *g, sequence *q, float *logits)
     g->sink(g->context, &event);
     bool full =
         q->n_tokens >= g->positions || (r->r.max_tokens > 0 && emitted(q) >= r->r.max_tokens);
-    if (full)
-        finish(g, q, emitted(q), ENGINE_LENGTH, NULL);
-    return !full;
+    bool over = q->guide && sample_guide_is_over(q->guide);
+    if (over || full)
+        finish(g, q, emitted(q), over ? ENGINE_STOPPED : ENGINE_LENGTH, NULL);
+    return !over && !full;
 }
 
 /* The prompt of a request with several choices has been read: the others branch off here, each with its own noise. */
@@ -789,6 +864,18 @@ static void take_rows(engine *g, sequence *q, const float *rows, int n)
     finish(g, q, 0, ENGINE_STOPPED, NULL);
 }
 
+/* Nothing was to be generated: all choices are done. */
+static void end_prompt(engine *g, sequence *q)
+{
+    request *r = q->of;
+    for (int i = 1; i < r->r.n_choices; i++) {
+        send_done(g, r, i, 0, ENGINE_LENGTH, NULL);
+        r->n_live--;
+        g->n_sequences--;
+    }
+    finish(g, q, 0, ENGINE_LENGTH, NULL);
+}
+
 /* After the model's step: states take what was computed, sequences that reached the end of their list get a token. */
 static status take_results(engine *g, const plan *b, err *e)
 {
@@ -815,6 +902,18 @@ static status take_results(engine *g, const plan *b, err *e)
         float *row = g->logits + (size_t)q->output * (size_t)g->width;
         if (q->of->r.embed) {
             take_rows(g, q, row, n);
+            continue;
+        }
+        if (q->scored && (s = score_rows(g, q, row, n, e)) != STATUS_OK) {
+            g->run_of[i] = q; /* it ends with the step */
+            return s;
+        }
+        if (q->scored)
+            row += (size_t)(n - 1) * (size_t)g->width; /* the last one */
+        if (q->scored && engine_state_length(q->state) < q->n_tokens)
+            continue;
+        if (q->of->r.prompt_only) {
+            end_prompt(g, q);
             continue;
         }
         if (q->choice == 0 && q->n_tokens == q->n_prompt)

@@ -43,6 +43,13 @@ typedef struct engine_request {
     sample_options sample; /* seed, temperature, penalties, bias …; borrowed arrays are copied */
     int top_logprobs;      /* −1 = none; 0 = the chosen token's only; ≤ ENGINE_TOP_LOGPROBS */
     bool no_reuse;         /* neither read nor keep cached prefixes: benchmarks */
+    const char *
+        grammar; /* the form of the answer (sample.h); NULL = free. The model needs a vocabulary. */
+    int n_shown;
+    const int32_t *shown; /* special tokens that are text in it */
+    bool
+        score_prompt; /* with top_logprobs ≥ 0: the prompt's own log-probabilities, before the first token */
+    bool prompt_only; /* nothing is generated; ends with ENGINE_LENGTH */
     bool
         embed; /* the vector of the prompt is wanted; of embedding models only that can be asked for */
 } engine_request;
@@ -57,8 +64,9 @@ typedef enum engine_reason {
 typedef enum engine_event_kind {
     ENGINE_STARTED, /* the prompt is being read: n_prompt and n_cached are known; once a request */
     ENGINE_TOKEN,
-    ENGINE_DONE,  /* of one choice */
-    ENGINE_VECTOR /* of an embedding request, before its DONE */
+    ENGINE_DONE,   /* of one choice */
+    ENGINE_VECTOR, /* of an embedding request, before its DONE */
+    ENGINE_PROMPT /* score_prompt: a token of the prompt, from index 1 on; once a request, as choice 0 */
 } engine_event_kind;
 
 typedef struct engine_event {

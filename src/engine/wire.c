@@ -344,6 +344,10 @@ void wire_put_submit(sb *out, const engine_request *m)
     put_i32(out, m->top_logprobs);
     put_u32(out, m->no_reuse);
     put_u32(out, m->embed);
+    put_string(out, m->grammar);
+    put_ids(out, m->shown, m->n_shown);
+    put_u32(out, m->score_prompt);
+    put_u32(out, m->prompt_only);
     put_sample(out, &m->sample);
     end(out, at);
 }
@@ -360,6 +364,10 @@ status wire_get_submit(engine_request *out, const wire_frame *f, arena *memory, 
     m.top_logprobs = get_i32(&c);
     m.no_reuse = get_bool(&c);
     m.embed = get_bool(&c);
+    m.grammar = get_string(&c, memory, true);
+    m.shown = get_ids(&c, &m.n_shown, memory);
+    m.score_prompt = get_bool(&c);
+    m.prompt_only = get_bool(&c);
     get_sample(&m.sample, &c, memory);
     status s = finish(&c, f, WIRE_SUBMIT, e);
     if (s == STATUS_OK)
@@ -593,7 +601,7 @@ status wire_get_event(engine_event *out, const wire_frame *f, err *e)
     m.token = get_i32(&c);
     m.logprob = get_f32(&c);
     m.n_top = get_i32(&c);
-    c.bad |= m.n_top < 0 || m.n_top > ENGINE_TOP_LOGPROBS || m.kind > ENGINE_VECTOR ||
+    c.bad |= m.n_top < 0 || m.n_top > ENGINE_TOP_LOGPROBS || m.kind > ENGINE_PROMPT ||
              m.choice < 0 || m.choice >= ENGINE_CHOICES;
     for (int i = 0; i < m.n_top && !c.bad; i++) {
         m.top[i].token = get_i32(&c);

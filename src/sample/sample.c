@@ -471,17 +471,18 @@ static int32_t choose(sample *s, sample_scratch *w, int64_t position)
 
 /* ---- log-probabilities ----------------------------------------------------------------------------------------- */
 
-static void add_logprobs(sample *s, sample_scratch *w, const sample_call *c, sample_result *r)
+static void add_logprobs(const kernel_table *k, sample_scratch *w, const sample_call *c,
+                         sample_result *r)
 {
     scored_row *raw = w->is_raw ? &w->row : &w->raw;
     if (!w->is_raw) {
         for (int b = 0; b < raw->n_blocks; b++)
-            max_of_block(s->k, raw, c->logits, b);
-        raw->max = s->k->max(raw->block_max, raw->n_blocks);
+            max_of_block(k, raw, c->logits, b);
+        raw->max = k->max(raw->block_max, raw->n_blocks);
     }
-    double log_sum = kernel_log64(s->k->exp_sum(c->logits, raw->n, raw->max));
+    double log_sum = kernel_log64(k->exp_sum(c->logits, raw->n, raw->max));
     r->logprob = (float)((double)c->logits[r->token] - (double)raw->max - log_sum);
-    int n = BASE_MIN(c->top_logprobs, s->vocabulary);
+    int n = BASE_MIN(c->top_logprobs, w->vocabulary);
     if (n == 0)
         return;
     n = select_top_k(w->candidates, w->blocks, raw, c->logits, n);
@@ -505,7 +506,23 @@ status sample_next(sample *s, sample_scratch *w, const sample_call *c, sample_re
     r.logprob = 0;
     r.n_top = 0;
     if (c->top_logprobs >= 0)
-        add_logprobs(s, w, c, &r);
+        add_logprobs(s->k, w, c, &r);
+    *out = r;
+    return STATUS_OK;
+}
+
+status sample_score(sample_scratch *w, const kernel_table *k, const float *logits, int32_t token,
+                    int top_logprobs, sample_result *out, err *e)
+{
+    REQUIRE(token >= 0 && token < w->vocabulary);
+    REQUIRE(top_logprobs >= 0 && top_logprobs <= SAMPLE_TOP_MAX);
+    sample_result r = {.token = token};
+    sample_call c = {.logits = logits, .top_logprobs = top_logprobs};
+    status checked = fill_row(k, &w->row, logits, 1, e);
+    if (checked != STATUS_OK)
+        return checked;
+    w->is_raw = false;
+    add_logprobs(k, w, &c, &r);
     *out = r;
     return STATUS_OK;
 }

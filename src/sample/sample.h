@@ -13,13 +13,14 @@
  * Log-probabilities are of the raw distribution: natural log of the softmax of the logits as they came, before all of the above.
  *
  * Cost at 128k tokens: a few passes over the logits, never a sort; no allocation. Threads: an object belongs to one thread at a time.
- * Not here: which logits (src/engine), grammars (they make the mask), tokens that end a text, shards of the vocabulary.
+ * Not here: which logits (src/engine), tokens that end a text, shards of the vocabulary, how chats write tool calls (src/chat).
  */
 #ifndef SHOAL_SAMPLE_H
 #define SHOAL_SAMPLE_H
 
 #include "base/base.h"
 #include "kernel/kernel.h"
+#include "text/text.h"
 
 enum { SAMPLE_TOP_MAX = 20 };
 
@@ -95,8 +96,52 @@ typedef struct sample_call {
 /* Chooses a token; does not count it (sample_accept does). CORRUPT: a logit is NaN or infinite (says which); INVALID: nothing is allowed. */
 status sample_next(sample *s, sample_scratch *w, const sample_call *c, sample_result *out, err *e);
 
+/* The log-probability of a given token, as sample_next tells it of the chosen one; w's vocabulary is that of logits. */
+status sample_score(sample_scratch *w, const kernel_table *k, const float *logits, int32_t token,
+                    int top_logprobs, sample_result *out, err *e);
+
 /* The noise itself: standard Gumbel, within −3.2..22.9. */
 double sample_noise(uint64_t seed, int choice, int64_t position, int32_t token);
+
+/* ---- grammars ------------------------------------------------------------------------------------------------------ */
+
+/*
+ * A text held to a form: masks of the tokens that may come next, a function of the text so far. The form is a spec in JSON:
+ *   {"text": "…"}              these bytes
+ *   {"schema": {…}}            JSON that fits a JSON schema (see schema.c for what is known of it)
+ *   {"blank": true}            little white space, or none
+ *   {"sequence": [spec, …]}, {"choice": [spec, …]}
+ *   {"repeat": spec, "between": "…", "most": n}    1 to n times
+ *   {"until": "marker"}        any text up to and with the marker
+ *   {"free": "marker", "then": spec, "not_first": "bytes"}   any text that may end anywhere; behind each marker comes spec
+ * Whatever a grammar lets through as {"schema"} parses and fits. Grammars come from clients: everything has a limit (see grammar.c).
+ *
+ * Threads: a grammar, its guides and masks belong to one thread; sample_tokens is immutable.
+ */
+typedef struct sample_tokens sample_tokens; /* a vocabulary in sorted order */
+/* t is borrowed until destroy. Special tokens are not text. */
+status sample_tokens_create(sample_tokens **out, const text_tokenizer *t, int vocabulary, err *e);
+void sample_tokens_destroy(sample_tokens *s);
+
+/* INVALID says where in the schema and which keyword. */
+status sample_grammar_check(str spec, err *e);
+
+typedef struct sample_grammar sample_grammar;
+/* ends: may come where the text may end. shown: special tokens that count as their text (markers of tool calls). */
+status sample_grammar_create(sample_grammar **out, str spec, const sample_tokens *t,
+                             const int32_t *ends, int n_ends, const int32_t *shown, int n_shown,
+                             err *e);
+void sample_grammar_destroy(sample_grammar *g);
+
+typedef struct sample_guide sample_guide; /* one text on its way through a grammar; borrows it */
+status sample_guide_create(sample_guide **out, sample_grammar *g, err *e);
+void sample_guide_destroy(sample_guide *d);
+/* For sample_call.allowed; valid until the next call about this grammar. TOO_LARGE: too many ways are open at once. */
+status sample_guide_mask(sample_guide *d, const uint64_t **out, err *e);
+status sample_guide_accept(sample_guide *d, int32_t token,
+                           err *e); /* one that the mask allowed, no end */
+bool sample_guide_may_end(sample_guide *d);
+bool sample_guide_is_over(sample_guide *d); /* nothing more may come */
 
 /* ---- stop strings -------------------------------------------------------------------------------------------------- */
 

@@ -4,6 +4,7 @@
  */
 #include "serve/serve_internal.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ static void free_call(serve_call *c)
     for (int i = 0; i < c->n_engine_choices; i++)
         choice_fini(&c->choices[i]);
     sb_fini(&c->prompt_text);
+    sb_fini(&c->form);
     text_ids_fini(&c->ids);
     base_free(c->id);
     base_free(c->model);
@@ -200,6 +202,27 @@ static status take_done(serve_call *c, serve_choice *h, const engine_event *even
     return s;
 }
 
+/* A token of the prompt with its log-probability, for every choice; NULL: the first one, which has none. */
+static void emit_prompt_token(serve_call *c, const engine_event *event)
+{
+    const text_tokenizer *t = node_instance_tokenizer(node_lease_instance(c->lease));
+    serve_top top[ENGINE_TOP_LOGPROBS];
+    int n = c->r.n_choices ? c->r.n_choices : 1, n_top = event ? event->n_top : 0;
+    int32_t token = event ? event->token : c->first_prompt_token;
+    for (int i = 0; i < n_top; i++)
+        top[i] = (serve_top){event->top[i].token, text_token_bytes(t, event->top[i].token),
+                             event->top[i].logprob};
+    for (int i = 0; i < n && !call_is_over(c); i++) {
+        serve_event one = {
+            .kind = SERVE_LOGPROBS,
+            .choice = i,
+            .token = {token, text_token_bytes(t, token), event ? event->logprob : NAN},
+            .n_top = n_top,
+            .top = top};
+        call_emit(c, &one);
+    }
+}
+
 static void on_event(void *context, const engine_event *event)
 {
     serve_call *c = context;
@@ -217,6 +240,10 @@ static void on_event(void *context, const engine_event *event)
         serve_event started = {
             .kind = SERVE_STARTED, .n_prompt = c->n_prompt, .n_cached = c->n_cached};
         call_emit(c, &started);
+        if (c->r.echo && c->r.top_logprobs >= 0 && c->first_prompt_token >= 0)
+            emit_prompt_token(c, NULL);
+    } else if (event->kind == ENGINE_PROMPT) {
+        emit_prompt_token(c, event);
     } else if (event->kind == ENGINE_TOKEN) {
         s = take_token(c, h, event, &e);
     } else {
@@ -248,9 +275,15 @@ static status submit(serve_call *c, err *e)
                                   .n_end = (int)n_end,
                                   .end = end,
                                   .sample = c->r.sample,
+                                  .grammar = c->form.length ? c->form.data : NULL,
+                                  .n_shown = c->n_shown,
+                                  .shown = c->shown,
+                                  .score_prompt = c->r.echo && c->r.top_logprobs >= 0,
+                                  .prompt_only = c->r.prompt_only,
                                   .top_logprobs = c->buffered ? BASE_MAX(c->r.top_logprobs, 0)
                                                               : c->r.top_logprobs};
         c->n_prompt = (int)c->ids.n;
+        c->first_prompt_token = c->ids.n ? c->ids.ids[0] : -1;
         s = node_submit(c->lease, &request, &c->engine_id, e);
         c->submitted = s == STATUS_OK;
     }
@@ -401,6 +434,15 @@ static bool copy_request(serve_call *c, const serve_request *r)
         stop[i] = r->stop[i];
         good = copy_bytes(&c->memory, &stop[i]);
     }
+    serve_tool *tools =
+        good ? arena_zalloc(&c->memory, (size_t)r->n_tools + 1, sizeof *tools) : NULL;
+    good = tools && copy_bytes(&c->memory, &c->r.schema);
+    for (int i = 0; i < r->n_tools && good; i++) {
+        tools[i] = r->tools[i];
+        good =
+            copy_bytes(&c->memory, &tools[i].name) && copy_bytes(&c->memory, &tools[i].parameters);
+    }
+    c->r.tools = tools;
     c->r.stop = stop;
     c->r.model = c->model;
     return good;

@@ -27,6 +27,9 @@ static status on_parsed(void *context, const chat_event *parsed)
                          .tool_index = parsed->index,
                          .tool_id = parsed->id,
                          .tool_name = parsed->name};
+    if (h->called_once) /* what comes behind the one call that was allowed */
+        return STATUS_OK;
+    h->called_once = parsed->kind == CHAT_TOOL_END && h->of->r.one_call;
     call_emit(h->of, &event);
     return call_is_over(h->of) ? STATUS_CANCELLED : STATUS_OK;
 }
@@ -144,7 +147,9 @@ status choice_feed(serve_choice *h, const serve_kept *k, bool muted, bool *stopp
     }
     if (h->bytes.failed || h->text.failed)
         return err_set(e, STATUS_NO_MEMORY, "serve: no memory for text");
-    return muted ? STATUS_OK : pass_on(h, e);
+    s = muted ? STATUS_OK : pass_on(h, e);
+    *stopped |= h->called_once;
+    return s;
 }
 
 static serve_reason reason_of(const serve_choice *h)

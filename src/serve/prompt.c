@@ -93,6 +93,9 @@ status prompt_build(serve_call *c, text_scratch *scratch, text_ids *ids, err *e)
         find_shown(c, format);
     c->reasoning_open =
         chat_prompt_opens_reasoning(format, c->prompt_text.data, c->prompt_text.length);
+    s = form_build(c, e);
+    if (s != STATUS_OK)
+        return s;
     int flags = TEXT_PARSE_SPECIAL | (node_instance_card(i)->n_templates ? 0 : TEXT_ADD_SPECIAL);
     return text_encode(t, scratch, c->prompt_text.data, c->prompt_text.length, flags, ids, e);
 }

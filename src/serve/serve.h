@@ -23,6 +23,14 @@ typedef struct serve_options {
 status serve_create(serve **out, http_loop *loop, node *n, const serve_options *o, err *e);
 void serve_destroy(serve *s); /* cancels what is live */
 
+/* A tool whose calls are held to a form. */
+typedef struct serve_tool {
+    str name;
+    str parameters; /* the JSON schema of its arguments; NULL: it has none */
+    bool
+        strict; /* arguments fit the schema, or the request is refused; else where the schema is one that we know how to hold to */
+} serve_tool;
+
 /* Everything is borrowed for the call of serve_start and copied. */
 typedef struct serve_request {
     const char *model; /* as the client named it; NULL = the default */
@@ -31,11 +39,20 @@ typedef struct serve_request {
     str chat_variables;
     bool has_tools; /* tools are in the variables: tool calls are looked for */
 
+    /* Answers of a chat that are held to a form. */
+    str schema;     /* JSON that fits this JSON schema; NULL = any text */
+    bool must_call; /* one of `tools`, instead of text */
+    bool one_call;  /* the answer ends behind the first */
+    int n_tools; /* must_call: those that may be called; else all, when one is strict; 0 = calls are free */
+    const serve_tool *tools;
+
     /* A completion: text, or ids taken as they are. */
     str prompt;
     const int32_t *prompt_ids;
     int n_prompt_ids;
-    bool echo; /* the prompt's text comes first, as SERVE_TEXT */
+    bool
+        echo; /* the prompt's text comes first, as SERVE_TEXT; with top_logprobs ≥ 0 its tokens as SERVE_LOGPROBS, too */
+    bool prompt_only; /* nothing is generated */
 
     int n_choices;
     int best_of; /* 0 = n_choices; best_of ≥ n: the best by mean logprob are kept (no streaming then) */
@@ -58,7 +75,9 @@ typedef enum serve_event_kind {
     SERVE_TOOL_BEGIN,     /* choice, tool_index, tool_id, tool_name */
     SERVE_TOOL_ARGUMENTS, /* choice, tool_index, text */
     SERVE_TOOL_END,
-    SERVE_LOGPROBS, /* choice, one token: token_text, logprob, top; comes before the text it belongs to */
+    /* choice, one token: token_text, logprob, top; comes before the text it belongs to (the prompt's: behind it). logprob NaN: none,
+     * of the first token of all. */
+    SERVE_LOGPROBS,
     SERVE_FINISH, /* choice, reason: this choice has ended */
     SERVE_DONE,   /* all choices have: usage */
     SERVE_FAILED  /* error */
@@ -99,6 +118,8 @@ void serve_cancel(serve_call *c); /* frees c; no event follows */
 /* By id from another connection: it ends with SERVE_FAILED, CANCELLED. NOT_FOUND. */
 status serve_cancel_id(serve *s, const char *id, err *e);
 /* What SERVE_STARTED told, for dialects that need it late. */
+/* Whether answers can be held to this JSON schema; INVALID says where in it and which keyword cannot. */
+status serve_check_schema(str schema, err *e);
 const char *serve_call_model(
     const serve_call *c); /* the instance's name; what the client said while it is not known */
 void serve_call_fingerprint(const serve_call *c,

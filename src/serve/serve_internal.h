@@ -36,6 +36,7 @@ typedef struct serve_choice {
     bool begun, finished; /* pipeline; engine */
     bool cut;             /* a stop string or the listener ended it: later tokens do not count */
     int stopped_by;       /* index of the stop string, −1 */
+    bool called_once;     /* one_call: it was made */
     engine_reason reason;
     int n_tokens;
     double logprob_sum;
@@ -69,9 +70,11 @@ struct serve_call {
     serve_work
         work; /* the prompt is being built on the worker's thread; our depth holds the call until then */
     text_ids ids; /* the prompt, until it is submitted */
+    sb form;      /* the grammar of the answer, empty = free */
     status built;
     err built_why;
     int n_prompt, n_cached;
+    int32_t first_prompt_token;
     double share;
     uint64_t began_us, first_us, last_us;
     int depth; /* callbacks of the sink on the stack */
@@ -106,6 +109,9 @@ void choice_fini(serve_choice *h);
 status choice_feed(serve_choice *h, const serve_kept *token, bool muted, bool *stopped, err *e);
 status choice_end(serve_choice *h, err *e); /* flushes and emits SERVE_FINISH */
 status choice_keep(serve_choice *h, const engine_event *event, err *e);
+
+/* form.c: the grammar of the answer, appended to c->form; on any thread, once the prompt's text is there. */
+status form_build(serve_call *c, err *e);
 
 /* embed.c */
 serve_embedding *serve_embed_next(const serve_embedding *j);

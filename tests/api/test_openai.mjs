@@ -108,7 +108,7 @@ await test("openai: tools are offered and the answer is well-formed", async () =
     const answer = await chat({ tools, tool_choice, parallel_tool_calls: true });
     assert.ok(["stop", "length", "tool_calls"].includes(answer.choices[0].finish_reason));
   }
-  assert.equal((await failure(chat({ tools, tool_choice: "required" }))).code, "unsupported_parameter");
+  assert.match((await failure(chat({ tools, tool_choice: "required" }))).message, /tool_choice: this model/); // its template has no tools
 });
 
 await test("openai: the built-in model calls a tool, whole and streamed", async () => {
@@ -154,7 +154,7 @@ await test("openai: errors", async () => {
   const long = await failure(chat({ messages: [{ role: "user", content: "7 ".repeat(5000) }], stream: true }));
   assert.ok(long instanceof OpenAI.BadRequestError);
   assert.equal(long.code, "context_length_exceeded");
-  const role = await failure(chat({ response_format: { type: "json_object" } }));
+  const role = await failure(chat({ response_format: { type: "yaml" } }));
   assert.equal(role.param, "response_format.type");
 });
 

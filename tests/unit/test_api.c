@@ -78,11 +78,10 @@ static const refused chats[] = {
     {"{" USER ",\"tools\":[{\"type\":\"function\"}]}", "tools[0].function", "missing"},
     {"{" USER ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":1}}]}",
      "tools[0].function.name", "got a number"},
-    {"{" USER ",\"tool_choice\":\"required\"}", "tool_choice", "not supported"},
-    {"{" USER ",\"tool_choice\":{\"type\":\"function\"}}", "tool_choice", "not supported"},
+    {"{" USER ",\"tool_choice\":\"required\"}", "tool_choice", "needs tools"},
+    {"{" USER ",\"tool_choice\":{\"type\":\"function\"}}", "tool_choice.function", "missing"},
     {"{" USER ",\"tool_choice\":\"maybe\"}", "tool_choice", "maybe"},
-    {"{" USER ",\"response_format\":{\"type\":\"json_object\"}}", "response_format.type",
-     "json_object"},
+    {"{" USER ",\"response_format\":{\"type\":\"yaml\"}}", "response_format.type", "yaml"},
     {"{" USER ",\"functions\":[]}", "functions", "tools"},
     {"{" USER ",\"chat_template_kwargs\":{\"messages\":[]}}", "chat_template_kwargs.messages",
      "cannot be replaced"},
@@ -103,10 +102,11 @@ static const refused texts[] = {
     {"{\"prompt\":\"a\",\"suffix\":\"b\"}", "suffix", "filling in the middle"},
     {"{\"prompt\":\"a\",\"logprobs\":true}", "logprobs", "got true"},
     {"{\"prompt\":\"a\",\"logprobs\":21}", "logprobs", "got 21"},
-    {"{\"prompt\":\"a\",\"logprobs\":1,\"echo\":true}", "echo", "not computed"},
+    {"{\"prompt\":\"a\",\"logprobs\":1,\"max_tokens\":0}", "max_tokens", "echo"},
     {"{\"prompt\":\"a\",\"n\":2,\"best_of\":1}", "best_of", "at least n"},
     {"{\"prompt\":\"a\",\"stream\":true,\"best_of\":2}", "best_of", "stream"},
-    {"{\"prompt\":\"a\",\"max_tokens\":0}", "max_tokens", "at least 1"},
+    {"{\"prompt\":\"a\",\"max_tokens\":0}", "max_tokens", "echo"},
+    {"{\"prompt\":\"a\",\"max_tokens\":-2}", "max_tokens", "-2"},
 };
 
 static void expect_refused(const char *path, const refused *t)

@@ -1,0 +1,42 @@
+/* Inside of the compiler of grammars: what schema.c (what a schema says) and json.c (how JSON is written) share. */
+#ifndef SHOAL_SAMPLE_SCHEMA_H
+#define SHOAL_SAMPLE_SCHEMA_H
+
+#include "sample/grammar.h"
+
+#include <jansson.h>
+
+/* Rules that every grammar may need, made when first called for. */
+typedef enum json_rule {
+    RULE_WS,     /* nothing, a space, or a new line with indentation */
+    RULE_CHAR,   /* one character of a string, or its escape */
+    RULE_STRING, /* with its quotes */
+    RULE_INT,
+    RULE_NUM,
+    RULE_ANY,
+    RULE_ANY_OBJECT,
+    RULE_ANY_ARRAY,
+    RULE_COUNT
+} json_rule;
+
+typedef struct compiler compiler;
+
+grammar_program *compiler_program(compiler *c);
+void json_call(compiler *c, json_rule rule);
+/* The body of one of them. */
+void json_emit(compiler *c, json_rule rule);
+
+/* Alternatives of a rule: each begins with alternative_begin and ends with a RETURN. split: −1 at first. */
+void alternative_begin(grammar_program *p, int *split, bool last);
+/* A colon and the space that may follow it. */
+void json_colon(grammar_program *p);
+/* "…" of min to max characters; max −1: any number. */
+void json_string_of(compiler *c, int64_t min, int64_t max);
+/* The text of strings that match a regular expression, with its quotes; NULL, or what in it is not known (pattern.c). */
+const char *json_pattern(compiler *c, const char *text);
+/* [low, high], each within ±10^15. */
+void json_int_range(grammar_program *p, int64_t low, int64_t high);
+/* A rule: the rest of a member's name after its quote, and the closing quote, but none of the n names. */
+int json_other_name(compiler *c, const char *const *names, int n);
+
+#endif
