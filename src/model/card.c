@@ -222,6 +222,11 @@ static status read_vocabulary(owned_card *c, const file_model *f, err *e)
     if (map != NULL && (map->value.type == FILE_VALUE_U8 || map->value.type == FILE_VALUE_I8))
         c->vocab.precompiled_charsmap =
             copy_str(c, (str){(const char *)map->value.data, (size_t)map->value.bytes});
+    /* Phi-3's own tokenizer.json says so; the later models of that architecture have byte-level vocabularies. */
+    str architecture;
+    c->vocab.strip_behind_control =
+        file_get_str(f, "general.architecture", &architecture, NULL) == STATUS_OK &&
+        str_is(architecture, "phi3") && str_is(c->vocab.model, "llama");
     read_ids(c, f);
     c->card.vocab = &c->vocab;
     return read_scores(c, f, e);

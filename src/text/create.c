@@ -53,7 +53,13 @@ static void mark_model_tokens(text_tokenizer *t)
             t->token_flags[i] |= TOKEN_IN_MODEL;
 }
 
-static status add_found_tokens(text_tokenizer *t, err *e)
+static bool strips_behind(const text_tokenizer *t, const text_vocab *v, int32_t id, str piece)
+{
+    return v->strip_behind_control && t->types[id] == TEXT_CONTROL && id != t->special[TEXT_BOS] &&
+           id != t->special[TEXT_UNK] && !str_is(piece, "<|endoftext|>");
+}
+
+static status add_found_tokens(text_tokenizer *t, const text_vocab *v, err *e)
 {
     size_t n = 0;
     for (int32_t i = 0; i < t->n_tokens; i++)
@@ -69,7 +75,8 @@ static status add_found_tokens(text_tokenizer *t, err *e)
         list[n++] = (added_token){.text = piece.data,
                                   .length = (uint32_t)piece.length,
                                   .id = i,
-                                  .special = t->types[i] != TEXT_USER_DEFINED};
+                                  .special = t->types[i] != TEXT_USER_DEFINED,
+                                  .rstrip = strips_behind(t, v, i, piece)};
     }
     status s = text_added_make(t, &t->added, list, n, e);
     base_free(list);
@@ -257,7 +264,7 @@ static status make(text_tokenizer *t, const text_vocab *v, err *e)
     if (s == STATUS_OK)
         s = text_vocab_finish(t, e);
     if (s == STATUS_OK)
-        s = add_found_tokens(t, e);
+        s = add_found_tokens(t, v, e);
     return s == STATUS_OK ? make_affixes(t, v, bos, eos, sep, e) : s;
 }
 

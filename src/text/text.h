@@ -68,6 +68,9 @@ typedef struct text_vocab {
     int remove_extra_whitespaces; /* Unigram: squeeze runs of spaces */
     int ignore_merges;            /* -1: what `pre` implies */
     int lowercase, strip_accents; /* bert */
+    /* Control tokens take the white space behind them, as Phi-3's do but for unk, bos and
+     * "<|endoftext|>"; files have no key for it. */
+    bool strip_behind_control;
 
     str precompiled_charsmap; /* tokenizer.ggml.precompiled_charsmap, may be empty */
 } text_vocab;

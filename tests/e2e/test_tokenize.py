@@ -106,6 +106,24 @@ def own_vocabulary(folder):
         say(f"tokenize.{name}", None if right else f"exit {result.returncode}, {result.stderr!r}")
 
 
+def phi3(folder):
+    """The architecture says that control tokens take the white space behind them."""
+    space, path = "\u2581", os.path.join(folder, "phi3.gguf")
+    tokens = [("<unk>", 2, 0), ("<s>", 3, 0), ("</s>", 3, 0), ("<|endoftext|>", 3, 0), ("<|user|>", 3, 0), (space, 1, -1), ("a", 1, -2), (space + "a", 1, -3),
+              ("<0x0A>", 6, 0)]
+    for architecture, want in (("phi3", [1, 4, 7, 3, 5, 8, 6]), ("llama", [1, 4, 5, 8, 6, 3, 5, 8, 6])):
+        keys = {
+            "general.architecture": struct.pack("<I", 8) + text(architecture), "tokenizer.ggml.model": struct.pack("<I", 8) + text("llama"),
+            "tokenizer.ggml.tokens": array(8, [t for t, _, _ in tokens]), "tokenizer.ggml.token_type": array(5, [k for _, k, _ in tokens]),
+            "tokenizer.ggml.scores": struct.pack("<IIQ", 9, 6, len(tokens)) + b"".join(struct.pack("<f", s) for _, _, s in tokens),
+        }
+        with open(path, "wb") as f:
+            f.write(b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys)) + b"".join(text(k) + v for k, v in keys.items()))
+        done = shoal(path, stdin=b"<|user|>\na<|endoftext|>\na")
+        right = done.returncode == 0 and json.loads(done.stdout) == want
+        say(f"tokenize.white_space_behind_control_tokens_{architecture}", None if right else f"{done.stdout!r} {done.stderr!r}, want {want}")
+
+
 def templates(folder):
     """Which template a file's names give, with and without tools, and that the built-in one is said to be used."""
     source = json.load(open(os.path.join(ROOT, "tests/data/text/llama3.json"), encoding="utf-8"))
@@ -157,6 +175,7 @@ def fixtures(folder):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         own_vocabulary(folder)
+        phi3(folder)
         templates(folder)
         fixtures(folder)
     sys.exit(failed != 0)

@@ -241,6 +241,27 @@ static void test_sentencepiece_bpe(void **state)
     text_tokenizer_destroy(t);
 }
 
+/* Phi-3: a control token takes the white space behind it, bos and tokens of users do not. */
+static void test_control_tokens_that_strip(void **state)
+{
+    static const char text[] = "<s> c</s>\n \tc</s> <tool> c";
+    static arrays a;
+    (void)state;
+    arrays_init(&a, "llama");
+    add_sentencepiece(&a);
+    text_tokenizer *t = make(&a);
+    expect(t, "c</s>\nc", TEXT_PARSE_SPECIAL, "\xE2\x96\x81,c,</s>,\xE2\x96\x81,<0x0A>,c");
+    text_tokenizer_destroy(t);
+    a.v.strip_behind_control = true;
+    t = make(&a);
+    expect(t, "c</s>\nc", TEXT_PARSE_SPECIAL, "\xE2\x96\x81,c,</s>,\xE2\x96\x81,c");
+    expect(t, text, TEXT_PARSE_SPECIAL,
+           "<s>,\xE2\x96\x81\xE2\x96\x81,c,</s>,\xE2\x96\x81,c,</s>,<tool>,"
+           "\xE2\x96\x81\xE2\x96\x81,c");
+    expect(t, "</s> c", 0, "\xE2\x96\x81,<0x3C>,<0x2F>,<0x73>,<0x3E>,\xE2\x96\x81,c");
+    text_tokenizer_destroy(t);
+}
+
 /* ---- byte-level BPE ---------------------------------------------------------------------------------------------- */
 
 /* The vocabulary of tests/data/text/NAME.json as a GGUF file would hold it. */
@@ -954,6 +975,7 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_sentencepiece_bpe),
+                                       cmocka_unit_test(test_control_tokens_that_strip),
                                        cmocka_unit_test(test_same_from_both),
                                        cmocka_unit_test(test_merges),
                                        cmocka_unit_test(test_presets_by_name),
