@@ -144,6 +144,12 @@ static status cpu_copy(device *base, device_ref to, device_ref from, uint64_t n,
     return STATUS_OK;
 }
 
+static void *cpu_host(device *base, device_ref at, uint64_t n)
+{
+    const cpu_device *d = cpu_of(base);
+    return inside(d, at, n) ? cpu_at(d, at) : NULL;
+}
+
 /* ---- weights ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t strip_bytes_of(const device_weight *w)
@@ -418,6 +424,7 @@ const device_ops device_cpu = {
     .write = cpu_write,
     .read = cpu_read,
     .copy = cpu_copy,
+    .host = cpu_host,
     .weight_bytes = cpu_weight_bytes,
     .row_offset = cpu_row_offset,
     .needs = cpu_needs,

@@ -228,6 +228,9 @@ typedef struct device_ops {
     status (*write)(device *d, device_ref to, const void *bytes, uint64_t n, err *e);
     status (*read)(device *d, void *bytes, device_ref from, uint64_t n, err *e);
     status (*copy)(device *d, device_ref to, device_ref from, uint64_t n, err *e);
+    /* The bytes themselves, where host and device share memory and an order of things; else NULL, or no such function. For what a sum over
+     * ranks would otherwise copy twice; valid between wait and the next enqueue. */
+    void *(*host)(device *d, device_ref at, uint64_t n);
 
     /* Bytes of a matrix in this device's layout, a 64-byte multiple (`at` is not looked at); 0 when it cannot hold that
      * type or shape. */

@@ -401,7 +401,7 @@ void graph_set_sum(graph *g, graph_sum sum, void *context)
     g->sum_context = context;
 }
 
-/* Off the device, through the ranks, and back. */
+/* Through the ranks; where the device has a memory of its own, off it and back. */
 static status sum_value(graph *g, int value, const device_step *step, err *e)
 {
     const device_ops *ops = g->device->ops;
@@ -413,6 +413,9 @@ static status sum_value(graph *g, int value, const device_step *step, err *e)
     status s = ops->wait(g->device, e);
     if (n == 0 || s != STATUS_OK)
         return s;
+    double *in_place = ops->host ? ops->host(g->device, v->at, bytes) : NULL;
+    if (in_place)
+        return g->sum(g->sum_context, in_place, n, e);
     s = ops->read(g->device, g->sums, v->at, bytes, e);
     if (s == STATUS_OK)
         s = g->sum(g->sum_context, g->sums, n, e);
