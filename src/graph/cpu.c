@@ -269,7 +269,7 @@ static status view_all(const cpu_device *d, struct device_program *p, err *e)
     for (int i = 0; i < p->n_ops; i++) {
         const device_op *op = &p->ops[i];
         status s = STATUS_OK;
-        if (op->kind == DEVICE_OP_BEGIN && op->u.begin.x >= 0) {
+        if (op->kind == DEVICE_OP_BEGIN && op->u.begin.x >= 0 && op->u.begin.embedding.rows > 0) {
             s = view(d, &p->matrices[i][0], &op->u.begin.embedding, e);
             if (s == STATUS_OK && op->u.begin.positions.rows > 0)
                 s = view(d, &p->matrices[i][1], &op->u.begin.positions, e);

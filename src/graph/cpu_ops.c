@@ -51,19 +51,35 @@ static void add_gathered(const cpu_task *t, float *x, int table, int64_t row, fl
     t->d->kernels->add(x, x, scratch, t->op->u.begin.embedding.columns);
 }
 
+/* Row `row` of the residual stream, or where ranks share the embedding its part of the sum. */
+static void look_up(const cpu_task *t, int64_t row, float *scratch)
+{
+    const kernel_table *k = t->d->kernels;
+    const device_op *op = t->op;
+    int64_t n = op->u.begin.embedding.columns, id = t->step->ids[row] - op->u.begin.first_row;
+    float *x = cpu_row(t, op->u.begin.x, row);
+    bool ours = !op->u.begin.shared || (id >= 0 && id < op->u.begin.embedding.rows);
+    if (ours) {
+        kernel_gather_row(x, &t->matrix[0], id);
+        if (op->u.begin.scale != 1.0f)
+            k->scale(x, x, op->u.begin.scale, n);
+        add_gathered(t, x, 2, 0, scratch);
+        add_gathered(t, x, 1, t->step->positions[row], scratch);
+    }
+    if (!op->u.begin.shared)
+        return;
+    double *partial = (double *)cpu_at(t->d, cpu_value(t, op->u.begin.partial)->at) + row * n;
+    for (int64_t i = 0; i < n; i++)
+        partial[i] = ours ? (double)x[i] : 0.0;
+    memset(x, 0, (size_t)n * sizeof *x);
+}
+
 static void begin_task(void *context, int64_t begin, int64_t end, int worker)
 {
     const cpu_task *t = context;
-    const kernel_table *k = t->d->kernels;
     for (int64_t row = begin; row < end; row++) {
-        if (t->op->u.begin.x >= 0) {
-            float *x = cpu_row(t, t->op->u.begin.x, row);
-            kernel_gather_row(x, &t->matrix[0], t->step->ids[row]);
-            if (t->op->u.begin.scale != 1.0f)
-                k->scale(x, x, t->op->u.begin.scale, t->op->u.begin.embedding.columns);
-            add_gathered(t, x, 2, 0, cpu_scratch(t, worker));
-            add_gathered(t, x, 1, t->step->positions[row], cpu_scratch(t, worker));
-        }
+        if (t->op->u.begin.x >= 0)
+            look_up(t, row, cpu_scratch(t, worker));
         for (int i = 0; i < DEVICE_ROTARIES; i++) {
             int v = t->op->u.begin.rotary[i];
             if (v < 0)

@@ -96,12 +96,16 @@ typedef struct device_op {
     int layer; /* −1 outside layers; for reports */
     union {
         struct {
-            device_weight embedding;
+            device_weight embedding; /* rows 0: this rank has none of it */
             device_weight positions,
-                types;    /* rows that are added: of the position; row 0. rows 0 = none */
-            float scale;  /* of the embedding, 1 = none */
-            int x;        /* out: F32 [T, D]; −1: no embedding, only angles */
-            int received; /* F32 [T, D], filled before the program runs; −1 = none */
+                types; /* rows that are added: of the position; row 0. rows 0 = none; not where shared */
+            bool
+                shared; /* the embedding's rows are cut over ranks: x ← 0, partial ← the row where it is ours, else 0 */
+            int partial; /* out, where shared: F64 [T, D], to be summed; exact, as one rank at most has the row */
+            int64_t first_row; /* of ours in the whole embedding */
+            float scale;       /* of the embedding, 1 = none */
+            int x;             /* out: F32 [T, D]; −1: no embedding, only angles */
+            int received;      /* F32 [T, D], filled before the program runs; −1 = none */
             int rotary[DEVICE_ROTARIES];             /* out */
             device_ref frequencies[DEVICE_ROTARIES]; /* f64 [width/2] radians a position */
             float rotary_scale[DEVICE_ROTARIES];     /* of cosines and sines */

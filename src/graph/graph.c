@@ -112,6 +112,7 @@ static int touched(const device_op *op, int out[MAX_TOUCHED])
     case DEVICE_OP_BEGIN:
         out[n++] = op->u.begin.x;
         out[n++] = op->u.begin.received;
+        out[n++] = op->u.begin.shared ? op->u.begin.partial : -1;
         for (int i = 0; i < DEVICE_ROTARIES; i++)
             out[n++] = op->u.begin.rotary[i];
         break;
@@ -204,7 +205,9 @@ static bool check_op(graph *g, const device_op *op)
     switch (op->kind) {
     case DEVICE_OP_BEGIN:
         return op->u.begin.x < 0 ||
-               is_value(g, op->u.begin.x, DEVICE_F32, op->u.begin.embedding.columns);
+               (is_value(g, op->u.begin.x, DEVICE_F32, op->u.begin.embedding.columns) &&
+                (!op->u.begin.shared ||
+                 is_value(g, op->u.begin.partial, DEVICE_F64, op->u.begin.embedding.columns)));
     case DEVICE_OP_INPUT:
         return op->u.input.x >= 0 && op->u.input.x < g->n_values &&
                is_value(g, op->u.input.x, DEVICE_F32, g->values[op->u.input.x].width) &&

@@ -45,6 +45,10 @@ static void begin(model_builder *b, stream *s)
         op.u.begin.embedding = *matrix(b, 0, W_EMBEDDING);
     op.u.begin.positions = table(b, W_POSITIONS);
     op.u.begin.types = table(b, W_TYPES);
+    bool shared = weights_embedding_is_cut(b->weights, b->share);
+    op.u.begin.shared = shared;
+    op.u.begin.partial = shared ? graph_value(b->g, DEVICE_F64, c->D, false) : -1;
+    op.u.begin.first_row = shared ? b->share->vocab_begin : 0;
     op.u.begin.scale = (float)c->embedding_scale;
     for (int i = 0; i < MODEL_MAX_ROTARIES; i++) {
         s->rotary[i] =
@@ -54,6 +58,12 @@ static void begin(model_builder *b, stream *s)
         op.u.begin.rotary_scale[i] = b->rotary_factor[i];
     }
     graph_add(b->g, &op);
+    if (!shared)
+        return;
+    device_op sum = {.kind = DEVICE_OP_SUM, .layer = -1};
+    sum.u.sum.value = s->add = op.u.begin.partial;
+    s->bias = s->add_norm = DEVICE_NOWHERE;
+    graph_add(b->g, &sum);
 }
 
 /* Adds what is pending to x and norms it: into a value of that format. */

@@ -291,6 +291,8 @@ status weights_find(model_weights *w, const model_family *family, const model_co
                     const file_model *f, err *e);
 /* Cuts what was found down to the share: rows and columns of the device's matrices; what the rank does not hold has no row. */
 void weights_share(model_weights *w, const model_config *c, const model_share *s);
+/* Whether ranks of the first stage hold rows of the embedding each, and x begins as their sum. */
+bool weights_embedding_is_cut(const model_weights *w, const model_share *s);
 void weights_fini(model_weights *w);
 
 /* ---- building ------------------------------------------------------------------------------------------------------ */

@@ -104,14 +104,15 @@ status model_tokenizer_create(text_tokenizer **out, const model_card *c, err *e)
 /* The part of the model that this rank holds: a stage of layers, and of those its share. Not cut: the whole, the rest is not read. Ranges
  * are [begin, end) and may be empty. Heads are query heads; a K/V head is held by every rank that has one of its query heads. Borders lie
  * on multiples of model_cut_units (no leaf of an exact sum and no block of 32 columns is divided), those of the vocabulary on
- * multiples of 16. The embedding is held whole by the ranks of the first stage. */
+ * multiples of 16; the ranks of the first stage hold the same rows of the embedding. */
 typedef struct model_shard {
     bool cut;
     int tensor_ranks; /* how many ranks share the stage: 1 = no sums */
     int64_t layer_begin, layer_end;
     int64_t head_begin, head_end;
     int64_t ffn_begin, ffn_end;
-    int64_t vocab_begin, vocab_end; /* of the logits, last stage only */
+    int64_t vocab_begin,
+        vocab_end; /* of the logits in the last stage, of the embedding in the first */
 } model_shard;
 
 /* What the ranks of one step tell each other. Called in the same order by all ranks of a group, from model_step, on its thread. Any

@@ -233,22 +233,35 @@ static void share_one(model_weight *w, const model_config *c, const model_share 
     }
 }
 
-/* The vocabulary: the first stage looks rows up in the whole embedding, the last stage holds its rows of the output matrix. A tied one is the
- * embedding then, cut only where nobody looks rows up. */
+bool weights_embedding_is_cut(const model_weights *w, const model_share *s)
+{
+    return s->first && s->tensor_ranks > 1 && w->global[W_POSITIONS].row == NULL &&
+           w->global[W_TYPES].row == NULL;
+}
+
+/* Our rows of a matrix over the vocabulary; none: no matrix. */
+static void share_rows(model_weight *w, const model_share *s)
+{
+    w->first_row = s->vocab_begin;
+    w->device.rows = s->vocab_end - s->vocab_begin;
+    if (w->device.rows == 0)
+        w->row = NULL;
+}
+
+/* The vocabulary: the ranks of the first stage share the rows of the embedding, those of the last the rows of the output matrix. A tied one
+ * is the embedding, and is held once. Alone in the first stage, or where more tables are added to it, ranks hold the whole embedding. */
 static void share_vocabulary(model_weights *w, const model_share *s)
 {
     model_weight *embedding = &w->global[W_EMBEDDING], *output = &w->global[W_OUTPUT];
-    bool tied = output->row == NULL;
-    model_weight *head = tied ? embedding : output;
-    bool keeps_all = tied && s->first;
-    if (s->last && !keeps_all) {
-        head->first_row = s->vocab_begin;
-        head->device.rows = s->vocab_end - s->vocab_begin;
-    }
-    if (!s->last || s->vocab_begin == s->vocab_end)
+    bool tied = output->row == NULL, looks_up = s->first, heads = s->last;
+    if (s->last && !tied)
+        share_rows(output, s);
+    else
         output->row = NULL;
-    if (!s->first && !(tied && s->last && s->vocab_begin < s->vocab_end))
+    if (!looks_up && !(tied && heads))
         embedding->row = NULL;
+    else if (!looks_up || weights_embedding_is_cut(w, s))
+        share_rows(embedding, s);
     if (!s->last)
         w->global[W_OUTPUT_NORM].row = NULL;
 }
