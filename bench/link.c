@@ -2,9 +2,9 @@
  * What links cost on this machine: sums of two ranks over shm and tls beside a bare exchange of the same wire bytes over TLS and over a
  * bare socket, sums of three ranks by each way, bulk over several TLS streams beside what AES does on one core.
  *
- *   bench_link [seconds per figure]
+ *   bench_link [seconds per figure [shm|tls|three|bulk]]
  *
- * Ranks are threads, ten runs are timed together. Prints; asserts nothing. Where the cores are busy the medians are the scheduler's; the
+ * Ranks over shm are processes, others threads; ten runs are timed together. Prints; asserts nothing. Where the cores are busy the medians are the scheduler's; the
  * best tenth of the rounds (which the ratios are made of) still shows the links when both ranks happen to run.
  */
 #include "link/link.h"
@@ -15,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define N_VALUES   4096 /* 16 KiB of f32 */
 #define MAX_RANKS  3
@@ -116,11 +118,24 @@ static void join(link_conn **a, link_conn **b, bool tls)
     check(link_shm_open(b, ends[1], 1, &e), &e);
 }
 
+static void start_process(pid_t *child, player *p)
+{
+    fflush(stdout);
+    *child = fork();
+    if (*child == 0) {
+        play(p);
+        _exit(0);
+    }
+    if (*child < 0)
+        exit(1);
+}
+
 static double sums(const char *what, int n_ranks, bool tls, int n_values, link_wire wire,
                    link_sum_way way, uint64_t spin_us)
 {
     player players[MAX_RANKS];
     os_thread *threads[MAX_RANKS];
+    pid_t children[MAX_RANKS];
     err e;
     memset(players, 0, sizeof players);
     for (int a = 0; a < n_ranks; a++)
@@ -135,10 +150,19 @@ static double sums(const char *what, int n_ranks, bool tls, int n_values, link_w
         p->way = way;
         p->spin_us = spin_us;
         p->ns100 = r ? NULL : malloc(MAX_RUNS * sizeof(uint32_t));
-        check(os_thread_create(&threads[r], play, p, "rank", &e), &e);
+        if (tls)
+            check(os_thread_create(&threads[r], play, p, "rank", &e), &e);
+        else if (r > 0)
+            start_process(&children[r], p);
     }
-    for (int r = 0; r < n_ranks; r++)
-        os_thread_join(threads[r]);
+    if (!tls)
+        play(&players[0]);
+    for (int r = 0; r < n_ranks; r++) {
+        if (tls)
+            os_thread_join(threads[r]);
+        else if (r > 0)
+            (void)waitpid(children[r], NULL, 0);
+    }
     double us = print_times(what, players[0].ns100, players[0].n);
     free(players[0].ns100);
     return us;
@@ -345,17 +369,21 @@ static void bulk_streams(int n_streams, double aes)
     fflush(stdout);
 }
 
-int main(int argc, char **argv)
+static void shm_figures(uint64_t spin)
 {
-    if (argc > 1 && !base_parse_double(argv[1], &seconds))
-        return 2;
-    uint64_t spin = 1000000; /* as the bare exchange, which never sleeps */
     sums("shm, 2 ranks, 4096 values, int48 (24 KiB each way)", 2, false, N_VALUES, LINK_WIRE_INT48,
          LINK_SUM_AUTO, spin);
     sums("shm, 2 ranks, 4096 values, f64 (32 KiB each way)", 2, false, N_VALUES, LINK_WIRE_F64,
          LINK_SUM_AUTO, spin);
+    sums("shm, 2 ranks, 1024 values, f64", 2, false, N_VALUES / 4, LINK_WIRE_F64, LINK_SUM_AUTO,
+         spin);
     sums("shm, 2 ranks, 8 values, f64", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, spin);
     sums("the same, asleep in poll after 200 us", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, 200);
+    sums("the same, asleep at once", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, 0);
+}
+
+static void tls_figures(uint64_t spin)
+{
     for (int round = 0; round < 2; round++) {
         bare_exchange("bare TCP, 24 KiB each way", 6 * N_VALUES, false);
         double bare48 = bare_exchange("bare TLS, 24 KiB each way", 6 * N_VALUES, true);
@@ -367,14 +395,32 @@ int main(int argc, char **argv)
         printf("a sum over tls / the bare exchange, best tenths: %.2f int48, %.2f f64\n",
                sum48 / bare48, sum64 / bare64);
     }
+}
+
+static void three_ranks(void)
+{
     static const char *const ways[] = {"", "one shot", "two shot", "ring"};
     for (int way = LINK_SUM_ONE_SHOT; way <= LINK_SUM_RING; way++) {
         char what[80];
         snprintf(what, sizeof what, "shm, 3 ranks, 4096 values, f64, %s", ways[way]);
         sums(what, 3, false, N_VALUES, LINK_WIRE_F64, (link_sum_way)way, 200);
     }
+}
+
+int main(int argc, char **argv)
+{
+    const char *only = argc > 2 ? argv[2] : "";
+    if (argc > 1 && !base_parse_double(argv[1], &seconds))
+        return 2;
+    uint64_t spin = 1000000; /* as the bare exchange, which never sleeps */
+    if (!*only || strcmp(only, "shm") == 0)
+        shm_figures(spin);
+    if (!*only || strcmp(only, "tls") == 0)
+        tls_figures(spin);
+    if (!*only || strcmp(only, "three") == 0)
+        three_ranks();
     double aes = aes_rate();
-    for (int n = 1; n <= 4; n *= 2)
+    for (int n = 1; n <= 4 && (!*only || strcmp(only, "bulk") == 0); n *= 2)
         bulk_streams(n, aes);
     return 0;
 }

@@ -12,6 +12,8 @@
 #define LONGEST_SLEEP_US    50000 /* an abort from another thread is seen after this */
 #define BLIND_SLEEP_US      50    /* between two looks at connections that cannot be polled */
 #define FAREWELL_US         1000000
+#define LOOKS_PER_CLOCK     32 /* empty looks between two looks at the clock, while spinning */
+#define LOOKS_ALONE         96 /* some microseconds; after them the core is offered to others */
 
 static uint64_t now_us(const link_group *g)
 {
@@ -133,14 +135,19 @@ static void fail_way(link_group *g, const link_way *w, status s, const err *e)
 
 /* ---- ops' bookkeeping ------------------------------------------------------------------------------------------ */
 
+void link_op_fail_range(link_op *op)
+{
+    link_group_fail(op->group, STATUS_TOO_LARGE,
+                    op->wire == LINK_WIRE_INT48
+                        ? "a value or sum is out of range: multiples of 2^-24 below 2^23 fit int48"
+                        : "a value or sum is out of range: |v| < 2^29 is exact");
+}
+
 static void settle(link_op *op)
 {
     while (!op->done && op->left[op->phase] == 0) {
         if (!link_op_after(op, op->phase)) {
-            link_group_fail(op->group, STATUS_TOO_LARGE,
-                            op->wire == LINK_WIRE_INT48
-                                ? "a sum is out of range: |v| < 2^23 fits int48"
-                                : "a sum is out of range: |v| < 2^29 is exact");
+            link_op_fail_range(op);
             return;
         }
         if (++op->phase == op->n_phases) {
@@ -171,6 +178,7 @@ status link_op_begin(link_op **out, link_group *g, int kind, int n_phases, err *
         op->phase = 0;
         op->n_phases = n_phases;
         op->n_items = 0;
+        op->values = NULL;
         memset(op->left, 0, sizeof op->left[0] * (size_t)n_phases);
         op->until_us = now_us(g) + g->config.deadline_us;
         *out = op;
@@ -179,14 +187,15 @@ status link_op_begin(link_op **out, link_group *g, int kind, int n_phases, err *
     return err_set(e, STATUS_BUSY, "%d ops are pending", LINK_MAX_OPS);
 }
 
-static void add_item(link_op *op, link_queue *q, int phase, void *bytes, size_t n)
+static void add_item(link_op *op, link_queue *q, link_item new)
 {
-    if (n == 0)
+    if (new.n == 0)
         return;
     REQUIRE(op->n_items < 4 * (op->group->config.n_ranks - 1));
     link_item *item = &op->items[op->n_items++];
-    *item = (link_item){.op = op, .bytes = bytes, .n = (uint32_t)n, .phase = (uint8_t)phase};
-    op->left[phase]++;
+    *item = new;
+    item->op = op;
+    op->left[new.phase]++;
     queue_push(q, item);
 }
 
@@ -197,12 +206,29 @@ static link_way *way_to(link_op *op, int peer, int lane)
 
 void link_op_send(link_op *op, int phase, int peer, int lane, const void *bytes, size_t n)
 {
-    add_item(op, &way_to(op, peer, lane)->out, phase, (void *)(uintptr_t)bytes, n);
+    add_item(op, &way_to(op, peer, lane)->out,
+             (link_item){.bytes = (unsigned char *)(uintptr_t)bytes,
+                         .n = (uint32_t)n,
+                         .phase = (uint8_t)phase,
+                         .goes = true});
 }
 
 void link_op_recv(link_op *op, int phase, int peer, int lane, void *bytes, size_t n)
 {
-    add_item(op, &way_to(op, peer, lane)->in, phase, bytes, n);
+    add_item(op, &way_to(op, peer, lane)->in,
+             (link_item){.bytes = bytes, .n = (uint32_t)n, .phase = (uint8_t)phase});
+}
+
+void link_op_recv_values(link_op *op, int phase, int peer, double *values, size_t n,
+                         enum link_fate fate, bool guarded)
+{
+    add_item(op, &way_to(op, peer, 0)->in,
+             (link_item){.values = values,
+                         .n = (uint32_t)link_wire_bytes(op->wire, n),
+                         .n_values = (uint32_t)n,
+                         .phase = (uint8_t)phase,
+                         .fate = (uint8_t)fate,
+                         .guarded = guarded});
 }
 
 void link_op_commit(link_op *op)
@@ -246,6 +272,7 @@ static status push_data(link_group *g, link_way *w, bool *moved, err *e)
     if (s != STATUS_OK)
         return s;
     w->sent += taken;
+    item->gone = (uint32_t)(w->sent - BASE_MIN(w->sent, (size_t)LINK_HEADER_BYTES));
     g->sent_bytes += taken;
     *moved |= taken > 0;
     if (w->sent == LINK_HEADER_BYTES + (size_t)item->n) {
@@ -366,8 +393,12 @@ static void *place(link_way *w, size_t *n)
         *n = w->coming.bytes - w->got;
         return w->in_control + w->got;
     }
-    *n = w->in.head ? w->coming.bytes - w->got : 0;
-    return w->in.head ? w->in.head->bytes + w->got : NULL;
+    if (!w->in.head || w->in.head->fate != LINK_FATE_BYTES) {
+        *n = w->in.head ? link_values_wanted(w) : 0;
+        return NULL;
+    }
+    *n = w->coming.bytes - w->got;
+    return w->in.head->bytes + w->got;
 }
 
 /* Something is complete: the header, a control frame or a frame of data. */
@@ -403,15 +434,22 @@ static status pull(link_group *g, link_way *w, bool *moved, err *e)
         void *to = place(w, &n);
         if (n == 0)
             return STATUS_OK;
-        status s = w->conn->ops->take(w->conn->self, to, n, &got, e);
-        if (s == STATUS_CLOSED && w->said_goodbye && !w->in.head)
-            return STATUS_OK; /* the end that was announced */
-        if (s != STATUS_OK)
-            return s;
-        w->got += got;
-        *moved |= got > 0;
-        if (got < n)
-            return STATUS_OK;
+        status s;
+        if (!to) {
+            s = link_values_pull(w, moved, e);
+            if (s != STATUS_OK || g->failed != STATUS_OK || w->got < w->coming.bytes)
+                return s;
+        } else {
+            s = w->conn->ops->take(w->conn->self, to, n, &got, e);
+            if (s == STATUS_CLOSED && w->said_goodbye && !w->in.head)
+                return STATUS_OK; /* the end that was announced */
+            if (s != STATUS_OK)
+                return s;
+            w->got += got;
+            *moved |= got > 0;
+            if (got < n)
+                return STATUS_OK;
+        }
         s = complete(g, w, e);
         if (s != STATUS_OK || g->failed != STATUS_OK)
             return s;
@@ -442,7 +480,7 @@ static void check_deadlines(link_group *g, uint64_t now)
     }
 }
 
-static bool progress(link_group *g, uint64_t *again_us)
+static bool progress(link_group *g, uint64_t *again_us, bool look_at_clock)
 {
     bool moved = false;
     if (atomic_load_explicit(&g->abort_asked, memory_order_acquire) == 2)
@@ -472,7 +510,7 @@ static bool progress(link_group *g, uint64_t *again_us)
         if (s != STATUS_OK && g->failed == STATUS_OK)
             fail_way(g, w, s, &e);
     }
-    if (g->failed == STATUS_OK && !moved)
+    if (g->failed == STATUS_OK && !moved && look_at_clock)
         check_deadlines(g, now_us(g));
     return moved;
 }
@@ -480,7 +518,7 @@ static bool progress(link_group *g, uint64_t *again_us)
 bool link_group_progress(link_group *g)
 {
     uint64_t again = UINT64_MAX;
-    return progress(g, &again);
+    return progress(g, &again, true);
 }
 
 static void disarm(link_group *g, int n)
@@ -533,23 +571,29 @@ static uint64_t nearest_deadline(const link_group *g)
     return until;
 }
 
-/* Drives the group until *done or failure: spins, then sleeps. */
+/* Drives the group until *done or failure: spins, then sleeps. The clock is looked at now and then only, for a look at it costs as much as
+ * one at a connection; a rank whose peer needs this very core gets out of its way after some microseconds. */
 static void drive(link_group *g, const bool *done)
 {
     uint64_t idle_since = 0;
+    unsigned looks = 0;
     while (!*done && g->failed == STATUS_OK) {
         uint64_t again = UINT64_MAX;
-        if (progress(g, &again)) {
-            idle_since = 0;
+        bool timed = g->config.spin_us == 0 || looks % LOOKS_PER_CLOCK == LOOKS_PER_CLOCK - 1;
+        if (progress(g, &again, timed)) {
+            idle_since = looks = 0;
             continue;
         }
-        if (*done || g->failed != STATUS_OK)
-            break;
+        looks++;
+        if (!timed || *done || g->failed != STATUS_OK)
+            continue;
         uint64_t now = os_now_us();
         if (!idle_since)
             idle_since = now;
         if (now - idle_since >= g->config.spin_us)
             sleep_a_while(g, BASE_MIN(again, nearest_deadline(g)));
+        else if (looks >= LOOKS_ALONE)
+            os_yield();
     }
 }
 
@@ -606,6 +650,8 @@ static void free_group(link_group *g)
         base_free(g->ops[i].items);
         base_free(g->ops[i].scratch);
     }
+    for (int i = 0; g->ways && i < n_ways(g); i++)
+        base_free(g->ways[i].stage);
     base_free(g->ways);
     base_free(g);
 }
@@ -617,6 +663,9 @@ static link_group *allocate(const link_group_config *c)
         return NULL;
     g->config = *c;
     bool good = (g->ways = base_zalloc((size_t)n_ways(g), sizeof *g->ways)) != NULL;
+    for (int r = 0; r < c->n_ranks && good; r++)
+        good =
+            r == c->rank || (g->ways[r * c->n_lanes].stage = base_alloc(LINK_STAGE_BYTES)) != NULL;
     for (int i = 0; i < LINK_MAX_OPS && good; i++) {
         g->ops[i].group = g;
         good = (g->ops[i].items = base_zalloc(4 * (size_t)c->n_ranks, sizeof(link_item))) != NULL;

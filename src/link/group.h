@@ -9,15 +9,27 @@
 #include <stdatomic.h>
 
 #define LINK_CONTROL_BYTES 256 /* payload of HELLO and ABORT */
+#define LINK_STAGE_BYTES   8192
 _Static_assert((int)LINK_HELLO_BYTES <= LINK_CONTROL_BYTES, "HELLO is a control frame");
+
+/* What becomes of the payload of a frame that comes. */
+enum link_fate {
+    LINK_FATE_BYTES, /* goes to its place as it is */
+    LINK_FATE_ADD,   /* values, added to those at its place */
+    LINK_FATE_STORE  /* values, instead of those at its place */
+};
 
 /* One DATA frame that will go or come. Owned by its op; queued on its connection from the start of the op. */
 typedef struct link_item {
     struct link_item *next;
     link_op *op;
-    unsigned char *bytes;
-    uint32_t n;
-    uint8_t phase;
+    unsigned char *bytes; /* of what goes, and of what comes as bytes */
+    double *values;       /* of what comes as values: [n_values] */
+    uint32_t n, n_values;
+    uint32_t gone; /* of what goes: bytes that the connection has taken */
+    uint8_t phase, fate;
+    bool goes;
+    bool guarded; /* of what comes: changes values that items of the same phase are still sending */
 } link_item;
 
 typedef struct link_queue {
@@ -41,6 +53,9 @@ typedef struct link_way {
     link_header coming;
     bool header_read;
     size_t got; /* of the header, then of the payload */
+    unsigned char
+        *stage; /* owned, [LINK_STAGE_BYTES] on lane 0: values that came in pieces of units */
+    size_t staged;
     uint32_t in_sequence;
     bool welcomed, said_goodbye, blocked;
 } link_way;
@@ -50,7 +65,9 @@ enum link_op_kind {
     LINK_OP_SUM_INT48,
     LINK_OP_GATHER,
     LINK_OP_BROADCAST,
-    LINK_OP_MESSAGE
+    LINK_OP_MESSAGE,
+    LINK_OP_SUM_BF16,
+    LINK_OP_SUM_Q8
 };
 
 struct link_op {
@@ -65,7 +82,8 @@ struct link_op {
     link_wire wire;
     double *values; /* of a sum: [n] */
     size_t n;
-    unsigned char *scratch; /* owned, kept for later ops */
+    unsigned char *
+        scratch; /* owned, kept for later ops: what goes, in the form of the wire, if that is not f64 */
     size_t scratch_bytes;
     link_item *items; /* owned, [4 (N − 1)] */
     int n_items;
@@ -93,9 +111,17 @@ status link_op_begin(link_op **out, link_group *g, int kind, int n_phases, err *
 /* Queues a frame of op's phase; n 0 is nothing. */
 void link_op_send(link_op *op, int phase, int peer, int lane, const void *bytes, size_t n);
 void link_op_recv(link_op *op, int phase, int peer, int lane, void *bytes, size_t n);
+/* A frame of n values of the op's wire, added to or stored in values; on lane 0. */
+void link_op_recv_values(link_op *op, int phase, int peer, double *values, size_t n,
+                         enum link_fate fate, bool guarded);
 /* All frames are queued: phases that have none end at once. */
 void link_op_commit(link_op *op);
 /* The work behind a phase (ops.c). False: a value is out of range. */
 bool link_op_after(link_op *op, int phase);
+/* A value of op is out of range. */
+void link_op_fail_range(link_op *op);
+/* Values that come for the first item of the way's queue (values.c): how many bytes of its payload may be taken now, and taking them. */
+size_t link_values_wanted(const link_way *w);
+status link_values_pull(link_way *w, bool *moved, err *e);
 
 #endif

@@ -22,6 +22,10 @@ typedef struct link_backend {
     status (*put)(void *self, const link_part parts[2], size_t *taken, err *e);
     /* *got 0: nothing for now. CLOSED only after everything that came has been taken. */
     status (*take)(void *self, void *to, size_t n, size_t *got, err *e);
+    /* May be NULL. What take would give next, where it lies: *n bytes in a row (0: nothing for now), good until skip, which takes the first
+     * n of them away without copying. */
+    status (*peek)(void *self, const unsigned char **bytes, size_t *n, err *e);
+    void (*skip)(void *self, size_t n);
     /* Moves what is held inside. *again_us: lowered to the time (of the clock) at which to call again. *moved: set when something moved. */
     status (*pump)(void *self, uint64_t *again_us, bool *moved, err *e);
     /* About to wait: fills what to wait for and returns true; false: do not wait, look again. fd −1: nothing can be waited for. */
@@ -38,6 +42,9 @@ struct link_conn {
 
 /* Makes the connection; on failure closes self. */
 status link_conn_create(link_conn **out, const link_backend *ops, void *self, err *e);
+
+/* For tests: a tls connection renews its keys after so many records. */
+void link_tls_update_after(link_conn *c, uint64_t records);
 
 /* ---- frames (frame.c) ------------------------------------------------------------------------------------------- */
 
@@ -75,15 +82,32 @@ status link_hello_check(const unsigned char *theirs, size_t n,
 
 /* ---- values on the wire (wire.c) ------------------------------------------------------------------------------- */
 
-size_t link_wire_bytes(link_wire wire);
+/* Values travel in units: so many bytes hold so many values; the last unit of a frame may hold fewer. */
+typedef struct link_unit {
+    size_t bytes, values;
+} link_unit;
+link_unit link_wire_unit(link_wire wire);
+size_t link_wire_bytes(link_wire wire, size_t n); /* of n values */
 /* |v| must stay below this. */
 double link_wire_limit(link_wire wire);
 /* False: a value is out of range or no multiple of 2^-24. */
-bool link_pack48(unsigned char *out, const double *values, size_t n);
-void link_unpack48(double *out, const unsigned char *in, size_t n);
-/* values += what is on the wire. False: an addend or a sum is out of range. */
+bool link_pack(unsigned char *out, const double *values, size_t n, link_wire wire);
+/* values = what is on the wire, or values += what is on the wire. False: a value, addend or sum is out of range. */
+bool link_unpack(double *values, const unsigned char *in, size_t n, link_wire wire);
 bool link_add(double *values, const unsigned char *in, size_t n, link_wire wire);
 bool link_in_range(const double *values, size_t n, link_wire wire);
+
+/* The loops behind these functions, one table an instruction set; all give the same bits (loops.h). */
+typedef struct link_loops {
+    bool (*in_range)(const double *values, size_t n, double limit);
+    bool (*add_f64)(double *restrict values, const unsigned char *restrict in, size_t n);
+    bool (*pack_48)(unsigned char *restrict out, const double *restrict values, size_t n);
+    bool (*take_48)(double *restrict values, const unsigned char *restrict in, size_t n, bool add);
+} link_loops;
+const link_loops *link_loops_baseline(void);
+#if defined(__x86_64__)
+extern const link_loops link_loops_avx2;
+#endif
 
 static inline void link_put_u32(unsigned char *out, uint32_t v)
 {

@@ -143,7 +143,7 @@ bool link_op_done(const link_op *op);
 void link_op_patient(link_op *op);
 status link_op_wait(link_op *op, err *e);
 
-typedef enum link_wire { LINK_WIRE_F64, LINK_WIRE_INT48 } link_wire;
+typedef enum link_wire { LINK_WIRE_F64, LINK_WIRE_INT48, LINK_WIRE_BF16, LINK_WIRE_Q8 } link_wire;
 typedef enum link_sum_way {
     LINK_SUM_AUTO,
     LINK_SUM_ONE_SHOT, /* everyone sends everything to everyone: 1 step, (N − 1) n bytes */

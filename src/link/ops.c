@@ -1,6 +1,6 @@
 /*
  * Ops as phases of frames. An op queues every frame of every phase when it starts; what has to be computed between phases (adding, packing)
- * is link_op_after. Because sums are exact, the three ways of summing give the same bits. Not here: moving frames (group.c).
+ * is link_op_after; adding happens while values come (values.c). Because sums are exact, the three ways of summing give the same bits. Not here: moving frames (group.c).
  *
  * Sum over N ranks, part c of [0, n) = [n c / N, n (c + 1) / N):
  *   one shot  phase 0: all values to all; add what came.
@@ -20,7 +20,7 @@ link_sum_way link_sum_choose(int n_ranks, size_t n, link_wire wire, link_cost co
 {
     if (n_ranks <= 2)
         return LINK_SUM_ONE_SHOT;
-    double ranks = n_ranks, bytes = (double)n * (double)link_wire_bytes(wire);
+    double ranks = n_ranks, bytes = (double)link_wire_bytes(wire, n);
     double part_us = 2 * (ranks - 1) / ranks * bytes * cost.us_per_byte;
     double one_us = cost.latency_us + (ranks - 1) * bytes * cost.us_per_byte;
     double two_us = 2 * cost.latency_us + part_us;
@@ -50,132 +50,91 @@ static int wrap(int c, int n_ranks)
     return ((c % n_ranks) + n_ranks) % n_ranks;
 }
 
-/* The bytes on the wire of part c: inside the values themselves, or inside the packed copy at the front of scratch. */
-static unsigned char *wire_part(const link_op *op, int c)
+static bool is_packed(const link_op *op)
 {
-    size_t at = part_begin(op->n, c, op->group->config.n_ranks) * link_wire_bytes(op->wire);
-    return op->wire == LINK_WIRE_F64 ? (unsigned char *)op->values + at : op->scratch + at;
+    return op->wire != LINK_WIRE_F64;
+}
+
+static double *part(const link_op *op, int c)
+{
+    return op->values + part_begin(op->n, c, op->group->config.n_ranks);
+}
+
+static size_t part_values(const link_op *op, int c)
+{
+    return part_length(op->n, c, op->group->config.n_ranks);
 }
 
 static size_t part_bytes(const link_op *op, int c)
 {
-    return part_length(op->n, c, op->group->config.n_ranks) * link_wire_bytes(op->wire);
+    return link_wire_bytes(op->wire, part_values(op, c));
 }
 
-static unsigned char *incoming(const link_op *op)
+/* The bytes on the wire of part c: the values themselves, or their packed copy in scratch, where each part begins a unit. */
+static unsigned char *wire_part(const link_op *op, int c)
 {
-    return op->scratch + (op->wire == LINK_WIRE_INT48 ? op->n * 6 : 0);
+    if (!is_packed(op))
+        return (unsigned char *)part(op, c);
+    size_t at = 0;
+    for (int before = 0; before < c; before++)
+        at += part_bytes(op, before);
+    return op->scratch + at;
 }
 
+/* What goes of part c, and with a lossy form what stays here too: all ranks must have the same. */
 static bool pack_part(link_op *op, int c)
 {
-    int n_ranks = op->group->config.n_ranks;
-    if (op->wire == LINK_WIRE_F64)
+    if (!is_packed(op))
         return true;
-    return link_pack48(wire_part(op, c), op->values + part_begin(op->n, c, n_ranks),
-                       part_length(op->n, c, n_ranks));
-}
-
-static bool add_part(link_op *op, int c, const unsigned char *in)
-{
-    int n_ranks = op->group->config.n_ranks;
-    return link_add(op->values + part_begin(op->n, c, n_ranks), in, part_length(op->n, c, n_ranks),
-                    op->wire);
-}
-
-/* Parts of others that came finished, from their place on the wire into the values, and whether they are what they may be. */
-static bool take_finished(link_op *op)
-{
-    link_group *g = op->group;
-    for (int c = 0; c < g->config.n_ranks && op->wire == LINK_WIRE_INT48; c++)
-        if (op->way == LINK_SUM_RING ? c != wrap(g->config.rank + 1, g->config.n_ranks)
-                                     : c != g->config.rank)
-            link_unpack48(op->values + part_begin(op->n, c, g->config.n_ranks), wire_part(op, c),
-                          part_length(op->n, c, g->config.n_ranks));
-    return link_in_range(op->values, op->n, op->wire);
+    unsigned char *wire = wire_part(op, c);
+    if (!link_pack(wire, part(op, c), part_values(op, c), op->wire))
+        return false;
+    return op->wire == LINK_WIRE_INT48 ||
+           link_unpack(part(op, c), wire, part_values(op, c), op->wire);
 }
 
 /* ---- what follows a phase -------------------------------------------------------------------------------------- */
 
-static bool after_one_shot(link_op *op)
-{
-    const unsigned char *in = incoming(op);
-    for (int peer = 0; peer < op->group->config.n_ranks; peer++) {
-        if (peer == op->group->config.rank)
-            continue;
-        if (!link_add(op->values, in, op->n, op->wire))
-            return false;
-        in += op->n * link_wire_bytes(op->wire);
-    }
-    return true;
-}
-
-static bool after_two_shot(link_op *op, int phase)
-{
-    int own = op->group->config.rank;
-    const unsigned char *in = incoming(op);
-    if (phase == 1)
-        return take_finished(op);
-    for (int peer = 0; peer < op->group->config.n_ranks; peer++) {
-        if (peer == own)
-            continue;
-        if (!add_part(op, own, in))
-            return false;
-        in += part_bytes(op, own);
-    }
-    return pack_part(op, own);
-}
-
-static bool after_ring(link_op *op, int phase)
-{
-    int n_ranks = op->group->config.n_ranks, rank = op->group->config.rank;
-    if (phase >= n_ranks - 1)
-        return phase < op->n_phases - 1 || take_finished(op);
-    const unsigned char *in = incoming(op);
-    for (int s = 0; s < phase; s++)
-        in += part_bytes(op, wrap(rank - s - 1, n_ranks));
-    int c = wrap(rank - phase - 1, n_ranks);
-    return add_part(op, c, in) && pack_part(op, c);
-}
-
 bool link_op_after(link_op *op, int phase)
 {
-    if (op->kind != LINK_OP_SUM_F64 && op->kind != LINK_OP_SUM_INT48)
+    int n_ranks = op->group->config.n_ranks, rank = op->group->config.rank;
+    if (!op->values || op->n == 0 || n_ranks == 1)
         return true;
-    if (op->n == 0 || op->group->config.n_ranks == 1)
-        return true;
-    return op->way == LINK_SUM_ONE_SHOT   ? after_one_shot(op)
-           : op->way == LINK_SUM_TWO_SHOT ? after_two_shot(op, phase)
-                                          : after_ring(op, phase);
+    if (op->way == LINK_SUM_TWO_SHOT && phase == 0)
+        return pack_part(op, rank);
+    if (op->way == LINK_SUM_RING && phase < n_ranks - 1)
+        return pack_part(op, wrap(rank - phase - 1, n_ranks));
+    if (op->way == LINK_SUM_RING && is_packed(op)) {
+        int came = wrap(rank - (phase - n_ranks) - 1, n_ranks);
+        return link_unpack(part(op, came), wire_part(op, came), part_values(op, came), op->wire);
+    }
+    return true;
 }
 
 /* ---- the frames of a sum --------------------------------------------------------------------------------------- */
 
 static void queue_one_shot(link_op *op)
 {
-    size_t bytes = op->n * link_wire_bytes(op->wire);
-    unsigned char *in = incoming(op);
+    const unsigned char *wire = is_packed(op) ? op->scratch : (unsigned char *)op->values;
     for (int peer = 0; peer < op->group->config.n_ranks; peer++) {
         if (peer == op->group->config.rank)
             continue;
-        link_op_send(op, 0, peer, 0, wire_part(op, 0), bytes);
-        link_op_recv(op, 0, peer, 0, in, bytes);
-        in += bytes;
+        link_op_send(op, 0, peer, 0, wire, link_wire_bytes(op->wire, op->n));
+        link_op_recv_values(op, 0, peer, op->values, op->n, LINK_FATE_ADD, !is_packed(op));
     }
 }
 
 static void queue_two_shot(link_op *op)
 {
     int own = op->group->config.rank;
-    unsigned char *in = incoming(op);
     for (int peer = 0; peer < op->group->config.n_ranks; peer++) {
         if (peer == own)
             continue;
         link_op_send(op, 0, peer, 0, wire_part(op, peer), part_bytes(op, peer));
-        link_op_recv(op, 0, peer, 0, in, part_bytes(op, own));
+        link_op_recv_values(op, 0, peer, part(op, own), part_values(op, own), LINK_FATE_ADD, false);
         link_op_send(op, 1, peer, 0, wire_part(op, own), part_bytes(op, own));
-        link_op_recv(op, 1, peer, 0, wire_part(op, peer), part_bytes(op, peer));
-        in += part_bytes(op, own);
+        link_op_recv_values(op, 1, peer, part(op, peer), part_values(op, peer), LINK_FATE_STORE,
+                            false);
     }
 }
 
@@ -183,14 +142,16 @@ static void queue_ring(link_op *op)
 {
     int n_ranks = op->group->config.n_ranks, rank = op->group->config.rank;
     int right = wrap(rank + 1, n_ranks), left = wrap(rank - 1, n_ranks);
-    unsigned char *in = incoming(op);
     for (int s = 0; s < 2 * (n_ranks - 1); s++) {
         bool adding = s < n_ranks - 1;
         int round = adding ? s : s - n_ranks; /* finished parts: r + 1 goes first, r comes first */
         int goes = wrap(rank - round, n_ranks), comes = wrap(goes - 1, n_ranks);
         link_op_send(op, s, right, 0, wire_part(op, goes), part_bytes(op, goes));
-        link_op_recv(op, s, left, 0, adding ? in : wire_part(op, comes), part_bytes(op, comes));
-        in += adding ? part_bytes(op, comes) : 0;
+        if (!adding && is_packed(op)) /* goes on as it came */
+            link_op_recv(op, s, left, 0, wire_part(op, comes), part_bytes(op, comes));
+        else
+            link_op_recv_values(op, s, left, part(op, comes), part_values(op, comes),
+                                adding ? LINK_FATE_ADD : LINK_FATE_STORE, false);
     }
 }
 
@@ -206,25 +167,53 @@ static status get_scratch(link_op *op, size_t bytes, err *e)
     return STATUS_OK;
 }
 
-static size_t scratch_needed(const link_op *op, const link_group *g)
+static size_t scratch_needed(const link_op *op)
 {
-    size_t packed = op->wire == LINK_WIRE_INT48 ? op->n * 6 : 0;
-    size_t copies = op->way == LINK_SUM_ONE_SHOT ? (size_t)g->config.n_ranks - 1 : 1;
-    size_t own = op->way == LINK_SUM_TWO_SHOT ? (size_t)g->config.n_ranks : 1; /* rounding up */
-    return packed + (copies * op->n + own) * link_wire_bytes(op->wire);
+    int n_ranks = op->group->config.n_ranks;
+    if (!is_packed(op) || n_ranks == 1)
+        return 0;
+    if (op->way == LINK_SUM_ONE_SHOT)
+        return link_wire_bytes(op->wire, op->n);
+    size_t bytes = 0;
+    for (int c = 0; c < n_ranks; c++)
+        bytes += part_bytes(op, c);
+    return bytes;
+}
+
+/* Packs what goes first. What goes as f64 is looked at where it arrives, and what stays when something is added to it. */
+static bool begin_values(link_op *op)
+{
+    int n_ranks = op->group->config.n_ranks, rank = op->group->config.rank;
+    if (n_ranks == 1)
+        return link_in_range(op->values, op->n, op->wire);
+    if (!is_packed(op))
+        return true;
+    if (op->way == LINK_SUM_RING)
+        return pack_part(op, rank);
+    if (op->way == LINK_SUM_ONE_SHOT)
+        return link_pack(op->scratch, op->values, op->n, op->wire) &&
+               (op->wire == LINK_WIRE_INT48 ||
+                link_unpack(op->values, op->scratch, op->n, op->wire));
+    for (int c = 0; c < n_ranks; c++)
+        if (c != rank && !pack_part(op, c))
+            return false;
+    return true;
 }
 
 status link_sum_start(link_op **out, link_group *g, double *values, size_t n, link_wire wire,
                       link_sum_way way, err *e)
 {
+    static const uint8_t kinds[] = {[LINK_WIRE_F64] = LINK_OP_SUM_F64,
+                                    [LINK_WIRE_INT48] = LINK_OP_SUM_INT48,
+                                    [LINK_WIRE_BF16] = LINK_OP_SUM_BF16,
+                                    [LINK_WIRE_Q8] = LINK_OP_SUM_Q8};
     int n_ranks = g->config.n_ranks;
     REQUIRE(n <= LINK_MAX_BYTES / 8);
     if (way == LINK_SUM_AUTO)
         way = link_sum_choose(n_ranks, n, wire, g->config.cost);
     int n_phases = way == LINK_SUM_ONE_SHOT ? 1 : way == LINK_SUM_TWO_SHOT ? 2 : 2 * (n_ranks - 1);
     link_op *op;
-    status s = link_op_begin(&op, g, wire == LINK_WIRE_F64 ? LINK_OP_SUM_F64 : LINK_OP_SUM_INT48,
-                             BASE_MAX(n_phases, 1), e);
+    status s = link_op_begin(&op, g, kinds[wire], BASE_MAX(n_phases, 1), e);
     if (s != STATUS_OK)
         return s;
     op->way = way;
@@ -232,20 +221,14 @@ status link_sum_start(link_op **out, link_group *g, double *values, size_t n, li
     op->values = values;
     op->n = n;
     op->code = (uint8_t)(op->kind | (unsigned)way << 4);
-    s = n_ranks > 1 ? get_scratch(op, scratch_needed(op, g), e) : STATUS_OK;
+    s = get_scratch(op, scratch_needed(op), e);
     if (s != STATUS_OK) {
         op->used = false;
         return s;
     }
-    bool good = link_in_range(values, n, wire);
-    if (good && wire == LINK_WIRE_INT48 && n_ranks > 1)
-        good = link_pack48(op->scratch, values, n);
-    if (!good) {
+    if (!begin_values(op)) {
         op->used = false;
-        link_group_fail(g, STATUS_TOO_LARGE,
-                        wire == LINK_WIRE_INT48
-                            ? "a value to be summed is no multiple of 2^-24 below 2^23"
-                            : "a value to be summed is out of range: |v| < 2^29 is exact");
+        link_op_fail_range(op);
         return link_group_status(g, e);
     }
     if (n > 0 && n_ranks > 1)

@@ -11,7 +11,8 @@
 #include <string.h>
 
 #define CONTROL_BYTES 4096
-#define LOOK_EVERY    256 /* empty looks between two looks at the socket */
+#define LOOK_EVERY    256  /* empty looks between two looks at the socket */
+#define SHOW_BYTES    8192 /* of a long frame the peer may begin to read while we still write */
 
 typedef struct direction {
     _Alignas(64) _Atomic uint64_t head; /* written by the sender */
@@ -81,6 +82,20 @@ static void look_at_socket(shm *m)
         m->gone = os_try_recv(m->socket_fd, bells, sizeof bells, &got, NULL) != STATUS_OK;
 }
 
+static void write_ring(shm *m, const unsigned char *bytes, size_t n)
+{
+    while (n > 0) {
+        size_t at = (size_t)(m->head & (m->ring_bytes - 1));
+        size_t run = BASE_MIN(BASE_MIN(n, (size_t)SHOW_BYTES), m->ring_bytes - at);
+        memcpy(m->out_ring + at, bytes, run);
+        m->head += run;
+        bytes += run;
+        n -= run;
+        if (n > 0)
+            atomic_store_explicit(m->out_head, m->head, memory_order_release);
+    }
+}
+
 static status shm_put(void *self, const link_part parts[2], size_t *taken, err *e)
 {
     shm *m = self;
@@ -98,13 +113,7 @@ static status shm_put(void *self, const link_part parts[2], size_t *taken, err *
     }
     for (int p = 0; p < 2; p++) {
         size_t n = BASE_MIN(parts[p].n, space);
-        size_t at = (size_t)(m->head & (m->ring_bytes - 1));
-        size_t run = BASE_MIN(n, m->ring_bytes - at);
-        if (run)
-            memcpy(m->out_ring + at, parts[p].bytes, run);
-        if (n > run)
-            memcpy(m->out_ring, parts[p].bytes + run, n - run);
-        m->head += n;
+        write_ring(m, parts[p].bytes, n);
         space -= n;
         *taken += n;
         if (n < parts[p].n)
@@ -128,31 +137,56 @@ static status waiting(shm *m, size_t *n, err *e)
     return STATUS_OK;
 }
 
+/* The same, or why nothing will come any more. */
+static status waiting_or_gone(shm *m, size_t *n, err *e)
+{
+    *n = 0;
+    status s = waiting(m, n, e);
+    if (s != STATUS_OK || *n > 0)
+        return s;
+    if (++m->empty_looks % LOOK_EVERY == 0)
+        look_at_socket(m);
+    if (!m->gone)
+        return STATUS_OK;
+    s = waiting(m, n, e); /* it may have put something before it went */
+    if (s == STATUS_OK && *n == 0)
+        s = err_set(e, STATUS_CLOSED, "the other side is gone");
+    return s;
+}
+
+static status shm_peek(void *self, const unsigned char **bytes, size_t *n, err *e)
+{
+    shm *m = self;
+    size_t at = (size_t)(m->tail & (m->ring_bytes - 1));
+    status s = waiting_or_gone(m, n, e);
+    *bytes = m->in_ring + at;
+    *n = BASE_MIN(*n, m->ring_bytes - at);
+    return s;
+}
+
+static void shm_skip(void *self, size_t n)
+{
+    shm *m = self;
+    m->tail += n;
+    atomic_store(m->in_tail, m->tail); /* ordered before the look at `asleep` */
+    ring_bell(m);
+}
+
 static status shm_take(void *self, void *to, size_t n, size_t *got, err *e)
 {
     shm *m = self;
-    size_t ready = 0;
+    size_t ready;
     *got = 0;
-    status s = waiting(m, &ready, e);
-    if (s == STATUS_OK && ready == 0) {
-        if (++m->empty_looks % LOOK_EVERY == 0)
-            look_at_socket(m);
-        if (!m->gone)
-            return STATUS_OK;
-        s = waiting(m, &ready, e); /* it may have put something before it went */
-        if (s == STATUS_OK && ready == 0)
-            s = err_set(e, STATUS_CLOSED, "the other side is gone");
-    }
-    if (s != STATUS_OK)
+    status s = waiting_or_gone(m, &ready, e);
+    if (s != STATUS_OK || ready == 0)
         return s;
     n = BASE_MIN(n, ready);
     size_t at = (size_t)(m->tail & (m->ring_bytes - 1)), run = BASE_MIN(n, m->ring_bytes - at);
     memcpy(to, m->in_ring + at, run);
-    memcpy((unsigned char *)to + run, m->in_ring, n - run);
-    m->tail += n;
+    if (n > run)
+        memcpy((unsigned char *)to + run, m->in_ring, n - run);
     *got = n;
-    atomic_store(m->in_tail, m->tail);
-    ring_bell(m);
+    shm_skip(m, n);
     return STATUS_OK;
 }
 
@@ -206,6 +240,8 @@ static const link_backend backend = {
     .caps = LINK_SAME_HOST,
     .put = shm_put,
     .take = shm_take,
+    .peek = shm_peek,
+    .skip = shm_skip,
     .pump = shm_pump,
     .arm = shm_arm,
     .disarm = shm_disarm,

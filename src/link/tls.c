@@ -1,10 +1,14 @@
 /*
- * tls: TLS 1.3 with an external pre-shared key over a TCP socket that never blocks. OpenSSL reads and writes two buffers of ours through a
- * BIO of our own, so a whole vector becomes records in one buffer and goes out by one send(2). The key exchange is psk_dhe_ke (forward
- * secrecy), the cipher AES-128-GCM with SHA-256, no tickets, no certificates: without the right key no handshake ends.
+ * tls: TLS 1.3 with an external pre-shared key over a TCP socket that never blocks. OpenSSL makes the handshake through a BIO of our own,
+ * which reads and writes two buffers; when it is done, OpenSSL hands out the traffic secrets (its key log callback) and the records of data
+ * are made and opened here (record.c): sealed from where the caller's bytes lie straight into what send(2) takes, opened straight into
+ * where they belong. The key exchange is psk_dhe_ke (forward secrecy), the cipher AES-128-GCM with SHA-256, no tickets, no certificates:
+ * without the right key no handshake ends.
+ *
+ * Keys are renewed (KeyUpdate, RFC 8446 section 4.6.3) long before the limit of AES-GCM, and when the peer asks.
  * Not here: where keys come from (src/cluster), connecting (os_tcp_*), waiting (group.c).
  */
-#include "link/inside.h"
+#include "link/record.h"
 
 #include <openssl/bio.h>
 #include <openssl/crypto.h>
@@ -12,12 +16,13 @@
 #include <openssl/ssl.h>
 #include <string.h>
 
-#define RECORD_BYTES 16384        /* of plain text in one record, RFC 8446 section 5.1 */
 #define PUT_BYTES    (256u << 10) /* of plain text taken at once */
-#define OUT_BYTES    (PUT_BYTES + PUT_BYTES / 64 + (64u << 10))
+#define PUT_RECORDS  (PUT_BYTES / LINK_RECORD_PLAIN + 2)
+#define OUT_BYTES    (PUT_BYTES + PUT_RECORDS * (LINK_RECORD_HEAD + LINK_RECORD_TAIL))
 #define IN_BYTES     (256u << 10)
 #define KEY_BYTES    32
 #define IDENTITY     128
+#define UPDATE_AFTER (UINT64_C(1) << 23) /* records; section 5.5 allows 2^24.5 */
 
 typedef struct buffer {
     unsigned char *bytes;
@@ -26,14 +31,20 @@ typedef struct buffer {
 
 typedef struct tls {
     SSL_CTX *context;
-    SSL *ssl;
+    SSL *ssl; /* of the handshake */
     BIO_METHOD *method;
     int fd;
     bool server, ready, ended; /* ended: the peer's last byte is in the buffer */
+    bool closed, owes_update;  /* closed: it said that nothing follows */
     buffer out, in;
+    unsigned char *plain; /* of an opened record, inside `in`: n_plain bytes not yet taken */
+    size_t n_plain;
+    link_record_keys seal, unseal;
+    unsigned char secrets[2][LINK_RECORD_SECRET]; /* [0 of the client, 1 of the server] */
+    bool has_secret[2];
+    uint64_t update_after;
     unsigned char key[KEY_BYTES];
     char identity[IDENTITY];
-    unsigned char staged[RECORD_BYTES];
 } tls;
 
 /* ---- the BIO: two buffers -------------------------------------------------------------------------------------- */
@@ -109,6 +120,35 @@ static int find_session(SSL *ssl, const unsigned char *id, size_t n, SSL_SESSION
     return *out != NULL;
 }
 
+static int digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool from_hex(unsigned char *out, const char *hex, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int high = digit(hex[2 * i]), low = high < 0 ? -1 : digit(hex[2 * i + 1]);
+        if (low < 0)
+            return false;
+        out[i] = (unsigned char)(high << 4 | low);
+    }
+    return hex[2 * n] == 0;
+}
+
+/* Takes the traffic secrets from lines like "CLIENT_TRAFFIC_SECRET_0 <random> <secret>", all in hexadecimal. */
+static void take_secret(const SSL *ssl, const char *line)
+{
+    static const char *const names[] = {"CLIENT_TRAFFIC_SECRET_0 ", "SERVER_TRAFFIC_SECRET_0 "};
+    tls *t = SSL_get_app_data(ssl);
+    for (int side = 0; side < 2; side++) {
+        if (strncmp(line, names[side], strlen(names[side])) != 0)
+            continue;
+        t->has_secret[side] =
+            from_hex(t->secrets[side], strrchr(line, ' ') + 1, LINK_RECORD_SECRET);
+    }
+}
+
 /* ---- moving bytes ---------------------------------------------------------------------------------------------- */
 
 static status flush(tls *t, bool *moved, err *e)
@@ -160,6 +200,22 @@ static status refuse(status code, const char *what, err *e)
     return code;
 }
 
+/* The handshake is done: from here on the records are ours. */
+static status take_over(tls *t, err *e)
+{
+    int own = t->server ? 1 : 0;
+    if (SSL_session_reused(t->ssl) != 1)
+        return err_set(e, STATUS_DENIED, "TLS came up without the key");
+    if (!t->has_secret[0] || !t->has_secret[1] || SSL_has_pending(t->ssl))
+        return err_set(e, STATUS_INTERNAL, "TLS came up without traffic secrets");
+    status s = link_record_init(&t->seal, t->secrets[own], true, e);
+    if (s == STATUS_OK)
+        s = link_record_init(&t->unseal, t->secrets[!own], false, e);
+    OPENSSL_cleanse(t->secrets, sizeof t->secrets);
+    t->ready = s == STATUS_OK;
+    return s;
+}
+
 static status shake_hands(tls *t, bool *moved, err *e)
 {
     for (;;) {
@@ -171,8 +227,8 @@ static status shake_hands(tls *t, bool *moved, err *e)
         int done = SSL_do_handshake(t->ssl);
         int why = done == 1 ? SSL_ERROR_NONE : SSL_get_error(t->ssl, done);
         status refused = STATUS_OK;
-        if (done == 1 && SSL_session_reused(t->ssl) != 1)
-            refused = err_set(e, STATUS_DENIED, "TLS came up without the key");
+        if (done == 1)
+            refused = take_over(t, e);
         else if (why != SSL_ERROR_NONE && why != SSL_ERROR_WANT_READ)
             refused = refuse(STATUS_DENIED, "TLS handshake, the keys differ", e);
         s = flush(t, moved, refused == STATUS_OK ? e : NULL); /* an alert tells the peer */
@@ -181,7 +237,6 @@ static status shake_hands(tls *t, bool *moved, err *e)
         if (s != STATUS_OK)
             return s;
         *moved |= came;
-        t->ready = done == 1;
         if (t->ready)
             return STATUS_OK;
         if (t->ended)
@@ -201,18 +256,22 @@ static status tls_pump(void *self, uint64_t *again_us, bool *moved, err *e)
     return s;
 }
 
-static status encrypt(tls *t, const unsigned char *bytes, size_t n, err *e)
+/* ---- records --------------------------------------------------------------------------------------------------- */
+
+/* Tells the peer that the next records have the next keys. */
+static status update_keys(tls *t, err *e)
 {
-    size_t done = 0;
-    ERR_clear_error();
-    if (n == 0)
-        return STATUS_OK;
-    if (SSL_write_ex(t->ssl, bytes, n, &done) != 1 || done != n)
-        return refuse(STATUS_IO, "TLS write", e);
-    return STATUS_OK;
+    static const unsigned char message[5] = {24, 0, 0, 1, 0}; /* KeyUpdate, no answer wanted */
+    link_part part = {message, sizeof message};
+    status s =
+        link_record_seal(&t->seal, t->out.bytes + t->out.end, &part, 1, LINK_RECORD_HANDSHAKE, e);
+    if (s != STATUS_OK)
+        return s;
+    t->out.end += sizeof message + LINK_RECORD_HEAD + LINK_RECORD_TAIL;
+    t->owes_update = false;
+    return link_record_next_keys(&t->seal, e);
 }
 
-/* A short beginning of the frame is copied together into one record; the rest is encrypted from where it lies. */
 static status tls_put(void *self, const link_part parts[2], size_t *taken, err *e)
 {
     tls *t = self;
@@ -221,56 +280,132 @@ static status tls_put(void *self, const link_part parts[2], size_t *taken, err *
     status s = flush(t, &moved, e);
     if (s != STATUS_OK || !t->ready || t->out.end > 0)
         return s;
-    const unsigned char *second = parts[1].bytes;
-    size_t left = parts[1].n, from = 0;
-    if (parts[0].n > 0) {
-        size_t head = BASE_MIN(parts[0].n, sizeof t->staged);
-        memcpy(t->staged, parts[0].bytes, head);
-        from = head == parts[0].n ? BASE_MIN(left, sizeof t->staged - head) : 0;
-        if (from)
-            memcpy(t->staged + head, second, from);
-        s = encrypt(t, t->staged, head + from, e);
-        *taken = head + from;
-        if (head < parts[0].n)
-            left = from; /* the rest another time */
-    }
-    if (s == STATUS_OK && left > from) {
-        size_t n = BASE_MIN(left - from, (size_t)PUT_BYTES);
-        s = encrypt(t, second + from, n, e);
+    if (t->owes_update || t->seal.sequence >= t->update_after)
+        s = update_keys(t, e);
+    link_part left[2] = {parts[0], parts[1]};
+    while (s == STATUS_OK && left[0].n + left[1].n > 0 && *taken < PUT_BYTES) {
+        link_part now[2] = {left[0], left[1]};
+        now[0].n = BASE_MIN(left[0].n, (size_t)LINK_RECORD_PLAIN);
+        now[1].n = BASE_MIN(left[1].n, LINK_RECORD_PLAIN - now[0].n);
+        s = link_record_seal(&t->seal, t->out.bytes + t->out.end, now, 2, LINK_RECORD_DATA, e);
+        size_t n = now[0].n + now[1].n;
+        t->out.end += n + LINK_RECORD_HEAD + LINK_RECORD_TAIL;
         *taken += n;
+        for (int i = 0; i < 2; i++)
+            if (now[i].n > 0)
+                left[i] = (link_part){left[i].bytes + now[i].n, left[i].n - now[i].n};
     }
     return s == STATUS_OK ? flush(t, &moved, e) : s;
+}
+
+/* A record that is no data, of n bytes. */
+static status other_record(tls *t, int type, const unsigned char *bytes, size_t n, err *e)
+{
+    if (type == LINK_RECORD_HANDSHAKE && n == 5 && memcmp(bytes, "\x18\0\0\1", 4) == 0 &&
+        bytes[4] <= 1) {
+        t->owes_update |= bytes[4] == 1;
+        return link_record_next_keys(&t->unseal, e);
+    }
+    if (type == LINK_RECORD_ALERT && n == 2) {
+        if (bytes[1] != 0)
+            return err_set(e, STATUS_CLOSED, "the other side ended TLS by alert %u", bytes[1]);
+        t->closed = true;
+        return STATUS_OK;
+    }
+    return err_set(e, STATUS_CORRUPT, "TLS record of inner type %d with %zu bytes", type, n);
+}
+
+/* How long the next record is, once it is here whole; 0: not yet. CLOSED: and never will be. */
+static status next_record(tls *t, size_t *n, err *e)
+{
+    for (;;) {
+        bool came = false;
+        size_t have = t->in.end - t->in.begin;
+        *n = 0;
+        if (t->closed)
+            return err_set(e, STATUS_CLOSED, "the other side is gone");
+        status s = link_record_length(n, t->in.bytes + t->in.begin, have, e);
+        if (s != STATUS_OK || (*n > 0 && *n <= have))
+            return s;
+        *n = 0;
+        s = fill(t, &came, e);
+        if (s != STATUS_OK)
+            return s;
+        if (!came)
+            return t->ended ? err_set(e, STATUS_CLOSED, "the other side is gone") : STATUS_OK;
+    }
+}
+
+/* Opens the next record: into `to` when all of its data fits into the n bytes there (*direct: how many), else in place. *some: there was
+ * one. */
+static status open_record(tls *t, unsigned char *to, size_t n, size_t *direct, bool *some, err *e)
+{
+    size_t length;
+    int type = 0;
+    *direct = 0;
+    status s = next_record(t, &length, e);
+    *some = s == STATUS_OK && length > 0;
+    if (!*some)
+        return s;
+    unsigned char *record = t->in.bytes + t->in.begin, *place = record + LINK_RECORD_HEAD;
+    size_t plain = length - LINK_RECORD_HEAD - LINK_RECORD_TAIL;
+    if (plain <= n && plain > 0)
+        place = to;
+    s = link_record_unseal(&t->unseal, place, &type, record, length, e);
+    if (s != STATUS_OK)
+        return s;
+    t->in.begin += length; /* the bytes stay where they are until the next fill */
+    if (type != LINK_RECORD_DATA)
+        return other_record(t, type, place, plain, e);
+    if (place == to) {
+        *direct = plain;
+    } else {
+        t->plain = place;
+        t->n_plain = plain;
+    }
+    return STATUS_OK;
 }
 
 static status tls_take(void *self, void *to, size_t n, size_t *got, err *e)
 {
     tls *t = self;
     unsigned char *at = to;
+    bool some = true;
     *got = 0;
-    while (t->ready && *got < n) {
-        size_t part = 0;
-        bool came = false;
-        ERR_clear_error();
-        if (SSL_read_ex(t->ssl, at + *got, n - *got, &part) == 1) {
-            *got += part;
-            continue;
+    while (t->ready && *got < n && some) {
+        size_t part = BASE_MIN(t->n_plain, n - *got);
+        if (part > 0) {
+            memcpy(at + *got, t->plain, part);
+            t->plain += part;
+            t->n_plain -= part;
+        } else {
+            status s = open_record(t, at + *got, n - *got, &part, &some, e);
+            if (s != STATUS_OK)
+                return *got && s == STATUS_CLOSED ? STATUS_OK : s;
         }
-        int why = SSL_get_error(t->ssl, 0);
-        if (why != SSL_ERROR_WANT_READ)
-            return *got ? STATUS_OK
-                   : why == SSL_ERROR_ZERO_RETURN
-                       ? err_set(e, STATUS_CLOSED, "the other side is gone")
-                       : refuse(STATUS_CORRUPT, "TLS read", e);
-        status s = fill(t, &came, e);
-        if (s != STATUS_OK)
-            return s;
-        if (came)
-            continue;
-        if (t->ended && *got == 0)
-            return err_set(e, STATUS_CLOSED, "the other side is gone");
-        break;
+        *got += part;
     }
     return STATUS_OK;
+}
+
+static status tls_peek(void *self, const unsigned char **bytes, size_t *n, err *e)
+{
+    tls *t = self;
+    size_t direct;
+    bool some = true;
+    status s = STATUS_OK;
+    while (t->ready && t->n_plain == 0 && some && s == STATUS_OK)
+        s = open_record(t, NULL, 0, &direct, &some, e);
+    *bytes = t->plain;
+    *n = t->n_plain;
+    return s;
+}
+
+static void tls_skip(void *self, size_t n)
+{
+    tls *t = self;
+    t->plain += n;
+    t->n_plain -= n;
 }
 
 static bool tls_arm(void *self, os_interest *out)
@@ -302,7 +437,9 @@ static void tls_close(void *self)
     os_close(t->fd);
     base_free(t->out.bytes);
     base_free(t->in.bytes);
-    OPENSSL_cleanse(t->key, sizeof t->key);
+    link_record_fini(&t->seal);
+    link_record_fini(&t->unseal);
+    OPENSSL_cleanse(t, sizeof *t);
     base_free(t);
     ERR_clear_error();
 }
@@ -312,12 +449,20 @@ static const link_backend backend = {
     .caps = LINK_ENCRYPTED,
     .put = tls_put,
     .take = tls_take,
+    .peek = tls_peek,
+    .skip = tls_skip,
     .pump = tls_pump,
     .arm = tls_arm,
     .disarm = tls_disarm,
     .idle = tls_idle,
     .close = tls_close,
 };
+
+void link_tls_update_after(link_conn *c, uint64_t records)
+{
+    REQUIRE(c->ops == &backend);
+    ((tls *)c->self)->update_after = records;
+}
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
@@ -329,6 +474,7 @@ static bool set_up_context(tls *t)
         SSL_CTX_set_ciphersuites(c, "TLS_AES_128_GCM_SHA256") != 1)
         return false;
     SSL_CTX_set_num_tickets(c, 0);
+    SSL_CTX_set_keylog_callback(c, take_secret);
     SSL_CTX_set_session_cache_mode(c, SSL_SESS_CACHE_OFF);
     /* a server that would come with a certificate instead of the key is not believed */
     SSL_CTX_set_verify(c, t->server ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
@@ -365,6 +511,7 @@ status link_tls_open(link_conn **out, int fd, bool server, const unsigned char k
     }
     t->fd = fd;
     t->server = server;
+    t->update_after = UPDATE_AFTER;
     memcpy(t->key, key, KEY_BYTES);
     memcpy(t->identity, identity, strlen(identity));
     t->out = (buffer){.bytes = base_alloc(OUT_BYTES), .size = OUT_BYTES};

@@ -1,99 +1,169 @@
 /*
- * Values on the wire: doubles that are multiples of 2^-24 as they are, or as 48-bit two's complement counts of 2^-24. Adding what came
- * checks the range of addends and sums, for only inside it is the sum exact. Little-endian both in memory and on the wire.
+ * Values on the wire: doubles that are multiples of 2^-24, in one of these forms (little-endian):
+ *   f64    as they are
+ *   int48  48-bit two's complement counts of 2^-24
+ *   bf16   rounded to even to 8 significant bits: the upper half of a float
+ *   q8     units of 32: a scale (bf16) and 32 int8 counts of it
+ * What comes out is a multiple of 2^-24 again, also of the lossy forms: rounding a multiple to fewer bits, or to a multiple of a scale that
+ * is one, leaves one. So adding is exact in any order whatever the form, and only the range has to be watched.
+ *
+ * The loops over f64 and int48 are in loops.h, compiled here and for AVX2. Not here: choosing a form (ops.c).
  */
-#include "link/inside.h"
+#define LANES 2
+#include "link/loops.h"
 
-#include <math.h>
-#include <string.h>
+#include <stdatomic.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "f64 goes to the wire as it is");
 
-#define UNIT 16777216.0 /* 2^24 */
+#define Q8_BLOCK 32
 
-size_t link_wire_bytes(link_wire wire)
+static const link_loops baseline = {LOOPS_ROWS};
+
+/* The loops for this CPU; finding them twice does no harm. */
+static const link_loops *loops(void)
 {
-    return wire == LINK_WIRE_INT48 ? 6 : 8;
+    static _Atomic(const link_loops *) chosen;
+    const link_loops *l = atomic_load_explicit(&chosen, memory_order_relaxed);
+    if (l)
+        return l;
+    l = &baseline;
+#if defined(__x86_64__)
+    if (os_cpu_features() & OS_CPU_AVX2)
+        l = &link_loops_avx2;
+#endif
+    atomic_store_explicit(&chosen, l, memory_order_relaxed);
+    return l;
+}
+
+const link_loops *link_loops_baseline(void)
+{
+    return &baseline;
+}
+
+link_unit link_wire_unit(link_wire wire)
+{
+    static const link_unit units[] = {[LINK_WIRE_F64] = {8, 1},
+                                      [LINK_WIRE_INT48] = {6, 1},
+                                      [LINK_WIRE_BF16] = {2, 1},
+                                      [LINK_WIRE_Q8] = {2 + Q8_BLOCK, Q8_BLOCK}};
+    REQUIRE((size_t)wire < BASE_COUNT(units));
+    return units[wire];
+}
+
+size_t link_wire_bytes(link_wire wire, size_t n)
+{
+    link_unit u = link_wire_unit(wire);
+    return (n + u.values - 1) / u.values * u.bytes;
 }
 
 double link_wire_limit(link_wire wire)
 {
-    return wire == LINK_WIRE_INT48 ? 8388608.0 /* 2^23 */ : 536870912.0 /* 2^29 */;
+    return wire == LINK_WIRE_INT48 ? LIMIT_48 : LIMIT;
 }
 
 bool link_in_range(const double *values, size_t n, link_wire wire)
 {
-    double limit = link_wire_limit(wire);
-    int bad = 0;
+    return loops()->in_range(values, n, link_wire_limit(wire));
+}
+
+/* ---- the lossy forms ------------------------------------------------------------------------------------------- */
+
+static unsigned bf16_of(double v)
+{
+    float f = (float)v;
+    uint32_t word;
+    memcpy(&word, &f, sizeof word);
+    return (word + 0x7fff + (word >> 16 & 1)) >> 16; /* half to even */
+}
+
+static double of_bf16(const unsigned char *in)
+{
+    uint32_t word = (uint32_t)in[0] << 16 | (uint32_t)in[1] << 24;
+    float f;
+    memcpy(&f, &word, sizeof f);
+    return (double)f;
+}
+
+static void put_bf16(unsigned char *out, double v)
+{
+    unsigned word = bf16_of(v);
+    out[0] = (unsigned char)word;
+    out[1] = (unsigned char)(word >> 8);
+}
+
+/* The least multiple of 2^-24 with eight significant bits that is not below top / 127. */
+static double q8_scale(double top)
+{
+    uint64_t units = (uint64_t)ceil(top * UNIT / 127), up = 0;
+    while (units >> up > 255)
+        up++;
+    units = (units + (UINT64_C(1) << up) - 1) >> up;
+    return (double)(units << up) * (1.0 / UNIT);
+}
+
+static void pack_block(unsigned char out[2 + Q8_BLOCK], const double *values, size_t n)
+{
+    double top = 0;
     for (size_t i = 0; i < n; i++)
-        bad |= !(fabs(values[i]) < limit); /* also NaN */
-    return !bad;
+        top = fabs(values[i]) > top ? fabs(values[i]) : top;
+    double scale = q8_scale(top), inverse = scale > 0 ? 1 / scale : 0;
+    put_bf16(out, scale);
+    for (size_t i = 0; i < Q8_BLOCK; i++)
+        out[2 + i] = (unsigned char)(int8_t)(i < n ? rint(values[i] * inverse) : 0);
 }
 
-/* Adding 1.5 · 2^52 leaves the nearest integer in the low bits of the double; the difference tells whether it was one. */
-#define ROUNDER 6755399441055744.0
-
-static inline uint64_t to_units(double v, int *bad)
+bool link_pack(unsigned char *out, const double *values, size_t n, link_wire wire)
 {
-    double scaled = v * UNIT, shifted = scaled + ROUNDER;
-    uint64_t bits;
-    *bad |= !(fabs(scaled) < 140737488355328.0 /* 2^47 */) | (shifted - ROUNDER != scaled);
-    memcpy(&bits, &shifted, sizeof bits);
-    return bits;
+    if (wire == LINK_WIRE_INT48)
+        return loops()->pack_48(out, values, n);
+    if (!link_in_range(values, n, wire))
+        return false;
+    if (wire == LINK_WIRE_F64 && n > 0)
+        memcpy(out, values, 8 * n);
+    if (wire == LINK_WIRE_BF16)
+        for (size_t i = 0; i < n; i++)
+            put_bf16(out + 2 * i, values[i]);
+    if (wire == LINK_WIRE_Q8)
+        for (size_t i = 0; i < n; i += Q8_BLOCK)
+            pack_block(out + i / Q8_BLOCK * (2 + Q8_BLOCK), values + i,
+                       BASE_MIN(n - i, (size_t)Q8_BLOCK));
+    return true;
 }
 
-static inline double from_units(uint64_t low48)
+static bool take_lossy(double *values, const unsigned char *in, size_t n, link_wire wire, bool add)
 {
-    /* 2^47 more makes it unsigned; the mantissa of 2^52 holds it; both constants go off again, exactly */
-    uint64_t bits = ((low48 ^ UINT64_C(0x800000000000)) & UINT64_C(0xffffffffffff)) |
-                    UINT64_C(0x4330000000000000);
-    double d;
-    memcpy(&d, &bits, sizeof d);
-    return (d - (4503599627370496.0 + 140737488355328.0)) * (1.0 / UNIT);
-}
-
-static inline uint64_t load48(const unsigned char *in, bool is_last)
-{
-    uint64_t u = 0;
-    if (is_last)
-        memcpy(&u, in, 6);
-    else
-        memcpy(&u, in, 8); /* two bytes of the next value, masked off */
-    return u;
-}
-
-bool link_pack48(unsigned char *out, const double *values, size_t n)
-{
-    int bad = 0;
-    for (size_t i = 0; i + 1 < n; i++) {
-        uint64_t u = to_units(values[i], &bad);
-        memcpy(out + 6 * i, &u, 8); /* the next value writes over the last two */
+    bool good = true;
+    double scale = 0;
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char *block = in + i / Q8_BLOCK * (2 + Q8_BLOCK);
+        if (wire == LINK_WIRE_Q8 && i % Q8_BLOCK == 0)
+            scale = of_bf16(block);
+        double v =
+            wire == LINK_WIRE_Q8 ? scale * (int8_t)block[2 + i % Q8_BLOCK] : of_bf16(in + 2 * i);
+        good &= fabs(v) < LIMIT;
+        values[i] = add ? values[i] + v : v;
+        good &= fabs(values[i]) < LIMIT;
     }
-    if (n > 0) {
-        uint64_t u = to_units(values[n - 1], &bad);
-        memcpy(out + 6 * (n - 1), &u, 6);
-    }
-    return !bad;
+    return good;
 }
 
-void link_unpack48(double *out, const unsigned char *in, size_t n)
+bool link_unpack(double *values, const unsigned char *in, size_t n, link_wire wire)
 {
-    for (size_t i = 0; i < n; i++)
-        out[i] = from_units(load48(in + 6 * i, i + 1 == n));
+    if (wire == LINK_WIRE_INT48)
+        return loops()->take_48(values, in, n, false);
+    if (wire != LINK_WIRE_F64)
+        return take_lossy(values, in, n, wire, false);
+    if (n > 0)
+        memcpy(values, in, 8 * n);
+    return link_in_range(values, n, wire);
 }
 
 bool link_add(double *values, const unsigned char *in, size_t n, link_wire wire)
 {
-    double limit = link_wire_limit(wire);
-    int bad = 0;
-    for (size_t i = 0; i < n; i++) {
-        double v;
-        if (wire == LINK_WIRE_INT48)
-            v = from_units(load48(in + 6 * i, i + 1 == n));
-        else
-            memcpy(&v, in + 8 * i, sizeof v);
-        values[i] += v;
-        bad |= !(fabs(v) < limit) | !(fabs(values[i]) < limit);
-    }
-    return !bad;
+    if (wire == LINK_WIRE_F64)
+        return loops()->add_f64(values, in, n);
+    if (wire == LINK_WIRE_INT48)
+        return loops()->take_48(values, in, n, true);
+    return take_lossy(values, in, n, wire, true);
 }

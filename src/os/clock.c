@@ -5,6 +5,7 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <time.h>
 
 static uint64_t read_us(clockid_t which)
@@ -36,6 +37,11 @@ void os_sleep_us(uint64_t us)
                             .tv_nsec = (long)(us % 1000000) * 1000};
     while (nanosleep(&left, &left) != 0 && errno == EINTR)
         continue;
+}
+
+void os_yield(void)
+{
+    (void)sched_yield();
 }
 
 static uint64_t virtual_now(os_clock *c)

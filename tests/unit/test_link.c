@@ -325,10 +325,10 @@ static void test_pack(void **state)
     for (size_t n = 0; n <= 5; n++) {
         memset(wire, 0xaa, sizeof wire);
         memset(out, 0, sizeof out);
-        assert_true(link_pack48(wire, in, n));
+        assert_true(link_pack(wire, in, n, LINK_WIRE_INT48));
         for (size_t i = 6 * n; i < sizeof wire; i++)
             assert_int_equal(wire[i], 0xaa);
-        link_unpack48(out, wire, n);
+        assert_true(link_unpack(out, wire, n, LINK_WIRE_INT48));
         assert_memory_equal(in, out, n * sizeof *in);
     }
     static const unsigned char minus_one[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};

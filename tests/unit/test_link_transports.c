@@ -4,6 +4,9 @@
  */
 #include "link_rig.h"
 
+#include "link/record.h"
+
+#include <openssl/ssl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
@@ -238,6 +241,159 @@ static void test_strangers(void **state)
     }
 }
 
+/* ---- against OpenSSL's own records ----------------------------------------------------------------------------- */
+
+static int give_session(SSL *ssl, SSL_SESSION **out)
+{
+    static const unsigned char cipher[2] = {0x13, 0x01};
+    *out = SSL_SESSION_new();
+    return *out && SSL_SESSION_set1_master_key(*out, rig_key, sizeof rig_key) &&
+           SSL_SESSION_set_cipher(*out, SSL_CIPHER_find(ssl, cipher)) &&
+           SSL_SESSION_set_protocol_version(*out, TLS1_3_VERSION);
+}
+
+static int use_session(SSL *ssl, const EVP_MD *digest, const unsigned char **id, size_t *n,
+                       SSL_SESSION **out)
+{
+    (void)digest;
+    *id = (const unsigned char *)"peer";
+    *n = 4;
+    return give_session(ssl, out);
+}
+
+static int find_session(SSL *ssl, const unsigned char *id, size_t n, SSL_SESSION **out)
+{
+    (void)id;
+    (void)n;
+    return give_session(ssl, out);
+}
+
+static SSL *openssl_peer(SSL_CTX **context, int fd, bool server)
+{
+    SSL_CTX *c = *context = SSL_CTX_new(TLS_method());
+    assert_non_null(c);
+    assert_int_equal(SSL_CTX_set_min_proto_version(c, TLS1_3_VERSION), 1);
+    assert_int_equal(SSL_CTX_set_ciphersuites(c, "TLS_AES_128_GCM_SHA256"), 1);
+    SSL_CTX_set_num_tickets(c, 0);
+    SSL_CTX_set_mode(c, SSL_MODE_ENABLE_PARTIAL_WRITE);
+    SSL_CTX_set_psk_use_session_callback(c, use_session);
+    SSL_CTX_set_psk_find_session_callback(c, find_session);
+    SSL *ssl = SSL_new(c);
+    SSL_set_fd(ssl, fd);
+    (server ? SSL_set_accept_state : SSL_set_connect_state)(ssl);
+    return ssl;
+}
+
+enum { TALK_BYTES = 300000 };
+
+/* Both send TALK_BYTES and check what they get; both renew their keys on the way, and ours also because it is asked to. */
+static void talk_to_openssl(bool we_serve, uint64_t update_after)
+{
+    static unsigned char ours[TALK_BYTES], theirs[TALK_BYTES], got[TALK_BYTES], heard[TALK_BYTES];
+    rig r;
+    SSL_CTX *context;
+    link_conn *c;
+    size_t sent = 0, taken = 0, n_got = 0, n_heard = 0;
+    int renewals = 0;
+    rig_init(&r, 2, 1, RIG_TLS, false);
+    RIG_OK(link_tls_open(&c, r.fd[0][1][0], we_serve, rig_key, "peer", e));
+    link_tls_update_after(c, update_after);
+    SSL *ssl = openssl_peer(&context, r.fd[1][0][0], !we_serve);
+    for (size_t i = 0; i < TALK_BYTES; i++) {
+        ours[i] = (unsigned char)(i * 7 + i / 257);
+        theirs[i] = (unsigned char)(i * 11 + i / 253);
+    }
+    uint64_t until = os_now_us() + 120000000;
+    while ((n_got < TALK_BYTES || n_heard < TALK_BYTES) && os_now_us() < until) {
+        bool moved = false;
+        uint64_t again = UINT64_MAX;
+        size_t n = 0;
+        RIG_OK(c->ops->pump(c->self, &again, &moved, e));
+        link_part parts[2] = {{ours + sent, BASE_MIN((size_t)24, TALK_BYTES - sent)}, {NULL, 0}};
+        parts[1].bytes = ours + sent + parts[0].n;
+        parts[1].n = BASE_MIN(TALK_BYTES - sent - parts[0].n, (size_t)70000);
+        if (sent < TALK_BYTES)
+            RIG_OK(c->ops->put(c->self, parts, &n, e));
+        sent += n;
+        RIG_OK(
+            c->ops->take(c->self, got + n_got, BASE_MIN(TALK_BYTES - n_got, (size_t)50001), &n, e));
+        n_got += n;
+        int done = SSL_write(ssl, theirs + taken,
+                             (int)BASE_MIN(TALK_BYTES - taken, (size_t)1 + taken % 20000));
+        taken += done > 0 ? (size_t)done : 0;
+        if (done > 0 && taken > 100000 && renewals < 2) {
+            assert_int_equal(SSL_key_update(ssl, renewals ? SSL_KEY_UPDATE_NOT_REQUESTED
+                                                          : SSL_KEY_UPDATE_REQUESTED),
+                             1);
+            renewals++;
+        }
+        done = SSL_read(ssl, heard + n_heard, (int)BASE_MIN(TALK_BYTES - n_heard, (size_t)30000));
+        n_heard += done > 0 ? (size_t)done : 0;
+    }
+    assert_int_equal(n_got, TALK_BYTES);
+    assert_int_equal(n_heard, TALK_BYTES);
+    assert_memory_equal(got, theirs, TALK_BYTES);
+    assert_memory_equal(heard, ours, TALK_BYTES);
+    assert_int_equal(renewals, 2);
+    err why;
+    size_t n;
+    status s = STATUS_OK;
+    assert_true(SSL_shutdown(ssl) >= 0);
+    while (s == STATUS_OK && os_now_us() < until)
+        s = c->ops->take(c->self, got, 1, &n, &why);
+    assert_int_equal(s, STATUS_CLOSED);
+    SSL_free(ssl);
+    SSL_CTX_free(context);
+    os_close(r.fd[1][0][0]);
+    link_conn_close(c);
+}
+
+static void test_openssl_peer(void **state)
+{
+    (void)state;
+    talk_to_openssl(false, UINT64_MAX);
+    talk_to_openssl(true, UINT64_MAX);
+    talk_to_openssl(false, 3);
+    talk_to_openssl(true, 1);
+}
+
+/* A record with any one bit wrong is refused, and so is one out of its order. */
+static void test_changed_records(void **state)
+{
+    (void)state;
+    enum { DATA = 40, RECORD = DATA + LINK_RECORD_HEAD + LINK_RECORD_TAIL };
+    unsigned char secret[LINK_RECORD_SECRET] = {9}, data[DATA] = {3}, record[RECORD], to[DATA];
+    link_part part = {data, DATA};
+    link_record_keys seal, unseal;
+    int type;
+    size_t length;
+    err why;
+    for (int bit = 0; bit < 8 * RECORD; bit += 3) {
+        RIG_OK(link_record_init(&seal, secret, true, e));
+        RIG_OK(link_record_init(&unseal, secret, false, e));
+        RIG_OK(link_record_seal(&seal, record, &part, 1, LINK_RECORD_DATA, e));
+        record[bit / 8] ^= (unsigned char)(1u << bit % 8);
+        if (link_record_length(&length, record, RECORD, &why) == STATUS_OK && length == RECORD)
+            assert_int_equal(link_record_unseal(&unseal, to, &type, record, RECORD, &why),
+                             STATUS_CORRUPT);
+        link_record_fini(&seal);
+        link_record_fini(&unseal);
+    }
+    RIG_OK(link_record_init(&seal, secret, true, e));
+    RIG_OK(link_record_init(&unseal, secret, false, e));
+    for (int i = 0; i < 2; i++)
+        RIG_OK(link_record_seal(&seal, record, &part, 1, LINK_RECORD_DATA, e));
+    assert_int_equal(link_record_unseal(&unseal, to, &type, record, RECORD, &why), STATUS_CORRUPT);
+    RIG_OK(link_record_next_keys(&seal, e));
+    RIG_OK(link_record_next_keys(&unseal, e));
+    RIG_OK(link_record_seal(&seal, record, &part, 1, LINK_RECORD_DATA, e));
+    RIG_OK(link_record_unseal(&unseal, to, &type, record, RECORD, e));
+    assert_int_equal(type, LINK_RECORD_DATA);
+    assert_memory_equal(to, data, DATA);
+    link_record_fini(&seal);
+    link_record_fini(&unseal);
+}
+
 /* Shared memory that is no ring, and positions that a peer made up. */
 static void test_hostile_memory(void **state)
 {
@@ -436,6 +592,8 @@ int main(void)
         cmocka_unit_test(test_reset),
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_openssl_peer),
+        cmocka_unit_test(test_changed_records),
         cmocka_unit_test(test_hostile_memory),
         cmocka_unit_test(test_shaped),
         cmocka_unit_test(test_tls_threads),
