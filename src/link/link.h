@@ -36,6 +36,8 @@
 #define LINK_MAX_OPS   32                  /* started and not yet waited for, per group */
 #define LINK_MAX_BYTES (UINT64_C(1) << 30) /* of one frame */
 
+#define LINK_NUMERICS_BYTES 32
+
 /* ---- connections ----------------------------------------------------------------------------------------------- */
 
 enum { LINK_ENCRYPTED = 1, LINK_SAME_HOST = 2 };
@@ -107,7 +109,7 @@ typedef struct link_cost {
 typedef struct link_group_config {
     int rank, n_ranks, n_lanes;
     link_epoch epoch;
-    char numerics[32]; /* NUL padded, "exact/1" */
+    char numerics[LINK_NUMERICS_BYTES]; /* NUL padded, "exact/1" */
     unsigned char model[32], plan[32];
     link_cost cost;
     uint64_t deadline_us; /* of every op, from its start; 0: 60 s */
@@ -135,6 +137,17 @@ bool link_group_progress(link_group *g);
 status link_group_status(const link_group *g, err *e); /* OK, or why it failed */
 uint64_t link_group_sent_bytes(const link_group *g);   /* payloads and headers, before encryption */
 
+/* What a connection does: one way from rank to rank, and a stream. */
+typedef struct link_rates {
+    double small_us, middle_us; /* 64 B, 16 KiB */
+    double bytes_per_s;
+} link_rates;
+/* Measures every pair of ranks over lane 0 by real time; all ranks call it between the same two ops. all: [n_ranks², from · n_ranks + to], the
+ * same on every rank, or NULL. From then on the group's cost is that of its worst pair. Takes some 50 ms for each other rank. */
+status link_measure(link_group *g, link_rates *all, err *e);
+link_cost link_cost_of(const link_rates *rates);
+link_cost link_group_cost(const link_group *g);
+
 /* ---- ops -------------------------------------------------------------------------------------------------------- */
 
 /* link_X_start begins an op; memory given to it is borrowed until link_op_wait has returned, which also frees the op. link_X does both. */
@@ -143,7 +156,19 @@ bool link_op_done(const link_op *op);
 void link_op_patient(link_op *op);
 status link_op_wait(link_op *op, err *e);
 
-typedef enum link_wire { LINK_WIRE_F64, LINK_WIRE_INT48, LINK_WIRE_BF16, LINK_WIRE_Q8 } link_wire;
+/* What a value is on the wire: 8 bytes, 6, 2, or 34 for 32 of them. The first two are exact and give the same bits. The last two round what
+ * goes (and what stays here, so that all ranks have the same sums); which sums depends on the way, and so on N and the cost: only for groups
+ * whose numerics class says so (link_numerics), else CONFLICT. */
+typedef enum link_wire {
+    LINK_WIRE_F64,
+    LINK_WIRE_INT48,
+    LINK_WIRE_BF16,
+    LINK_WIRE_Q8,
+    LINK_WIRE_AUTO /* the exact form that is there sooner by the group's cost; |v| < 2^23 */
+} link_wire;
+/* The class of a model whose kernels are of class `kernels` ("exact/1") and whose sums may travel so: "exact/1", "exact/1+bf16",
+ * "exact/1+q8". For link_group_config.numerics, so that ranks of different classes refuse each other. */
+status link_numerics(char out[LINK_NUMERICS_BYTES], const char *kernels, link_wire wire, err *e);
 typedef enum link_sum_way {
     LINK_SUM_AUTO,
     LINK_SUM_ONE_SHOT, /* everyone sends everything to everyone: 1 step, (N − 1) n bytes */
@@ -152,6 +177,7 @@ typedef enum link_sum_way {
 } link_sum_way;
 /* What AUTO chooses for n values. Pure. */
 link_sum_way link_sum_choose(int n_ranks, size_t n, link_wire wire, link_cost cost);
+link_wire link_wire_choose(int n_ranks, size_t n, link_cost cost);
 
 /* In place: values [n] become the sums over all ranks. n may be 0. */
 status link_sum_start(link_op **out, link_group *g, double *values, size_t n, link_wire wire,

@@ -9,27 +9,80 @@
  */
 #include "link/group.h"
 
-#include <math.h>
 #include <string.h>
 
 #define RING_FROM_BYTES (256u << 10)
 
 /* ---- which way ------------------------------------------------------------------------------------------------- */
 
+#define PACK_US 0.0014 /* of a value: packed here, unpacked there; bench_link */
+
+/* Without what the ways have in common. */
+static double sum_us(int n_ranks, double bytes, link_sum_way way, link_cost cost)
+{
+    double ranks = n_ranks;
+    if (way == LINK_SUM_ONE_SHOT)
+        return cost.latency_us + (ranks - 1) * bytes * cost.us_per_byte;
+    double steps = way == LINK_SUM_TWO_SHOT ? 2 : 2 * (ranks - 1);
+    return steps * cost.latency_us + 2 * (ranks - 1) / ranks * bytes * cost.us_per_byte;
+}
+
 link_sum_way link_sum_choose(int n_ranks, size_t n, link_wire wire, link_cost cost)
 {
     if (n_ranks <= 2)
         return LINK_SUM_ONE_SHOT;
-    double ranks = n_ranks, bytes = (double)link_wire_bytes(wire, n);
-    double part_us = 2 * (ranks - 1) / ranks * bytes * cost.us_per_byte;
-    double one_us = cost.latency_us + (ranks - 1) * bytes * cost.us_per_byte;
-    double two_us = 2 * cost.latency_us + part_us;
-    /* a ring moves the same bytes in more steps, but from one neighbour at a time: for large sums, where steps no longer matter */
-    double more_us = (2 * (ranks - 1) - 2) * cost.latency_us;
+    double bytes = (double)link_wire_bytes(wire, n);
+    double one_us = sum_us(n_ranks, bytes, LINK_SUM_ONE_SHOT, cost);
+    double two_us = sum_us(n_ranks, bytes, LINK_SUM_TWO_SHOT, cost);
+    double ring_us = sum_us(n_ranks, bytes, LINK_SUM_RING, cost);
     if (one_us <= two_us)
         return LINK_SUM_ONE_SHOT;
-    return bytes >= RING_FROM_BYTES && more_us <= 0.05 * part_us ? LINK_SUM_RING
-                                                                 : LINK_SUM_TWO_SHOT;
+    /* a ring moves the same bytes in more steps, but from one neighbour at a time: for large sums, where steps no longer matter */
+    return bytes >= RING_FROM_BYTES && ring_us <= 1.05 * two_us ? LINK_SUM_RING : LINK_SUM_TWO_SHOT;
+}
+
+link_wire link_wire_choose(int n_ranks, size_t n, link_cost cost)
+{
+    double f64_us = sum_us(n_ranks, (double)link_wire_bytes(LINK_WIRE_F64, n),
+                           link_sum_choose(n_ranks, n, LINK_WIRE_F64, cost), cost);
+    double int48_us = sum_us(n_ranks, (double)link_wire_bytes(LINK_WIRE_INT48, n),
+                             link_sum_choose(n_ranks, n, LINK_WIRE_INT48, cost), cost);
+    return n_ranks > 1 && int48_us + (double)n * PACK_US < f64_us ? LINK_WIRE_INT48 : LINK_WIRE_F64;
+}
+
+/* ---- numerics -------------------------------------------------------------------------------------------------- */
+
+static const char *const lossy_names[] = {[LINK_WIRE_BF16] = "+bf16", [LINK_WIRE_Q8] = "+q8"};
+
+static const char *lossy_name(link_wire wire)
+{
+    return (size_t)wire < BASE_COUNT(lossy_names) ? lossy_names[wire] : NULL;
+}
+
+status link_numerics(char out[LINK_NUMERICS_BYTES], const char *kernels, link_wire wire, err *e)
+{
+    const char *suffix = lossy_name(wire) ? lossy_name(wire) : "";
+    char name[LINK_NUMERICS_BYTES] = {0};
+    if (strlen(kernels) + strlen(suffix) >= sizeof name)
+        return err_set(e, STATUS_TOO_LONG, "numerics %.40s%s: %d letters at most", kernels, suffix,
+                       LINK_NUMERICS_BYTES - 1);
+    memcpy(name, kernels, strlen(kernels));
+    memcpy(name + strlen(kernels), suffix, strlen(suffix));
+    memcpy(out, name, sizeof name);
+    return STATUS_OK;
+}
+
+/* Exact forms always; a lossy one only in a group of its class. */
+static status check_class(const link_group *g, link_wire wire, err *e)
+{
+    const char *suffix = lossy_name(wire), *name = g->config.numerics;
+    size_t length = strnlen(name, sizeof g->config.numerics);
+    if (!suffix || (length >= strlen(suffix) &&
+                    memcmp(name + length - strlen(suffix), suffix, strlen(suffix)) == 0))
+        return STATUS_OK;
+    return err_set(e, STATUS_CONFLICT,
+                   "sums in %s on the wire belong to another numerics class than %.*s", suffix + 1,
+                   (int)length, name);
 }
 
 /* ---- parts ----------------------------------------------------------------------------------------------------- */
@@ -209,11 +262,16 @@ status link_sum_start(link_op **out, link_group *g, double *values, size_t n, li
                                     [LINK_WIRE_Q8] = LINK_OP_SUM_Q8};
     int n_ranks = g->config.n_ranks;
     REQUIRE(n <= LINK_MAX_BYTES / 8);
+    if (wire == LINK_WIRE_AUTO)
+        wire = link_wire_choose(n_ranks, n, g->config.cost);
+    status s = check_class(g, wire, e);
+    if (s != STATUS_OK)
+        return s;
     if (way == LINK_SUM_AUTO)
         way = link_sum_choose(n_ranks, n, wire, g->config.cost);
     int n_phases = way == LINK_SUM_ONE_SHOT ? 1 : way == LINK_SUM_TWO_SHOT ? 2 : 2 * (n_ranks - 1);
     link_op *op;
-    status s = link_op_begin(&op, g, kinds[wire], BASE_MAX(n_phases, 1), e);
+    s = link_op_begin(&op, g, kinds[wire], BASE_MAX(n_phases, 1), e);
     if (s != STATUS_OK)
         return s;
     op->way = way;

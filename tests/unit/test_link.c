@@ -19,6 +19,8 @@ typedef struct net {
     link_group *groups[RIG_RANKS];
 } net;
 
+static link_wire net_form; /* what its class allows beside the exact forms */
+
 static void net_open(net *t, int n, size_t capacity, link_fault fault)
 {
     memset(t, 0, sizeof *t);
@@ -34,6 +36,7 @@ static void net_open(net *t, int n, size_t capacity, link_fault fault)
         link_group_config c = rig_config(r, n, 1);
         c.clock = &t->clock.clock;
         c.deadline_us = DEADLINE_US;
+        RIG_OK(link_numerics(c.numerics, "exact/1", net_form, e));
         RIG_OK(link_group_create(&t->groups[r], &c, conns, e));
     }
 }
@@ -66,12 +69,14 @@ static void drive(net *t, link_op **ops)
 /* ---- ops by number --------------------------------------------------------------------------------------------- */
 
 enum {
-    OP_ONE,
+    OP_ONE, /* three ways for each form of values */
     OP_TWO,
     OP_RING,
     OP_ONE48,
     OP_TWO48,
     OP_RING48,
+    OP_ONE_BF16,
+    OP_RING_Q8 = OP_ONE_BF16 + 5,
     OP_GATHER,
     OP_BROADCAST,
     OP_PASS,
@@ -111,15 +116,20 @@ static status start_pass(link_op **out, link_group *g, int rank, memory *m, err 
                      : link_recv_start(out, g, 0, 0, m->bytes, 300, e);
 }
 
+static link_wire form_of(int op)
+{
+    static const link_wire forms[] = {LINK_WIRE_F64, LINK_WIRE_INT48, LINK_WIRE_BF16, LINK_WIRE_Q8};
+    return forms[op / 3];
+}
+
 static status start(link_op **out, net *t, int rank, int op, size_t n, unsigned round, err *e)
 {
     memory *m = &memories[rank];
     link_group *g = t->groups[rank];
     *out = NULL;
-    if (op <= OP_RING48) {
+    if (op <= OP_RING_Q8) {
         rig_fill(m->values, n, rank, round);
-        return link_sum_start(out, g, m->values, n,
-                              op >= OP_ONE48 ? LINK_WIRE_INT48 : LINK_WIRE_F64,
+        return link_sum_start(out, g, m->values, n, form_of(op),
                               (link_sum_way)(LINK_SUM_ONE_SHOT + op % 3), e);
     }
     if (op == OP_PASS)
@@ -135,9 +145,30 @@ static status start(link_op **out, net *t, int rank, int op, size_t n, unsigned 
     return link_broadcast_start(out, g, t->n - 1, m->bytes, 300, e);
 }
 
+/* Near the exact sums: every value is rounded once or twice on each rank. */
+static void check_lossy(const net *t, const double *values, link_wire form, size_t n,
+                        unsigned round)
+{
+    double top = 0;
+    for (size_t i = 0; i < n; i++)
+        for (int r = 0; r < t->n; r++)
+            top = fmax(top, fabs(rig_value(r, i, round)));
+    for (size_t i = 0; i < n; i++) {
+        double all = form == LINK_WIRE_Q8 ? top * t->n : 0, error;
+        for (int r = 0; r < t->n && form == LINK_WIRE_BF16; r++)
+            all += fabs(rig_value(r, i, round));
+        error = fabs(values[i] - rig_sum(t->n, i, round));
+        assert_true(error <= (t->n + 1) * all / 240); /* a rounding: 1 / 256, or 1 / 252 */
+    }
+}
+
 static void check(const net *t, int rank, int op, size_t n, unsigned round)
 {
     const memory *m = &memories[rank];
+    if (op > OP_RING48 && op <= OP_RING_Q8) {
+        check_lossy(t, m->values, form_of(op), n, round);
+        return;
+    }
     if (op <= OP_RING48) {
         assert_true(rig_is_sum(m->values, n, t->n, round));
         return;
@@ -196,6 +227,65 @@ static void test_sums(void **state)
                 assert_true(link_group_ready(t.groups[r]));
             net_close(&t);
         }
+}
+
+/* Lossy forms: the same on every rank, near the sum, refused in a class that does not name them, and not in the way of exact sums. */
+static void test_lossy(void **state)
+{
+    (void)state;
+    static const size_t widths[] = {0, 1, 31, 32, 33, 100, 2099};
+    for (int n = 2; n <= RIG_RANKS; n++)
+        for (int op = OP_ONE_BF16; op <= OP_RING_Q8; op++) {
+            net t;
+            net_form = form_of(op);
+            net_open(&t, n, n % 2 ? 200 : 1 << 20, (link_fault){0});
+            for (size_t w = 0; w < BASE_COUNT(widths); w++) {
+                assert_int_equal(run(&t, op, widths[w], (unsigned)(w + 7), NULL), 0);
+                for (int r = 1; r < n; r++)
+                    assert_memory_equal(memories[r].values, memories[0].values, 8 * widths[w]);
+            }
+            assert_int_equal(run(&t, OP_TWO, 100, 3, NULL), 0);
+            link_op *none;
+            err why;
+            link_wire other = net_form == LINK_WIRE_Q8 ? LINK_WIRE_BF16 : LINK_WIRE_Q8;
+            assert_int_equal(link_sum_start(&none, t.groups[0], memories[0].values, 4, other,
+                                            LINK_SUM_AUTO, &why),
+                             STATUS_CONFLICT);
+            assert_non_null(strstr(why.text, "numerics class"));
+            assert_int_equal(run(&t, OP_ONE, 10, 4, NULL), 0);
+            net_close(&t);
+        }
+    net_form = LINK_WIRE_F64;
+    char name[LINK_NUMERICS_BYTES];
+    RIG_OK(link_numerics(name, "exact/1", LINK_WIRE_Q8, e));
+    assert_string_equal(name, "exact/1+q8");
+    assert_int_equal(link_numerics(name, "a class of thirty letters here.", LINK_WIRE_BF16, NULL),
+                     STATUS_TOO_LONG);
+}
+
+static void test_auto(void **state)
+{
+    (void)state;
+    net t;
+    net_open(&t, 3, 1 << 16, (link_fault){0});
+    link_op *ops[RIG_RANKS] = {NULL};
+    for (int r = 0; r < 3; r++) {
+        rig_fill(memories[r].values, 500, r, 2);
+        RIG_OK(link_sum_start(&ops[r], t.groups[r], memories[r].values, 500, LINK_WIRE_AUTO,
+                              LINK_SUM_AUTO, e));
+    }
+    drive(&t, ops);
+    for (int r = 0; r < 3; r++) {
+        RIG_OK(link_op_wait(ops[r], e));
+        assert_true(rig_is_sum(memories[r].values, 500, 3, 2));
+    }
+    net_close(&t);
+    link_cost slow = {30, 0.008}, fast = {1, 0.0001};
+    assert_int_equal(link_wire_choose(2, 4096, slow), LINK_WIRE_INT48);
+    assert_int_equal(link_wire_choose(4, 4096, slow), LINK_WIRE_INT48);
+    assert_int_equal(link_wire_choose(2, 4096, fast), LINK_WIRE_F64);
+    assert_int_equal(link_wire_choose(1, 4096, slow), LINK_WIRE_F64);
+    assert_int_equal(link_wire_choose(2, 0, slow), LINK_WIRE_F64);
 }
 
 static void test_others(void **state)
@@ -304,7 +394,7 @@ static void refuse_value(double v0, double v1, int op)
 static void test_range(void **state)
 {
     (void)state;
-    for (int op = 0; op <= OP_RING48; op++) {
+    for (int op = OP_ONE; op <= OP_RING48; op++) {
         bool is48 = op >= OP_ONE48;
         double limit = is48 ? 8388608.0 : 536870912.0;
         refuse_value(0, limit, op);
@@ -333,6 +423,47 @@ static void test_pack(void **state)
     }
     static const unsigned char minus_one[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
     assert_memory_equal(wire + 12, minus_one, 6);
+}
+
+/* The loops for other instruction sets give the same bits and verdicts as the baseline. */
+static void compare_loops(const link_loops *a, const link_loops *b, size_t n, unsigned seed)
+{
+    static double values[2][300], in[300];
+    static unsigned char wire[2][300 * 6];
+    rig_fill(values[0], n, 1, seed);
+    rig_fill(in, n, 2, seed);
+    if (n > 0 && seed % 4) {
+        static const double odd[] = {536870912.0, 8388608.0,         RIG_UNIT / 2, -0.0,
+                                     (double)NAN, (double)-INFINITY, -8388608.0,   536870911.0};
+        (seed % 8 > 4 ? in : values[0])[seed % n] = odd[seed / 8 % BASE_COUNT(odd)];
+    }
+    memcpy(values[1], values[0], sizeof values[0]);
+    assert_int_equal(a->in_range(in, n, 8388608.0), b->in_range(in, n, 8388608.0));
+    bool packed = a->pack_48(wire[0], in, n);
+    assert_int_equal(packed, b->pack_48(wire[1], in, n));
+    if (packed)
+        assert_memory_equal(wire[0], wire[1], 6 * n);
+    assert_int_equal(a->add_f64(values[0], (unsigned char *)in, n),
+                     b->add_f64(values[1], (unsigned char *)in, n));
+    assert_memory_equal(values[0], values[1], 8 * n);
+    for (int add = 0; add < 2 && packed; add++) {
+        assert_int_equal(a->take_48(values[0], wire[0], n, add),
+                         b->take_48(values[1], wire[0], n, add));
+        assert_memory_equal(values[0], values[1], 8 * n);
+    }
+}
+
+static void test_loops(void **state)
+{
+    (void)state;
+    const link_loops *other = link_loops_baseline();
+#if defined(__x86_64__)
+    if (os_cpu_features() & OS_CPU_AVX2)
+        other = &link_loops_avx2;
+#endif
+    for (size_t n = 0; n <= 300; n += n < 20 ? 1 : 35)
+        for (unsigned seed = 0; seed < 64; seed++)
+            compare_loops(link_loops_baseline(), other, n, seed);
 }
 
 /* ---- handshake ------------------------------------------------------------------------------------------------- */
@@ -498,6 +629,7 @@ static void test_hostile(void **state)
 static bool run_under(int op, link_fault fault, int n)
 {
     net t;
+    net_form = op <= OP_RING_Q8 ? form_of(op) : LINK_WIRE_F64;
     net_open(&t, n, fault.frame % 2 ? 1 << 16 : 333, fault);
     bool failed[RIG_RANKS] = {false};
     int n_failed = run(&t, op, 50, 3, failed);
@@ -506,6 +638,7 @@ static bool run_under(int op, link_fault fault, int n)
     if (n_failed > 0)
         assert_int_equal(run(&t, OP_TWO, 30, 6, failed), n);
     net_close(&t);
+    net_form = LINK_WIRE_F64;
     return n_failed > 0;
 }
 
@@ -618,12 +751,14 @@ static void test_goodbye(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sums),      cmocka_unit_test(test_others),
-        cmocka_unit_test(test_together),  cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_range),     cmocka_unit_test(test_pack),
-        cmocka_unit_test(test_handshake), cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_faults),    cmocka_unit_test(test_allocations),
-        cmocka_unit_test(test_cancel),    cmocka_unit_test(test_goodbye),
+        cmocka_unit_test(test_lossy),       cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_loops),       cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_others),      cmocka_unit_test(test_together),
+        cmocka_unit_test(test_choice),      cmocka_unit_test(test_range),
+        cmocka_unit_test(test_pack),        cmocka_unit_test(test_handshake),
+        cmocka_unit_test(test_hostile),     cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_allocations), cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_goodbye),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

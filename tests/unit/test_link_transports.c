@@ -21,6 +21,8 @@
 typedef struct player {
     const rig *r;
     int rank;
+    link_rates rates[RIG_RANKS * RIG_RANKS];
+    link_cost cost;
     char failure[ERR_TEXT]; /* "" when all was right */
 } player;
 
@@ -109,6 +111,9 @@ static void play(void *context)
     for (int r = 1, at = 0; r < p->r->n; at += r, r++)
         if (all[at] != r || all[at + r - 1] != r)
             blame(p, "gather", NULL);
+    if (link_measure(g, p->rates, &e) != STATUS_OK)
+        blame(p, "measuring", &e);
+    p->cost = link_group_cost(g);
     double root = p->rank == 0 ? 42 : 0;
     if (link_broadcast(g, 0, &root, sizeof root, &e) != STATUS_OK)
         blame(p, "broadcast", &e);
@@ -130,6 +135,18 @@ static void play_all(const rig *r)
         os_thread_join(threads[i]);
     for (int i = 0; i < r->n; i++)
         assert_string_equal(players[i].failure, "");
+    for (int a = 0; a < r->n * r->n; a++) {
+        const link_rates *rates = &players[0].rates[a];
+        if (a / r->n == a % r->n)
+            continue;
+        assert_true(rates->small_us > 0 && rates->middle_us > 0 && rates->bytes_per_s > 0);
+        assert_true(players[0].cost.latency_us >= link_cost_of(rates).latency_us);
+    }
+    for (int i = 1; i < r->n; i++) {
+        assert_memory_equal(players[i].rates, players[0].rates,
+                            (size_t)(r->n * r->n) * sizeof(link_rates));
+        assert_memory_equal(&players[i].cost, &players[0].cost, sizeof(link_cost));
+    }
 }
 
 static void test_tls_threads(void **state)
