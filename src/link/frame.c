@@ -55,29 +55,38 @@ uint64_t link_epoch_tag(link_epoch epoch)
     return (uint64_t)epoch.term << 32 | epoch.number;
 }
 
+enum {
+#define FIELD(name, bytes, text) HEADER_##name, HEADER_LAST_##name = HEADER_##name + (bytes)-1,
+#include "link/header.def"
+#undef FIELD
+    HEADER_END
+};
+_Static_assert((int)HEADER_END == (int)LINK_HEADER_BYTES, "the header is what header.def says");
+
 void link_header_write(unsigned char out[LINK_HEADER_BYTES], const link_header *h)
 {
-    out[0] = (unsigned char)h->kind;
-    out[1] = (unsigned char)(h->kind >> 8);
-    out[2] = h->op;
-    out[3] = h->phase;
-    link_put_u32(out + 4, h->bytes);
-    put_u64(out + 8, h->epoch);
-    link_put_u32(out + 16, h->sequence);
-    link_put_u32(out + 20, LINK_MAGIC);
+    out[HEADER_KIND] = (unsigned char)h->kind;
+    out[HEADER_KIND + 1] = (unsigned char)(h->kind >> 8);
+    out[HEADER_OP] = h->op;
+    out[HEADER_PHASE] = h->phase;
+    link_put_u32(out + HEADER_BYTES, h->bytes);
+    put_u64(out + HEADER_EPOCH, h->epoch);
+    link_put_u32(out + HEADER_SEQUENCE, h->sequence);
+    link_put_u32(out + HEADER_MAGIC, LINK_MAGIC);
 }
 
 status link_header_read(link_header *out, const unsigned char in[LINK_HEADER_BYTES], err *e)
 {
-    link_header h = {.kind = (uint16_t)(in[0] | in[1] << 8),
-                     .op = in[2],
-                     .phase = in[3],
-                     .bytes = link_get_u32(in + 4),
-                     .sequence = link_get_u32(in + 16),
-                     .epoch = get_u64(in + 8)};
-    if (link_get_u32(in + 20) != LINK_MAGIC)
-        return err_set(e, STATUS_CORRUPT, "not a frame: magic %08x, expected %08x",
-                       link_get_u32(in + 20), LINK_MAGIC);
+    link_header h = {.kind = (uint16_t)(in[HEADER_KIND] | in[HEADER_KIND + 1] << 8),
+                     .op = in[HEADER_OP],
+                     .phase = in[HEADER_PHASE],
+                     .bytes = link_get_u32(in + HEADER_BYTES),
+                     .sequence = link_get_u32(in + HEADER_SEQUENCE),
+                     .epoch = get_u64(in + HEADER_EPOCH)};
+    uint32_t magic = link_get_u32(in + HEADER_MAGIC);
+    if (magic != LINK_MAGIC)
+        return err_set(e, STATUS_CORRUPT, "not a frame: magic %08x, expected %08x", magic,
+                       LINK_MAGIC);
     switch (h.kind) {
 #define MESSAGE(name, number) case LINK_MESSAGE_##name:
 #include "link/messages.def"

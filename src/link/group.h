@@ -61,13 +61,9 @@ typedef struct link_way {
 } link_way;
 
 enum link_op_kind {
-    LINK_OP_SUM_F64 = 1,
-    LINK_OP_SUM_INT48,
-    LINK_OP_GATHER,
-    LINK_OP_BROADCAST,
-    LINK_OP_MESSAGE,
-    LINK_OP_SUM_BF16,
-    LINK_OP_SUM_Q8
+#define OP(name, number) LINK_OP_##name = number,
+#include "link/ops.def"
+#undef OP
 };
 
 struct link_op {
