@@ -2,7 +2,7 @@
  * What links cost on this machine: sums of two ranks over shm and tls beside a bare exchange of the same wire bytes over TLS and over a
  * bare socket, sums of three ranks by each way, bulk over several TLS streams beside what AES does on one core.
  *
- *   bench_link [seconds per figure [shm|tls|three|bulk]]
+ *   bench_link [seconds per figure [shm|tls|three|forms|bulk]]
  *
  * Ranks over shm are processes, others threads; ten runs are timed together. Prints; asserts nothing. Where the cores are busy the medians are the scheduler's; the
  * best tenth of the rounds (which the ratios are made of) still shows the links when both ranks happen to run.
@@ -22,6 +22,7 @@
 #define MAX_RANKS  3
 #define BULK_BYTES (4u << 20)
 #define MAX_RUNS   200000
+#define WIRE_US    30 /* latency of the shaped links */
 
 static const unsigned char key[32] = {7};
 static double seconds = 1;
@@ -30,6 +31,7 @@ typedef struct player {
     int rank, n_ranks, n_values;
     link_wire wire;
     link_sum_way way;
+    bool broadcasts; /* instead of summing: n_values bytes from rank 0, one back from each */
     link_conn *conns[MAX_RANKS];
     uint32_t *ns100; /* [n]: a tenth of a microsecond per run, rank 0 */
     int n;
@@ -69,6 +71,7 @@ static void play(void *context)
     err e;
     link_group_config c = {
         .rank = p->rank, .n_ranks = p->n_ranks, .n_lanes = 1, .spin_us = p->spin_us};
+    check(link_numerics(c.numerics, "exact/1", p->wire, &e), &e);
     double *values = calloc((size_t)p->n_values + 1, sizeof *values);
     check(link_group_create(&g, &c, p->conns, &e), &e);
     check(link_group_wait(g, &e), &e);
@@ -76,7 +79,11 @@ static void play(void *context)
     unsigned char more = 1;
     while (more) {
         uint64_t start = os_now_us();
-        for (int i = 0; i < 10; i++) {
+        for (int i = 0; i < 10 && p->broadcasts; i++) {
+            check(link_broadcast(g, 0, values, (size_t)p->n_values, &e), &e);
+            check(link_broadcast(g, 1, values, 1, &e), &e);
+        }
+        for (int i = 0; i < 10 && !p->broadcasts; i++) {
             link_op *op;
             check(link_sum_start(&op, g, values, (size_t)p->n_values, p->wire, p->way, &e), &e);
             check(link_op_wait(op, &e), &e);
@@ -130,25 +137,28 @@ static void start_process(pid_t *child, player *p)
         exit(1);
 }
 
-static double sums(const char *what, int n_ranks, bool tls, int n_values, link_wire wire,
-                   link_sum_way way, uint64_t spin_us)
+/* model: what all ranks have in common. bytes_per_s: of the wire, 0 as fast as it is. */
+static double play_all(const char *what, const player *model, bool tls, double bytes_per_s)
 {
+    int n_ranks = model->n_ranks;
     player players[MAX_RANKS];
     os_thread *threads[MAX_RANKS];
     pid_t children[MAX_RANKS];
     err e;
-    memset(players, 0, sizeof players);
+    for (int r = 0; r < n_ranks; r++)
+        players[r] = *model;
     for (int a = 0; a < n_ranks; a++)
-        for (int b = a + 1; b < n_ranks; b++)
-            join(&players[a].conns[b], &players[b].conns[a], tls);
+        for (int b = a + 1; b < n_ranks; b++) {
+            link_conn **x = &players[a].conns[b], **y = &players[b].conns[a];
+            join(x, y, tls);
+            if (bytes_per_s > 0) {
+                check(link_shape_open(x, *x, WIRE_US, bytes_per_s, NULL, &e), &e);
+                check(link_shape_open(y, *y, WIRE_US, bytes_per_s, NULL, &e), &e);
+            }
+        }
     for (int r = 0; r < n_ranks; r++) {
         player *p = &players[r];
         p->rank = r;
-        p->n_ranks = n_ranks;
-        p->n_values = n_values;
-        p->wire = wire;
-        p->way = way;
-        p->spin_us = spin_us;
         p->ns100 = r ? NULL : malloc(MAX_RUNS * sizeof(uint32_t));
         if (tls)
             check(os_thread_create(&threads[r], play, p, "rank", &e), &e);
@@ -166,6 +176,14 @@ static double sums(const char *what, int n_ranks, bool tls, int n_values, link_w
     double us = print_times(what, players[0].ns100, players[0].n);
     free(players[0].ns100);
     return us;
+}
+
+static double sums(const char *what, int n_ranks, bool tls, int n_values, link_wire wire,
+                   link_sum_way way, uint64_t spin_us)
+{
+    player p = {.n_ranks = n_ranks, .n_values = n_values, .wire = wire, .way = way};
+    p.spin_us = spin_us;
+    return play_all(what, &p, tls, 0);
 }
 
 /* ---- the bare exchange ------------------------------------------------------------------------------------------ */
@@ -303,7 +321,7 @@ static void bulk_play(void *context)
     link_group *g;
     err e;
     link_conn *conns[2] = {b->sends ? NULL : b->conn, b->sends ? b->conn : NULL};
-    link_group_config c = {.rank = b->sends ? 0 : 1, .n_ranks = 2, .n_lanes = 1, .spin_us = 20};
+    link_group_config c = {.rank = b->sends ? 0 : 1, .n_ranks = 2, .n_lanes = 1};
     unsigned char *block = calloc(1, BULK_BYTES);
     check(link_group_create(&g, &c, conns, &e), &e);
     check(link_group_wait(g, &e), &e);
@@ -340,7 +358,52 @@ static double aes_rate(void)
     return (double)bytes / (double)(os_thread_cpu_us() - cpu) / 1e3;
 }
 
-static void bulk_streams(int n_streams, double aes)
+/* The same bytes over the same kind of socket with neither TLS nor frames; waits in poll. */
+typedef struct pour {
+    int fd;
+    bool sends;
+    uint64_t bytes, cpu_us;
+} pour;
+
+static void pour_play(void *context)
+{
+    pour *p = context;
+    unsigned char *block = calloc(1, BULK_BYTES);
+    uint64_t until = os_now_us() + (uint64_t)(seconds * 1e6), cpu = os_thread_cpu_us();
+    status s = STATUS_OK;
+    while (s == STATUS_OK && (!p->sends || os_now_us() < until))
+        for (size_t at = 0, n; at < BULK_BYTES && s == STATUS_OK; at += n) {
+            size_t most = BASE_MIN(BULK_BYTES - at, (size_t)256 << 10);
+            s = p->sends ? os_try_send(p->fd, block + at, most, &n, NULL)
+                         : os_try_recv(p->fd, block + at, most, &n, NULL);
+            os_interest want = {.fd = p->fd, .read = !p->sends, .write = p->sends};
+            if (s == STATUS_OK && n == 0)
+                s = os_wait_any(&want, 1, 1000000, NULL);
+            p->bytes += s == STATUS_OK ? n : 0;
+        }
+    p->cpu_us = os_thread_cpu_us() - cpu;
+    os_close(p->fd);
+    free(block);
+}
+
+/* GB/s for each core used, both sides counted. */
+static double bare_bulk(void)
+{
+    int fd[2];
+    os_thread *threads[2];
+    err e;
+    join_tcp(fd);
+    pour sides[2] = {{.fd = fd[0], .sends = true}, {.fd = fd[1]}};
+    for (int i = 0; i < 2; i++)
+        check(os_thread_create(&threads[i], pour_play, &sides[i], "pour", &e), &e);
+    for (int i = 0; i < 2; i++)
+        os_thread_join(threads[i]);
+    double rate = 2 * (double)sides[1].bytes / (double)(sides[0].cpu_us + sides[1].cpu_us) / 1e3;
+    printf("bulk over bare TCP: %.2f GB/s per core used\n", rate);
+    return rate;
+}
+
+static void bulk_streams(int n_streams, double aes, double tcp)
 {
     bulk b[8];
     os_thread *threads[8];
@@ -362,10 +425,12 @@ static void bulk_streams(int n_streams, double aes)
         cpu += (double)b[i].cpu_us;
     }
     /* a byte is sealed on one side and opened on the other: two cores' worth of AES */
-    printf("bulk over tls, %d stream%s: %.2f GB/s, %.2f GB/s per core used, %.2f of AES per core "
-           "(%.2f)\n",
-           n_streams, n_streams > 1 ? "s" : "", bytes / us / 1e3, 2 * bytes / cpu / 1e3,
-           2 * bytes / cpu / 1e3 / aes, aes);
+    double rate = 2 * bytes / cpu / 1e3;
+    printf(
+        "bulk over tls, %d stream%s: %.2f GB/s, %.2f GB/s per core used: %.2f of AES (%.2f), %.2f "
+        "of AES and bare TCP one after the other\n",
+        n_streams, n_streams > 1 ? "s" : "", bytes / us / 1e3, rate, rate / aes, aes,
+        rate * (1 / aes + 1 / tcp));
     fflush(stdout);
 }
 
@@ -378,7 +443,10 @@ static void shm_figures(uint64_t spin)
     sums("shm, 2 ranks, 1024 values, f64", 2, false, N_VALUES / 4, LINK_WIRE_F64, LINK_SUM_AUTO,
          spin);
     sums("shm, 2 ranks, 8 values, f64", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, spin);
-    sums("the same, asleep in poll after 200 us", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, 200);
+    player tokens = {.n_ranks = 2, .n_values = 256, .broadcasts = true, .spin_us = spin};
+    play_all("shm, 2 ranks, 256 B of tokens out and 1 B back", &tokens, false, 0);
+    sums("shm, 2 ranks, 8 values, asleep in poll after 200 us", 2, false, 8, LINK_WIRE_F64,
+         LINK_SUM_AUTO, 200);
     sums("the same, asleep at once", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, 0);
 }
 
@@ -394,6 +462,25 @@ static void tls_figures(uint64_t spin)
                             LINK_SUM_AUTO, spin);
         printf("a sum over tls / the bare exchange, best tenths: %.2f int48, %.2f f64\n",
                sum48 / bare48, sum64 / bare64);
+    }
+}
+
+/* What the forms of values are for: 16 KiB of f32 over a shaped wire. AUTO must be the better of the exact ones. */
+static void forms(void)
+{
+    static const char *const names[] = {"f64", "int48", "bf16", "q8"};
+    static const double gbits[] = {1, 2.5, 10};
+    for (size_t w = 0; w < BASE_COUNT(gbits); w++) {
+        link_cost cost = {WIRE_US, 8e-3 / gbits[w]};
+        printf("AUTO at %g Gbit/s: %s\n", gbits[w], names[link_wire_choose(2, N_VALUES, cost)]);
+        for (int wire = LINK_WIRE_F64; wire <= LINK_WIRE_Q8; wire++) {
+            char what[80];
+            player p = {.n_ranks = 2, .n_values = N_VALUES, .wire = (link_wire)wire};
+            p.spin_us = 1000000;
+            snprintf(what, sizeof what, "2 ranks, 4096 values, %s, %g Gbit/s and %d us",
+                     names[wire], gbits[w], WIRE_US);
+            play_all(what, &p, false, gbits[w] * 1.25e8);
+        }
     }
 }
 
@@ -419,8 +506,13 @@ int main(int argc, char **argv)
         tls_figures(spin);
     if (!*only || strcmp(only, "three") == 0)
         three_ranks();
+    if (!*only || strcmp(only, "forms") == 0)
+        forms();
+    if (*only && strcmp(only, "bulk") != 0)
+        return 0;
     double aes = aes_rate();
-    for (int n = 1; n <= 4 && (!*only || strcmp(only, "bulk") == 0); n *= 2)
-        bulk_streams(n, aes);
+    double tcp = bare_bulk();
+    for (int n = 1; n <= 4; n *= 2)
+        bulk_streams(n, aes, tcp);
     return 0;
 }
