@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/look.h"
+#include "cli/profile.h"
 #include "http/http.h"
 #include "kernel/kernel.h"
 #include "os/os.h"
@@ -357,6 +358,26 @@ static void print_problems(const doctor *d)
     }
 }
 
+/* --profile: what `shoal plan` reckons with for the node `this`. */
+static void measure_profile(doctor *d, const char *isa)
+{
+    profile p;
+    err e;
+    if (profile_get(&p, isa, true, &e) != STATUS_OK) {
+        wrong(d, false, "free some memory and try again", "no profile: %s", e.text);
+        return;
+    }
+    for (int i = 0; i < p.n_types; i++)
+        tell(d, i ? "" : "profile",
+             "%-5s %6.2f GB/s of weights for one token, %6.1f GMAC/s of a prompt", p.types[i].name,
+             p.types[i].bandwidth / 1e9, p.types[i].rate / 1e9);
+    if (p.both_bandwidth > 0)
+        tell(d, "", "half of the cores %.2f GB/s, both halves at once %.2f GB/s",
+             p.half_bandwidth / 1e9, p.both_bandwidth / 1e9);
+    tell(d, "", "a dispatch takes %.1f us; kept for `shoal plan --cluster this,…`", p.op_us);
+    fact(d, "profile", profile_json(&p));
+}
+
 int cli_cmd_doctor(cli *c)
 {
     doctor d = {.facts = json_object(),
@@ -370,6 +391,8 @@ int cli_cmd_doctor(cli *c)
     look_at_processor(&d);
     look_at_kernels(&d);
     look_at_memory(&d);
+    if (cli_flag(c, OPT_profile))
+        measure_profile(&d, cli_text(c, OPT_isa));
     look_at_limits(&d);
     look_at_port(&d);
     look_at_folder(&d, "data");

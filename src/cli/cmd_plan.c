@@ -209,6 +209,8 @@ static status read_question(question *q, const cli *c, err *e)
     if (s == STATUS_OK)
         s = plans_cluster_read(&q->cluster, cli_text(c, OPT_cluster), e);
     if (s == STATUS_OK)
+        s = plans_measure(q->cluster, q->model.n_experts ? q->model.expert_bits : q->model.bits, e);
+    if (s == STATUS_OK)
         s = plan_engine_find(&q->engine, cli_text(c, OPT_engine), e);
     if (s == STATUS_OK)
         s = choose(&goal, "--goal", cli_text(c, OPT_goal), goals, (int)BASE_COUNT(goals), e);

@@ -12,12 +12,17 @@
 typedef struct plans_cluster {
     plan_node nodes[PLAN_NODES];
     plan_link links[PLAN_NODES * PLAN_NODES];
+    bool is_this
+        [PLAN_NODES]; /* the machine that plans: its speeds and memory are not filled in (plans_measure) */
     plan_link common; /* between nodes of which nothing else is said */
     plan_cluster cluster;
 } plans_cluster;
 
 /* text: the path of a file (ends in .json, or begins with / or .), or "COUNTxDEVICE/MEMORY,...@LINK". Heap memory: base_free. */
 status plans_cluster_read(plans_cluster **out, const char *text, err *e);
+
+/* Fills in the nodes `this` from the measured profile, for weights of about so many bits. Measures when nothing is kept. */
+status plans_measure(plans_cluster *c, double bits, err *e);
 
 typedef struct plans_answer {
     const plan_model *model;

@@ -4,6 +4,7 @@
  * change a plan in silence.
  */
 #include "cli/plans.h"
+#include "cli/profile.h"
 
 #include <string.h>
 
@@ -61,7 +62,9 @@ static status get_number(const reader *r, const char *where, json_t *o, const ch
 
 /* ---- nodes ---------------------------------------------------------------------------------------------------------- */
 
-static status add_nodes(reader *r, const plan_node *like, const char *name, int count)
+/* this: the machine that plans, measured later. */
+static status add_nodes(reader *r, const plan_node *like, bool this_one, const char *name,
+                        int count)
 {
     plan_cluster *c = &r->to->cluster;
     if (c->n_nodes + count > PLAN_NODES)
@@ -69,6 +72,7 @@ static status add_nodes(reader *r, const plan_node *like, const char *name, int 
     for (int i = 0; i < count; i++) {
         plan_node *node = &r->to->nodes[c->n_nodes];
         *node = *like;
+        r->to->is_this[c->n_nodes] = this_one;
         if (count > 1)
             snprintf(node->name, sizeof node->name, "%.50s-%d", name, i + 1);
         else
@@ -135,7 +139,7 @@ static status read_node(reader *r, int index, json_t *o)
     status s =
         check_keys(r, where, o,
                    " device name count memory bandwidth_gb_s tflops watts price reserve_gb host "
-                   "host_bandwidth_gb_s ");
+                   "host_bandwidth_gb_s measured ");
     if (s == STATUS_OK)
         s = get_text(r, where, o, "device", &device);
     if (s == STATUS_OK)
@@ -144,8 +148,12 @@ static status read_node(reader *r, int index, json_t *o)
         s = get_text(r, where, o, "memory", &memory);
     if (s == STATUS_OK)
         s = get_text(r, where, o, "host", &host);
-    if (s == STATUS_OK && device && plan_device_find(&known, device, r->e) != STATUS_OK)
+    bool this_one = device && !strcmp(device, "this");
+    if (s == STATUS_OK && device && !this_one &&
+        plan_device_find(&known, device, r->e) != STATUS_OK)
         s = err_wrap(r->e, "%s: %s", r->path, where);
+    if (s == STATUS_OK && this_one)
+        s = check_keys(r, where, o, " device name memory host ");
     if (s != STATUS_OK)
         return s;
     if (memory && (!base_parse_size(memory, &bytes) || !bytes))
@@ -155,11 +163,16 @@ static status read_node(reader *r, int index, json_t *o)
     static const plan_device unknown = {.name = "", .memory_gb = 0};
     plan_node node;
     plan_node_of(&node, "", known ? known : &unknown, (double)bytes);
-    if ((s = node_numbers(r, where, o, &node, known != NULL)) != STATUS_OK)
+    json_t *measured = json_object_get(o, "measured");
+    if (measured && !json_is_boolean(measured))
+        return err_set(r->e, STATUS_INVALID, "%s: 'measured' of %s must be true or false", r->path,
+                       where);
+    node.measured = this_one || json_is_true(measured);
+    if ((s = node_numbers(r, where, o, &node, known || this_one)) != STATUS_OK)
         return s;
     node.host = host ? host_of(r, host) : -1;
     json_t *count = json_object_get(o, "count");
-    return add_nodes(r, &node,
+    return add_nodes(r, &node, this_one,
                      name     ? name
                      : device ? device
                               : where,
@@ -324,10 +337,15 @@ static status read_short(reader *r, char *part)
     }
     if (memory && (!base_parse_size(memory, &bytes) || !bytes))
         return err_set(r->e, STATUS_INVALID, "--cluster: '%s' is no size such as 64G", memory);
+    if (!strcmp(part, "this")) {
+        node = (plan_node){.host = -1, .measured = true, .memory_bytes = (double)bytes};
+        return count == 1 ? add_nodes(r, &node, true, "this", 1)
+                          : err_set(r->e, STATUS_INVALID, "--cluster: 'this' is one machine");
+    }
     if (plan_device_find(&device, part, r->e) != STATUS_OK)
         return err_wrap(r->e, "--cluster");
     plan_node_of(&node, "", device, (double)bytes);
-    return add_nodes(r, &node, device->name, (int)count);
+    return add_nodes(r, &node, false, device->name, (int)count);
 }
 
 static status read_text(reader *r, const char *text)
@@ -374,5 +392,31 @@ status plans_cluster_read(plans_cluster **out, const char *text, err *e)
         return s;
     }
     *out = c;
+    return STATUS_OK;
+}
+
+status plans_measure(plans_cluster *c, double bits, err *e)
+{
+    profile p;
+    bool known = false;
+    for (int i = 0; i < c->cluster.n_nodes; i++) {
+        plan_node *node = &c->nodes[i], measured;
+        if (!c->is_this[i])
+            continue;
+        if (known)
+            return err_set(e, STATUS_INVALID, "two nodes are 'this'; a machine can be one only");
+        status s = profile_get(&p, NULL, false, e);
+        if (s == STATUS_OK)
+            s = profile_node(&measured, &p, node->name, bits, e);
+        if (s != STATUS_OK)
+            return s;
+        known = true;
+        measured.host = node->host;
+        if (node->memory_bytes > 0) { /* as told: a plan for when nothing else runs */
+            measured.memory_bytes = node->memory_bytes;
+            measured.reserve_bytes = 0.04 * node->memory_bytes;
+        }
+        *node = measured;
+    }
     return STATUS_OK;
 }

@@ -258,12 +258,13 @@ double plan_node_bandwidth(const plan_shape *s, const int *nodes, int n, int i)
             k += s->c->nodes[nodes[j]].host == node->host;
         own = fmin(own, node->host_bandwidth / k);
     }
-    return own * s->g->efficiency / 1e6;
+    return own * (node->measured ? 1 : s->g->efficiency) / 1e6;
 }
 
 double plan_node_rate(const plan_shape *s, int node)
 {
-    return s->c->nodes[node].rate * s->g->rate_efficiency / 1e6;
+    const plan_node *n = &s->c->nodes[node];
+    return n->rate * (n->measured ? 1 : s->g->rate_efficiency) / 1e6;
 }
 
 plan_fixed plan_fixed_of(const plan_shape *s, plan_load l, plan_link worst, int n)

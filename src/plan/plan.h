@@ -67,7 +67,9 @@ typedef struct plan_node {
     double reserve_bytes; /* of them not to be used */
     double bandwidth,
         rate; /* of the data sheet in a simulation, of the real kernels when measured */
-    int host; /* devices of one machine share a number >= 0; −1 = alone */
+    bool
+        measured; /* bandwidth and rate are those of the kernels: the engine's shares of them do not count */
+    int host;              /* devices of one machine share a number >= 0; −1 = alone */
     double host_bandwidth; /* of all devices of the host together; 0 = each has its own */
     double watts, price;   /* under load; in US dollars. 0 = not known */
 } plan_node;
