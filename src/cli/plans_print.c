@@ -9,7 +9,32 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { BAR = 24 };
+enum { BAR = 24, LINE = 80 };
+
+/* Words in lines of 80 columns; the later ones begin with `indent` spaces. text is clean. */
+static void print_wrapped(const char *first, const char *text, int indent)
+{
+    sb word = {0};
+    int at = printf("%s", first), gap = 0;
+    for (const char *p = text; *p; p += strspn(p, " ")) {
+        size_t n = strcspn(p, " ");
+        sb_clear(&word);
+        sb_add(&word, p, n);
+        int width = look_width(word.data ? word.data : "");
+        if (at > indent && at + gap + width > LINE) {
+            printf("\n%*s", indent, "");
+            at = indent;
+        } else {
+            at += printf("%*s", gap, "");
+        }
+        fwrite(p, 1, n, stdout);
+        at += width;
+        p += n;
+        gap = 1;
+    }
+    putchar('\n');
+    sb_fini(&word);
+}
 
 plans_money plans_money_of(const plans_answer *a, const plan_cut *p)
 {
@@ -50,42 +75,59 @@ static const char *units_text(char out[40], const plan_stage *t, const plan_rank
     return out;
 }
 
+/* Kinds of units that no stage divides need no column. */
+static bool shows_kind(const plan_cut *p, plan_kind k)
+{
+    for (int i = 0; i < p->n_stages; i++)
+        for (int q = 0; q < p->stages[i].n_ranks; q++)
+            if (p->stages[i].ranks[q].units[k] != p->stages[i].units[k])
+                return true;
+    return false;
+}
+
+static void print_rank(look_table *t, const plans_answer *a, const plan_cut *p, int stage, int k)
+{
+    const plan_stage *s = &p->stages[stage];
+    const plan_rank *r = &s->ranks[k];
+    char number[16] = "", layers[32] = "", u[PLAN_KINDS][40], weights[32], state[32], used[48];
+    const char *cells[10] = {number, layers};
+    sb name = {0};
+    int n = 3;
+    if (!k) {
+        snprintf(number, sizeof number, "%d", stage + 1);
+        snprintf(layers, sizeof layers, "%d-%d", s->first, s->last - 1);
+    }
+    look_clean(&name, a->cluster->nodes[r->node].name, strlen(a->cluster->nodes[r->node].name));
+    cells[2] = name.data ? name.data : "";
+    for (int q = 0; q < PLAN_KINDS; q++)
+        if (shows_kind(p, (plan_kind)q))
+            cells[n++] = units_text(u[q], s, r, (plan_kind)q);
+    double all = r->weight_bytes + r->state_bytes + r->scratch_bytes + r->reserve_bytes;
+    snprintf(weights, sizeof weights, "%.1f", r->weight_bytes / 1e9);
+    snprintf(state, sizeof state, "%.2f", r->state_bytes / 1e9);
+    snprintf(used, sizeof used, "%.1f of %.1f", all / 1e9, r->memory_bytes / 1e9);
+    cells[n++] = weights;
+    cells[n++] = state;
+    cells[n++] = used;
+    look_table_row(t, cells);
+    sb_fini(&name);
+}
+
 static void print_ranks(const plans_answer *a, const plan_cut *p)
 {
-    look_table t = {.heads = {"stage", "layers", "node", "heads", "feed", "experts", "vocab",
-                              "weights", "state", "memory used"},
-                    .right = {false, false, false, true, true, true, true, true, true, true},
-                    .n_columns = 10,
-                    .gives = 2};
+    static const char *const kinds[PLAN_KINDS] = {"heads", "feed", "experts", "vocab"};
+    look_table t = {.heads = {"stage", "layers", "node"}, .n_columns = 3, .gives = 2};
+    for (int k = 0; k < PLAN_KINDS; k++)
+        if (shows_kind(p, (plan_kind)k))
+            t.heads[t.n_columns++] = kinds[k];
+    t.heads[t.n_columns++] = "weights";
+    t.heads[t.n_columns++] = "state";
+    t.heads[t.n_columns++] = "GB used";
+    for (int i = 3; i < t.n_columns; i++)
+        t.right[i] = true;
     for (int i = 0; i < p->n_stages; i++)
-        for (int k = 0; k < p->stages[i].n_ranks; k++) {
-            const plan_stage *s = &p->stages[i];
-            const plan_rank *r = &s->ranks[k];
-            char stage[16], layers[32], u[PLAN_KINDS][40], weights[32], state[32], used[48];
-            snprintf(stage, sizeof stage, "%d", i + 1);
-            snprintf(layers, sizeof layers, "%d-%d", s->first, s->last - 1);
-            for (int q = 0; q < PLAN_KINDS; q++)
-                units_text(u[q], s, r, (plan_kind)q);
-            snprintf(weights, sizeof weights, "%.1f GB", r->weight_bytes / 1e9);
-            snprintf(state, sizeof state, "%.2f GB", r->state_bytes / 1e9);
-            double all = r->weight_bytes + r->state_bytes + r->scratch_bytes + r->reserve_bytes;
-            snprintf(used, sizeof used, "%.1f of %.1f GB", all / 1e9, r->memory_bytes / 1e9);
-            sb name = {0};
-            look_clean(&name, a->cluster->nodes[r->node].name,
-                       strlen(a->cluster->nodes[r->node].name));
-            const char *cells[] = {k ? "" : stage,
-                                   k ? "" : layers,
-                                   name.data ? name.data : "",
-                                   u[0],
-                                   u[1],
-                                   u[2],
-                                   u[3],
-                                   weights,
-                                   state,
-                                   used};
-            look_table_row(&t, cells);
-            sb_fini(&name);
-        }
+        for (int k = 0; k < p->stages[i].n_ranks; k++)
+            print_rank(&t, a, p, i, k);
     look_table_print(&t, stdout);
     look_table_fini(&t);
 }
@@ -117,20 +159,19 @@ static void print_diagram(const plans_answer *a, const plan_cut *p)
 
 static void print_times(const plans_answer *a, const plan_cut *p)
 {
-    printf("one stream        %.4g tok/s: %.3g ms a token = %.3g compute + %.3g sums + %.3g hops\n",
+    printf("one stream        %.4g tok/s: %.3g ms = %.3g compute + %.3g sums + %.3g hops\n",
            p->tokens_s, p->step_us / 1e3, p->compute_us / 1e3, p->sum_us / 1e3, p->hop_us / 1e3);
     if (a->request->concurrency > 1)
-        printf("%-3d at once       %.4g tok/s together, %.3g each\n", a->request->concurrency,
-               p->throughput, p->throughput / a->request->concurrency);
+        printf("all streams       %.4g tok/s together, %.3g each of %d\n", p->throughput,
+               p->throughput / a->request->concurrency, a->request->concurrency);
     printf("first token       %.3g s after a prompt of %lld tokens\n", p->ttft_us / 1e6,
            (long long)a->request->prompt);
     for (int i = 0; i < p->n_stages; i++)
         if (p->stages[i].n_ranks > 1)
-            printf("stage %-3d         sums by %s, experts %s\n", i + 1,
-                   plan_sum_name(p->stages[i].sum),
-                   !p->stages[i].units[PLAN_EXPERTS] ? "none"
-                   : p->stages[i].whole_experts      ? "whole"
-                                                     : "sliced");
+            printf("stage %-3d         sums: %s%s\n", i + 1, plan_sum_name(p->stages[i].sum),
+                   !p->stages[i].units[PLAN_EXPERTS] ? ""
+                   : p->stages[i].whole_experts      ? "; experts whole"
+                                                     : "; experts sliced");
 }
 
 static void print_money(const plans_answer *a, const plan_cut *p)
@@ -142,8 +183,7 @@ static void print_money(const plans_answer *a, const plan_cut *p)
         printf("money             price or watts of a node are not known\n");
         return;
     }
-    printf("money             $%.0f of machines, %.0f W; electricity $%.3g a million tokens at "
-           "full use\n",
+    printf("money             $%.0f of machines, %.0f W; electricity $%.3g a million tokens\n",
            m.price, m.watts, m.energy_per_million);
     if (a->token_price <= 0)
         return;
@@ -151,9 +191,8 @@ static void print_money(const plans_answer *a, const plan_cut *p)
         printf("                  never breaks even against $%.3g a million tokens\n",
                a->token_price);
     else
-        printf("                  breaks even against $%.3g a million tokens after %.3g million "
-               "tokens, %.0f "
-               "days of full use\n",
+        printf("                  breaks even against $%.3g a million tokens after\n"
+               "                  %.3g million tokens, %.0f days of full use\n",
                a->token_price, m.even_tokens / 1e6, m.even_days);
 }
 
@@ -173,13 +212,16 @@ static void structure_text(sb *out, const plans_answer *a, const plan_cut *p)
 static void print_others(const plans_answer *a)
 {
     if (a->result->n_plans > 1)
-        printf("\nother plans (+ shares layers, | passes on)\n");
+        printf("\nother plans (+ shares layers, | passes on)\n"
+               "     tok/s  together  first token\n");
     for (int i = 1; i < a->result->n_plans; i++) {
         const plan_cut *p = &a->result->plans[i];
         sb text = {0};
         structure_text(&text, a, p);
-        printf("  %8.3g tok/s  %8.3g together  first token %6.3g s  %.120s\n", p->tokens_s,
-               p->throughput, p->ttft_us / 1e6, text.data ? text.data : "");
+        char figures[80];
+        snprintf(figures, sizeof figures, "  %8.3g %9.3g %9.3g s  ", p->tokens_s, p->throughput,
+                 p->ttft_us / 1e6);
+        print_wrapped(figures, text.data ? text.data : "", 35);
         sb_fini(&text);
     }
 }
@@ -189,9 +231,8 @@ void plans_print(const plans_answer *a)
     plan_size size;
     look l = look_of(1);
     plan_model_size(&size, a->model);
-    printf("%s%s%s  %.3g B parameters, %.3g B active; %.1f GB of weights, %.2f GB read a token, "
-           "%.1f kB of "
-           "state a position\n",
+    printf("%s%s%s: %.3g B parameters, %.3g B active\n"
+           "%.1f GB of weights, %.2f GB read a token, %.1f kB of state a position\n",
            l.bold, a->model->name, l.off, size.parameters / 1e9, size.active / 1e9,
            size.weight_bytes / 1e9, size.bytes_per_token / 1e9, size.state_bytes_per_token / 1e3);
     printf("predicted for %s, goal %s, context %lld, %d at once\n\n", a->engine->name,
@@ -211,7 +252,7 @@ void plans_print(const plans_answer *a)
     for (int i = 0; i < a->result->n_reasons; i++) {
         sb text = {0};
         look_clean(&text, a->result->reasons[i], strlen(a->result->reasons[i]));
-        printf("- %s\n", text.data ? text.data : "");
+        print_wrapped("- ", text.data ? text.data : "", 2);
         sb_fini(&text);
     }
 }
@@ -294,7 +335,20 @@ static void xml(sb *out, const char *text)
             sb_putc(out, (unsigned char)*text < 0x20 ? '?' : *text);
 }
 
-enum { STAGE_W = 190, RANK_H = 46, GAP = 70, TOP = 78 };
+enum { STAGE_W = 190, RANK_H = 46, GAP = 70, TOP = 92, NAME_BYTES = 26 };
+
+/* At most so many bytes of a name, whole characters, with an ellipsis. */
+static void xml_name(sb *out, const char *name, size_t most)
+{
+    char copy[PLAN_NAME];
+    size_t n = strlen(name), keep = BASE_MIN(n, BASE_MIN(most, sizeof copy - 1));
+    while (keep < n && keep && ((unsigned char)name[keep] & 0xc0) == 0x80)
+        keep--;
+    memcpy(copy, name, keep);
+    copy[keep] = '\0';
+    xml(out, copy);
+    sb_puts(out, keep < n ? "\u2026" : "");
+}
 
 static void svg_rank(sb *out, const plans_answer *a, const plan_stage *s, int i, int x, int y)
 {
@@ -307,7 +361,7 @@ static void svg_rank(sb *out, const plans_answer *a, const plan_stage *s, int i,
               x, y, STAGE_W, RANK_H - 6, x, y + RANK_H - 12,
               STAGE_W * fmin(1, used / r->memory_bytes));
     sb_printf(out, "<text x=\"%d\" y=\"%d\">", x + 8, y + 16);
-    xml(out, a->cluster->nodes[r->node].name);
+    xml_name(out, a->cluster->nodes[r->node].name, NAME_BYTES);
     sb_printf(out,
               "</text>\n<text x=\"%d\" y=\"%d\" fill=\"#556\">%.1f %%, %.1f of %.1f GB</text>\n",
               x + 8, y + 31, share_of(s, i), used / 1e9, r->memory_bytes / 1e9);
@@ -327,7 +381,9 @@ void plans_svg(sb *out, const plans_answer *a)
         "fill=\"white\"/>\n<text x=\"20\" y=\"24\" font-size=\"15\">",
         width, TOP + most * RANK_H + 20);
     xml(out, a->model->name);
-    sb_printf(out, ": %.3g tok/s one stream, %.3g together, first token %.3g s</text>\n",
+    sb_printf(out,
+              "</text>\n<text x=\"20\" y=\"46\" fill=\"#556\">%.3g tok/s one stream, %.3g "
+              "together, first token %.3g s</text>\n",
               p->tokens_s, p->throughput, p->ttft_us / 1e6);
     for (int i = 0; i < p->n_stages; i++) {
         const plan_stage *s = &p->stages[i];
