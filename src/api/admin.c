@@ -282,30 +282,15 @@ static void post_tokenize(const api_request *q)
     json_decref(body);
 }
 
-/* *ids: base_free it. */
-static bool read_ids(int32_t **ids, size_t *n, const json_t *body, api_fault *f)
+static bool read_tokens(const int32_t **ids, int *n, const json_t *body, arena *memory,
+                        api_fault *f)
 {
-    json_t *array = NULL, *v;
-    size_t i;
+    json_t *array = NULL;
     if (!api_get_container(&array, JSON_ARRAY, body, "", "tokens", f))
         return false;
     if (!array)
         return api_wrong_type(f, "tokens", "an array of token ids", NULL);
-    *n = json_array_size(array);
-    *ids = base_zalloc(*n + 1, sizeof **ids);
-    if (!*ids)
-        return api_fault_set(f, STATUS_NO_MEMORY, "tokens", "no memory for %zu ids", *n);
-    json_array_foreach(array, i, v)
-    {
-        char path[API_PATH];
-        if (!json_is_integer(v))
-            return api_wrong_type(f, api_path(path, "tokens[%zu]", i), "a token id", v);
-        if (json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
-            return api_fault_set(f, STATUS_INVALID, api_path(path, "tokens[%zu]", i),
-                                 "%lld is no token id", (long long)json_integer_value(v));
-        (*ids)[i] = (int32_t)json_integer_value(v);
-    }
-    return true;
+    return api_read_ids(ids, n, array, "tokens", memory, f);
 }
 
 static void post_detokenize(const api_request *q)
@@ -313,21 +298,23 @@ static void post_detokenize(const api_request *q)
     api_fault f;
     json_t *body = NULL;
     const char *name = NULL;
-    int32_t *ids = NULL;
-    size_t n = 0;
+    const int32_t *ids = NULL;
+    int n = 0;
+    arena memory;
+    arena_init(&memory, 0);
     bool good = api_read_body(&body, q, &f) && api_get_string(&name, body, "", "model", &f) &&
-                read_ids(&ids, &n, body, &f);
+                read_tokens(&ids, &n, body, &memory, &f);
     api_ask *ask = good ? new_ask(q) : NULL;
     if (good && !ask)
         api_fault_set(&f, STATUS_NO_MEMORY, "", "no memory for a request");
     if (ask) {
         err e;
-        if (serve_detokenize(q->of->s, name, ids, n, on_text, ask, &e) != STATUS_OK)
+        if (serve_detokenize(q->of->s, name, ids, (size_t)n, on_text, ask, &e) != STATUS_OK)
             refuse_ask(ask, &e);
     } else {
         api_reply_fault(q->r, &api_admin, &f);
     }
-    base_free(ids);
+    arena_fini(&memory);
     json_decref(body);
 }
 

@@ -82,6 +82,9 @@ bool api_wrong_type(api_fault *f, const char *param, const char *expected, const
 /* The path of a member, cut at what a fault holds; returns out. */
 const char *api_path(char out[API_PATH], const char *format, ...) BASE_PRINTF(2, 3);
 str api_json_str(const json_t *string);
+/* An array of token ids, in the arena; may be empty. */
+bool api_read_ids(const int32_t **out, int *n, const json_t *array, const char *param,
+                  arena *memory, api_fault *f);
 
 /* ---- members that chats and completions share (params.c) ------------------------------------------------------------ */
 

@@ -19,35 +19,11 @@ typedef struct prompts {
     int n;
 } prompts;
 
-static bool read_ids(serve_request *q, const json_t *array, const char *param, arena *memory,
-                     api_fault *f)
-{
-    size_t n = json_array_size(array), i;
-    const json_t *v;
-    char path[API_PATH];
-    int32_t *ids = arena_zalloc(memory, n + 1, sizeof *ids);
-    if (!ids || n > INT32_MAX)
-        return api_fault_set(f, STATUS_NO_MEMORY, param, "no memory for %zu token ids", n);
-    json_array_foreach(array, i, v)
-    {
-        api_path(path, "%s[%zu]", param, i);
-        if (!json_is_integer(v))
-            return api_wrong_type(f, path, "a token id", v);
-        if (json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
-            return api_fault_set(f, STATUS_INVALID, path, "%lld is no token id",
-                                 (long long)json_integer_value(v));
-        ids[i] = (int32_t)json_integer_value(v);
-    }
-    q->prompt_ids = ids;
-    q->n_prompt_ids = (int)n;
-    return true;
-}
-
 static bool read_one(serve_request *q, const json_t *v, const char *param, arena *memory,
                      api_fault *f)
 {
     if (json_is_array(v) && json_array_size(v) > 0)
-        return read_ids(q, v, param, memory, f);
+        return api_read_ids(&q->prompt_ids, &q->n_prompt_ids, v, param, memory, f);
     if (json_is_array(v))
         return api_fault_set(f, STATUS_INVALID, param, "expected at least one token id");
     if (!json_is_string(v))

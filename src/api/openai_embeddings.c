@@ -22,38 +22,15 @@ struct api_embed {
 
 /* ---- the request --------------------------------------------------------------------------------------------------- */
 
-static bool read_ids(serve_text *out, const json_t *array, const char *param, arena *memory,
-                     api_fault *f)
-{
-    size_t n = json_array_size(array), i;
-    const json_t *v;
-    char path[API_PATH];
-    if (n == 0 || n > TOKENS_MAX)
-        return api_fault_set(f, STATUS_INVALID, param, "expected 1 to %d token ids, got %zu",
-                             TOKENS_MAX, n);
-    int32_t *ids = arena_zalloc(memory, n, sizeof *ids);
-    if (!ids)
-        return api_fault_set(f, STATUS_NO_MEMORY, param, "no memory for %zu token ids", n);
-    json_array_foreach(array, i, v)
-    {
-        api_path(path, "%s[%zu]", param, i);
-        if (!json_is_integer(v))
-            return api_wrong_type(f, path, "a token id", v);
-        if (json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
-            return api_fault_set(f, STATUS_INVALID, path, "%lld is no token id",
-                                 (long long)json_integer_value(v));
-        ids[i] = (int32_t)json_integer_value(v);
-    }
-    out->ids = ids;
-    out->n_ids = (int)n;
-    return true;
-}
-
 static bool read_text(serve_text *out, const json_t *v, const char *param, arena *memory,
                       api_fault *f)
 {
+    size_t n = json_array_size(v);
+    if (json_is_array(v) && (n == 0 || n > TOKENS_MAX))
+        return api_fault_set(f, STATUS_INVALID, param, "expected 1 to %d token ids, got %zu",
+                             TOKENS_MAX, n);
     if (json_is_array(v))
-        return read_ids(out, v, param, memory, f);
+        return api_read_ids(&out->ids, &out->n_ids, v, param, memory, f);
     if (!json_is_string(v))
         return api_wrong_type(f, param, "a string or an array of token ids", v);
     if (json_string_length(v) == 0)

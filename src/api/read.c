@@ -197,3 +197,27 @@ bool api_get_container(json_t **out, json_type kind, const json_t *object, const
     *out = v;
     return true;
 }
+
+bool api_read_ids(const int32_t **out, int *n, const json_t *array, const char *param,
+                  arena *memory, api_fault *f)
+{
+    size_t count = json_array_size(array), i;
+    const json_t *v;
+    char path[API_PATH];
+    int32_t *ids = count < INT32_MAX ? arena_zalloc(memory, count + 1, sizeof *ids) : NULL;
+    if (!ids)
+        return api_fault_set(f, STATUS_NO_MEMORY, param, "no memory for %zu token ids", count);
+    json_array_foreach(array, i, v)
+    {
+        api_path(path, "%s[%zu]", param, i);
+        if (!json_is_integer(v))
+            return api_wrong_type(f, path, "a token id", v);
+        if (json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
+            return api_fault_set(f, STATUS_INVALID, path, "%lld is no token id",
+                                 (long long)json_integer_value(v));
+        ids[i] = (int32_t)json_integer_value(v);
+    }
+    *out = ids;
+    *n = (int)count;
+    return true;
+}

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { KEPT = 12 };
+enum { KEPT = 8 };
 
 typedef struct kept {
     sample_grammar *grammar;

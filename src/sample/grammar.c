@@ -22,10 +22,10 @@ enum {
     PLACES_MAX = 2048, /* of one state, closures included */
     SEEN_SLOTS = 8192,
     WORK_MAX = 20000000, /* places looked at for one mask: about half a second */
-    STATES_MAX = 8192,
-    STACKS_MAX = 1 << 18,
-    POOL_MAX = 1 << 20, /* places of all states */
-    MASKS_BYTES = 16 << 20,
+    STATES_MAX = 4096,
+    STACKS_MAX = 1 << 16,
+    POOL_MAX = 1 << 18, /* places of all states */
+    MASKS_BYTES = 4 << 20,
     DEAD = -1,
     UNKNOWN = -2,
     FULL = -3 /* of the limits above */

@@ -52,14 +52,18 @@ typedef struct rig {
     record r;
 } rig;
 
-static void rig_start(rig *x, const model_options *mo)
+static void rig_start_with(rig *x, const model_options *mo, engine_options eo)
 {
-    engine_options eo = {0};
     err e = {0};
     memset(x, 0, sizeof *x);
     x->m = run_load(TEST_DATA "/models/tiny-q8_0.gguf", mo);
     must(model_tokenizer_create(&x->t, model_get_card(x->m), &e), &e);
     must(engine_create(&x->g, x->m, &eo, note, &x->r, &e), &e);
+}
+
+static void rig_start(rig *x, const model_options *mo)
+{
+    rig_start_with(x, mo, (engine_options){0});
 }
 
 static void rig_stop(rig *x)
@@ -157,11 +161,11 @@ static void test_random_models_fit(void **state)
     rig_stop(&x);
 }
 
-/* A form does not change with the company: alone, with state for few, in small steps. */
+/* A form does not change with the company: with state for few and in small steps, with guesses that are checked. */
 static void test_same_alone_and_in_company(void **state)
 {
     (void)state;
-    static rig all, few;
+    static rig all, few, guessed;
     rig_start(&all, &(model_options){.n_threads = 1, .context = 512, .n_sequences = 16});
     submit_all(&all, 1);
     rig_start(&few, &(model_options){.n_threads = 1,
@@ -170,12 +174,24 @@ static void test_same_alone_and_in_company(void **state)
                                      .state_tokens = 512,
                                      .max_tokens = 5});
     submit_all(&few, 1);
+    rig_start_with(
+        &guessed,
+        &(model_options){.n_threads = 1, .context = 512, .n_sequences = 16, .max_outputs = 64},
+        (engine_options){.draft = ENGINE_DRAFT_LOOKUP, .draft_always = true});
+    submit_all(&guessed, 1);
     for (int i = 0; i < REQUESTS; i++) {
-        const answer *a = &all.r.of[i][0], *b = &few.r.of[i][0];
-        assert_int_equal(a->n, b->n);
-        assert_int_equal(a->reason, b->reason);
-        assert_memory_equal(a->ids, b->ids, sizeof *a->ids * (size_t)a->n);
+        const answer *a = &all.r.of[i][0];
+        const answer *const others[] = {&few.r.of[i][0], &guessed.r.of[i][0]};
+        for (size_t k = 0; k < BASE_COUNT(others); k++) {
+            assert_int_equal(a->n, others[k]->n);
+            assert_int_equal(a->reason, others[k]->reason);
+            assert_memory_equal(a->ids, others[k]->ids, sizeof *a->ids * (size_t)a->n);
+        }
     }
+    engine_stats stats;
+    engine_get_stats(guessed.g, &stats);
+    assert_true(stats.drafted_tokens > 0);
+    rig_stop(&guessed);
     rig_stop(&all);
     rig_stop(&few);
 }
