@@ -20,6 +20,7 @@ static const sample_tokens *bytes_as_tokens(void)
     static char names[TOKENS][8];
     static str list[TOKENS];
     static int32_t types[TOKENS];
+    static float scores[TOKENS];
     if (tokens)
         return tokens;
     text_vocab v;
@@ -39,6 +40,10 @@ static const sample_tokens *bytes_as_tokens(void)
     v.n_tokens = TOKENS;
     v.tokens = list;
     v.types = types;
+    v.scores = scores;
+    v.bos = 1;
+    v.eos = 2;
+    v.unk = 0;
     if (text_tokenizer_create(&t, &v, &e) != STATUS_OK ||
         sample_tokens_create(&tokens, t, TOKENS, &e) != STATUS_OK)
         abort();
