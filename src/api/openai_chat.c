@@ -149,10 +149,70 @@ static bool check_tool(const json_t *tool, size_t i, api_fault *f)
 
 /* What tool_choice says. */
 typedef struct tool_choice {
-    bool wanted;      /* tools may be called */
-    bool must;        /* and one has to be */
-    const char *name; /* that one; NULL = any */
+    bool wanted;           /* tools may be called */
+    bool must;             /* and one has to be */
+    const char *name;      /* that one; NULL = any */
+    const json_t *allowed; /* an array of tools by name: the others do not count; NULL = all do */
 } tool_choice;
+
+/* {"mode": "auto" or "required", "tools": [{"type": "function", "function": {"name": …}}]} */
+static bool read_allowed_choice(tool_choice *out, const json_t *v, api_fault *f)
+{
+    static const char path[] = "tool_choice.allowed_tools.";
+    json_t *holder = NULL, *list = NULL;
+    const char *mode = NULL;
+    if (!api_get_container(&holder, JSON_OBJECT, v, "tool_choice.", "allowed_tools", f))
+        return false;
+    if (!holder)
+        return api_wrong_type(f, "tool_choice.allowed_tools", "an object", NULL);
+    if (!api_get_string(&mode, holder, path, "mode", f) ||
+        !api_get_container(&list, JSON_ARRAY, holder, path, "tools", f))
+        return false;
+    if (!list)
+        return api_wrong_type(f, "tool_choice.allowed_tools.tools", "an array", NULL);
+    out->allowed = list;
+    out->must = mode && !strcmp(mode, "required");
+    return out->must || (mode && !strcmp(mode, "auto")) ||
+           api_fault_set(f, STATUS_INVALID, "tool_choice.allowed_tools.mode",
+                         "expected \"auto\" or \"required\", got \"%.40s\"", mode ? mode : "");
+}
+
+static const json_t *name_of(const json_t *tool)
+{
+    return json_object_get(json_object_get(tool, "function"), "name");
+}
+
+/* The tools that count, a new array: those of `tools` that the choice allows. NULL: one that it names is none of them, or no memory. */
+static json_t *allowed_tools(const json_t *tools, const tool_choice *choice, api_fault *f)
+{
+    json_t *out = json_array(), *tool;
+    const json_t *one;
+    size_t i, k;
+    json_array_foreach(choice->allowed, i, one)
+    {
+        const json_t *name = name_of(one);
+        size_t before = json_array_size(out);
+        json_array_foreach(tools, k, tool)
+        {
+            if (json_is_string(name) && json_equal(name, name_of(tool)))
+                json_array_append(out, tool);
+        }
+        if (json_array_size(out) > before)
+            continue;
+        char path[API_PATH];
+        api_path(path, "tool_choice.allowed_tools.tools[%zu].function.name", i);
+        if (json_is_string(name))
+            api_fault_set(f, STATUS_INVALID, path, "'%.80s' is none of the tools",
+                          json_string_value(name));
+        else
+            api_wrong_type(f, path, "a string", name);
+        json_decref(out);
+        return NULL;
+    }
+    if (!out)
+        api_fault_set(f, STATUS_NO_MEMORY, "tools", "no memory for tools");
+    return out;
+}
 
 static bool read_named_choice(tool_choice *out, const json_t *v, api_fault *f)
 {
@@ -160,8 +220,11 @@ static bool read_named_choice(tool_choice *out, const json_t *v, api_fault *f)
     json_t *function = NULL;
     if (!api_get_string(&type, v, "tool_choice.", "type", f))
         return false;
+    if (type && !strcmp(type, "allowed_tools"))
+        return read_allowed_choice(out, v, f);
     if (!type || strcmp(type, "function"))
-        return api_fault_unsupported(f, "tool_choice.type", "expected \"function\", got \"%.40s\"",
+        return api_fault_unsupported(f, "tool_choice.type",
+                                     "expected \"function\" or \"allowed_tools\", got \"%.40s\"",
                                      type ? type : "");
     if (!api_get_container(&function, JSON_OBJECT, v, "tool_choice.", "function", f))
         return false;
@@ -264,11 +327,18 @@ static bool read_tools(api_params *p, json_t *variables, const json_t *body, api
         if (!check_tool(tool, i, f))
             return false;
     }
+    json_t *own = choice.allowed ? allowed_tools(tools, &choice, f) : NULL;
+    if (choice.allowed && !own)
+        return false;
+    if (own)
+        tools = own;
     p->q.has_tools = choice.wanted && json_array_size(tools) > 0;
     p->q.one_call = !parallel;
     if (p->q.has_tools)
         json_object_set(variables, "tools", tools);
-    return !choice.wanted || read_forms(p, tools, &choice, f);
+    bool good = !choice.wanted || read_forms(p, tools, &choice, f);
+    json_decref(own); /* the variables hold it; names are those of the body */
+    return good;
 }
 
 static bool read_schema(api_params *p, const json_t *format, api_fault *f)

@@ -115,6 +115,19 @@ for (const temperature of [0.7, 3]) {
   });
 }
 
+await test("openai: tool_choice allowed_tools", async () => {
+  const of = (mode, name) => ({ type: "allowed_tools", allowed_tools: { mode, tools: [{ type: "function", function: { name } }] } });
+  for (let seed = 0; seed < 4; seed++) {
+    const more = { model: "minnow", seed, tools: [weather, time], parallel_tool_calls: false };
+    const { choices } = await chat({ ...more, tool_choice: of("required", "get_weather") });
+    checkWeather(choices[0].message.tool_calls[0].function.arguments);
+    const { choices: free } = await chat({ ...more, tool_choice: of("auto", "get_time"), max_tokens: 60 });
+    assert.ok(["stop", "length", "tool_calls"].includes(free[0].finish_reason));
+  }
+  await refused(chat({ tools: [weather], tool_choice: of("auto", "f") }), "tool_choice.allowed_tools.tools[0].function.name", /'f'/);
+  await refused(chat({ tools: [weather], tool_choice: of("never", "get_weather") }), "tool_choice.allowed_tools.mode", /never/);
+});
+
 await test("openai: a forced call streamed", async () => {
   let args = "";
   let name = "";
