@@ -99,6 +99,11 @@ double plan_sum_us(plan_sum *chosen, int n, double bytes, plan_link worst, const
             *chosen = PLAN_SUM_NONE;
         return 0;
     }
+    if (g->star) { /* to and from each of the others, whose answers are awaited together */
+        if (chosen)
+            *chosen = PLAN_SUM_DIRECT;
+        return 2 * worst.latency_us + 2 * (n - 1) * (g->hop_us + bytes / worst.bandwidth * 1e6);
+    }
     double step = worst.latency_us + g->hop_us, wave = WAVE * g->hop_us * (n - 2);
     double wire = bytes / worst.bandwidth * 1e6, part = (n - 1.0) / n * wire;
     double times[] = {[PLAN_SUM_DIRECT] = step + wave + (n - 1) * wire,

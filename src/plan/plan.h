@@ -94,6 +94,8 @@ typedef struct plan_engine {
     double rate_efficiency; /* share of the node's rate that a prompt reaches */
     double expert_us;       /* per expert that a rank touches in a layer */
     double wire_bytes;      /* a number on the wire */
+    bool
+        star; /* sums go through the first rank, which sends to and receives from one after the other */
 } plan_engine;
 
 /* ---- the question --------------------------------------------------------------------------------------------------- */

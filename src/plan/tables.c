@@ -22,8 +22,8 @@ static const plan_link_kind links[] = {
 };
 
 static const plan_engine engines[] = {
-#define ENGINE(name, efficiency, op, hop, rate, expert, wire)                                      \
-    {name, efficiency, op, hop, rate, expert, wire},
+#define ENGINE(name, efficiency, op, hop, rate, expert, wire, star)                                \
+    {name, efficiency, op, hop, rate, expert, wire, star},
 #include "plan/engines.def"
 #undef ENGINE
 };

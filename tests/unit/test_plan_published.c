@@ -25,7 +25,7 @@ typedef struct row {
 } row;
 
 /* Sources: peers.md's tables 3.1 and 3.5 of the design notes: charts of Geerling in exo's docs/benchmarks; blog.exolabs.net/day-2; the old
- * README of distributed-llama (commit aec85b9), its issue #255. Milliseconds are written as 1000 / ms. */
+ * README of distributed-llama (commit aec85b9), its issue #255 and pull request #64 (versions 0.6.0 and after it). Milliseconds are written as 1000 / ms. */
 static const row rows[] = {
     {"exo", "qwen3-235b-a22b:8bit", "m3-ultra", "thunderbolt5-rdma", 1, PLAN_TENSOR, 19.5, FIT},
     {"exo", "qwen3-235b-a22b:8bit", "m3-ultra", "thunderbolt5-rdma", 2, PLAN_TENSOR, 26.2, HELD},
@@ -56,13 +56,19 @@ static const row rows[] = {
      HELD},
     {"distributed-llama", "llama-2-7b:q4_0", "c3d-30", "cloud-20g", 4, PLAN_TENSOR, 1e3 / 53.7,
      HELD},
-    {"distributed-llama", "llama-2-7b:q4_0", "pi-5", "1gbe", 1, PLAN_TENSOR, 2.26, HELD},
-    {"distributed-llama", "llama-2-7b:q4_0", "pi-5", "1gbe", 2, PLAN_TENSOR, 2.92, MISS},
-    {"distributed-llama", "llama-2-7b:q4_0", "pi-5", "1gbe", 4, PLAN_TENSOR, 4.56, MISS},
-    {"distributed-llama", "llama-3.1-8b:q4_0", "pi-5", "1gbe", 1, PLAN_TENSOR, 1.77, MISS},
-    {"distributed-llama", "llama-3.1-8b:q4_0", "pi-5", "1gbe", 2, PLAN_TENSOR, 2.25, MISS},
-    {"distributed-llama", "llama-3.1-8b:q4_0", "pi-5", "1gbe", 4, PLAN_TENSOR, 3.01, MISS},
-    {"distributed-llama", "qwen3-30b-a3b:q4_0", "pi-5", "1gbe", 4, PLAN_TENSOR, 13.04, MISS},
+    {"distributed-llama", "llama-2-7b:q4_0", "pi-5", "1gbe-pi", 1, PLAN_TENSOR, 2.26, HELD},
+    {"distributed-llama", "llama-2-7b:q4_0", "pi-5", "1gbe-pi", 2, PLAN_TENSOR, 2.92, MISS},
+    {"distributed-llama", "llama-2-7b:q4_0", "pi-5", "1gbe-pi", 4, PLAN_TENSOR, 4.56, HELD},
+    {"distributed-llama", "llama-3.1-8b:q4_0", "pi-5", "1gbe-pi", 1, PLAN_TENSOR, 1.77, MISS},
+    {"distributed-llama", "llama-3.1-8b:q4_0", "pi-5", "1gbe-pi", 2, PLAN_TENSOR, 2.25, MISS},
+    {"distributed-llama", "llama-3.1-8b:q4_0", "pi-5", "1gbe-pi", 4, PLAN_TENSOR, 3.01, MISS},
+    {"distributed-llama", "llama-3.1-8b:q4_0", "pi-5", "1gbe-pi", 2, PLAN_TENSOR, 1e3 / 327.17,
+     HELD},
+    {"distributed-llama", "llama-3.1-8b:q4_0", "pi-5", "1gbe-pi", 4, PLAN_TENSOR, 1e3 / 235.69,
+     HELD},
+    {"distributed-llama", "llama-3.1-8b:q4_0", "pi-5", "1gbe-pi", 4, PLAN_TENSOR, 1e3 / 245.08,
+     HELD},
+    {"distributed-llama", "qwen3-30b-a3b:q4_0", "pi-5", "1gbe-pi", 4, PLAN_TENSOR, 13.04, MISS},
 };
 
 /* One cut of n equal nodes as the engine makes it. */
@@ -109,6 +115,8 @@ static void make_cut(equal *q, const row *w, const plan_model *m)
         q->ranks[i].node = i;
         for (int k = 0; k < PLAN_KINDS; k++)
             q->ranks[i].units[k] = tensor ? part(units[k], w->n, i) : units[k];
+        if (!strcmp(w->engine, "distributed-llama")) /* its root computes all logits */
+            q->ranks[i].units[PLAN_VOCABULARY] = i ? 0 : units[PLAN_VOCABULARY];
     }
     for (int i = 0; i < q->cut.n_stages; i++)
         q->stages[i] = (plan_stage){.first = m->n_layers * i / q->cut.n_stages,
