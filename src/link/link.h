@@ -5,6 +5,7 @@
  *   link_conn   an ordered, reliable, authenticated or trusted way between two ranks, made by a back end:
  *               tls   TCP and TLS 1.3 with an external pre-shared key (RFC 8446); everywhere
  *               shm   two rings in shared memory and a socket that is doorbell and sign of life; ranks of one host
+ *               ucx   RDMA, where UCX was found at build time; plaintext, for trusted links
  *               loop  inside one process, with faults on order and any clock; tests, and ranks that are threads
  *               shape a decorator: adds latency and caps bandwidth of any of them; tests and benchmarks
  *   link_group  one connection per peer and lane (lane 0: small and urgent, further ones: bulk), an epoch, a deadline for every op.
@@ -23,7 +24,7 @@
  * The two ends of a loop or shm connection may belong to different threads.
  * Waiting: spin for spin_us, then poll(2). Every op ends at its deadline at the latest. No allocation after a group's first ops of a size.
  * Errors: CLOSED (peer gone), TIMEOUT, CONFLICT (handshake field or epoch), DENIED (key), CORRUPT (frame), TOO_LARGE (range), CANCELLED.
- * Not here: who is where, keys (src/cluster), heartbeats, which tensors are summed (src/graph), a UCX back end (not written yet).
+ * Not here: who is where, keys (src/cluster), heartbeats, which tensors are summed (src/graph).
  */
 #ifndef SHOAL_LINK_H
 #define SHOAL_LINK_H
@@ -54,6 +55,10 @@ void link_conn_close(
  * happens while the group is driven. key: 32 bytes, one per link and epoch; identity: a name of the link that both sides know. */
 status link_tls_open(link_conn **out, int fd, bool server, const unsigned char key[32],
                      const char *identity, err *e);
+
+/* ucx: RDMA, or shared memory of the same host; UNSUPPORTED in a build without UCX. Plaintext: a link that is not trusted is DENIED. fd: a
+ * connected stream socket, owned from here on, also on error; it carries addresses and is the sign of life. */
+status link_ucx_open(link_conn **out, int fd, bool trusted, err *e);
 
 /* shm. create makes the two descriptors of each side (a stream socket and the memory), to be passed to its process (os_send_descriptors)
  * or used here; open maps and owns them, also on error. ring_bytes: a power of two ≥ 4096, per direction. */

@@ -35,13 +35,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     link_op *op;
     double values[40] = {0};
     const size_t bytes[2] = {24, 16};
-    link_group_config c = {.rank = 0, .n_ranks = 2, .n_lanes = 1, .deadline_us = 60000000};
+    link_group_config c = {
+        .rank = 0, .n_ranks = 2, .n_lanes = 1, .deadline_us = 60000000, .numerics = "f+q8"};
     if (n == 0 || link_loop_create(&loop, 2, 1 << 16, NULL, NULL) != STATUS_OK)
         return 0;
     if (link_loop_open(&conns[1], loop, 0, 1, 0, NULL) == STATUS_OK &&
         link_loop_open(&peer, loop, 1, 0, 0, NULL) == STATUS_OK &&
         link_group_create(&g, &c, conns, NULL) == STATUS_OK) {
-        if (data[0] % 3 == 0)
+        if (data[0] >= 128)
+            (void)link_sum_start(&op, g, values, 37, data[0] & 8 ? LINK_WIRE_Q8 : LINK_WIRE_F64,
+                                 (link_sum_way)(1 + data[0] % 3), NULL);
+        else if (data[0] % 3 == 0)
             (void)link_sum_start(&op, g, values, 5, LINK_WIRE_F64, LINK_SUM_TWO_SHOT, NULL);
         else if (data[0] % 3 == 1)
             (void)link_sum_start(&op, g, values, 5, LINK_WIRE_INT48, LINK_SUM_AUTO, NULL);

@@ -18,7 +18,7 @@
 #define RIG_RANKS 6
 #define RIG_UNIT  (1.0 / 16777216)
 
-enum rig_kind { RIG_TLS, RIG_SHM };
+enum rig_kind { RIG_TLS, RIG_SHM, RIG_UCX };
 
 typedef struct rig {
     int n, lanes;
@@ -109,6 +109,8 @@ static inline status rig_group(link_group **out, const rig *r, const link_group_
             if (r->kind[c->rank][peer] == RIG_SHM)
                 s = link_shm_open(conn, (link_shm_end){fd, r->memory[c->rank][peer][lane]},
                                   c->rank > peer, e);
+            else if (r->kind[c->rank][peer] == RIG_UCX)
+                s = link_ucx_open(conn, fd, true, e);
             else
                 s = link_tls_open(conn, fd, c->rank > peer, rig_key, "test/3.2", e);
         }

@@ -6,6 +6,7 @@
 
 #include "link/record.h"
 
+#include <fcntl.h>
 #include <openssl/ssl.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -175,6 +176,30 @@ static void test_mixed_threads(void **state)
     rig r;
     rig_init(&r, 4, 2, RIG_TLS, true);
     play_all(&r);
+}
+
+/* A build without UCX refuses; one that has it does all that the others do, over shared memory. */
+static void test_ucx(void **state)
+{
+    (void)state;
+    int pair[2];
+    link_conn *c;
+    err why;
+    RIG_OK(os_socket_pair(pair, e));
+    assert_int_equal(link_ucx_open(&c, pair[0], false, &why), STATUS_DENIED);
+    assert_non_null(strstr(why.text, "trusted"));
+    status s = link_ucx_open(&c, pair[1], true, &why);
+    if (s == STATUS_UNSUPPORTED)
+        skip();
+    assert_int_equal(s, STATUS_OK);
+    assert_string_equal(link_conn_name(c), "ucx");
+    assert_int_equal(link_conn_caps(c), 0);
+    link_conn_close(c);
+    rig r;
+    for (int n = 2; n <= 3; n++) {
+        rig_init(&r, n, 1, RIG_UCX, false);
+        play_all(&r);
+    }
 }
 
 /* ---- in this thread alone -------------------------------------------------------------------------------------- */
@@ -467,32 +492,50 @@ static void test_shaped(void **state)
 
 enum { EXIT_FAILED_AS_IT_SHOULD = 10, EXIT_WRONG = 11, EXIT_NO_GROUP = 12 };
 
-/* Sums until it fails. report: a byte after some rounds. */
+/* One op of the kind that this round has: sums by each way, the others, and more bytes than any buffer holds. */
+static status work_once(link_group *g, const rig *r, int rank, unsigned round, bool *right, err *e)
+{
+    static double values[WIDTH];
+    static unsigned char bytes[RIG_RANKS][100000];
+    size_t each[RIG_RANKS];
+    link_op *op;
+    status s = STATUS_OK;
+    for (int i = 0; i < RIG_RANKS; i++)
+        each[i] = sizeof bytes[i];
+    if (round % 6 < 3) {
+        rig_fill(values, WIDTH / 4, rank, round);
+        s = link_sum_start(&op, g, values, WIDTH / 4, round % 2 ? LINK_WIRE_INT48 : LINK_WIRE_F64,
+                           (link_sum_way)(1 + round % 3), e);
+        s = s == STATUS_OK ? link_op_wait(op, e) : s;
+        *right = s != STATUS_OK || rig_is_sum(values, WIDTH / 4, r->n, round);
+    } else if (round % 6 == 3) {
+        s = link_gather(g, bytes, each, e);
+    } else if (round % 6 == 4) {
+        s = link_broadcast(g, (int)(round % (unsigned)r->n), bytes[0], sizeof bytes[0], e);
+    } else if (rank < 2) {
+        s = rank == 0 ? link_send(g, 1, 0, bytes, sizeof bytes, e)
+                      : link_recv(g, 0, 0, bytes, sizeof bytes, e);
+    }
+    return s;
+}
+
+/* Works until it fails. report: a byte after some rounds. */
 static int work(const rig *r, int rank, uint64_t deadline_us, int report, err *e)
 {
     link_group *g;
-    static double values[WIDTH];
     link_group_config c = rig_config(rank, r->n, r->lanes);
     c.deadline_us = deadline_us;
     if (rig_group(&g, r, &c, e) != STATUS_OK)
         return EXIT_NO_GROUP;
-    int result = EXIT_FAILED_AS_IT_SHOULD;
-    for (unsigned round = 0;; round++) {
-        link_op *op;
-        rig_fill(values, WIDTH / 4, rank, round);
-        if (link_sum_start(&op, g, values, WIDTH / 4, LINK_WIRE_F64, (link_sum_way)(1 + round % 3),
-                           e) != STATUS_OK ||
-            link_op_wait(op, e) != STATUS_OK)
+    bool right = true;
+    for (unsigned round = 0; right; round++) {
+        if (work_once(g, r, rank, round, &right, e) != STATUS_OK)
             break;
-        if (!rig_is_sum(values, WIDTH / 4, r->n, round)) {
-            result = EXIT_WRONG;
-            break;
-        }
         if (round == 20 && report >= 0)
             (void)os_send_all(report, "r", 1, NULL);
     }
     link_group_destroy(g);
-    return result;
+    return right ? EXIT_FAILED_AS_IT_SHOULD : EXIT_WRONG;
 }
 
 enum end { END_KILL, END_STOP, END_RESET };
@@ -584,11 +627,38 @@ static void test_reset(void **state)
     lose_rank(RIG_SHM, false, END_RESET, 120000000);
 }
 
+static bool has_ucx(void)
+{
+    int pair[2];
+    link_conn *c;
+    RIG_OK(os_socket_pair(pair, e));
+    os_close(pair[1]);
+    if (link_ucx_open(&c, pair[0], true, NULL) != STATUS_OK)
+        return false;
+    link_conn_close(c);
+    return true;
+}
+
+/* Before any thread, and before this process has a UCX of its own. */
+static void test_ucx_faults(void **state)
+{
+    (void)state;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(has_ucx() ? 0 : 1);
+    int code;
+    assert_int_equal(waitpid(child, &code, 0), child);
+    if (!WIFEXITED(code) || WEXITSTATUS(code) != 0)
+        skip();
+    lose_rank(RIG_UCX, false, END_KILL, 120000000);
+    lose_rank(RIG_UCX, false, END_STOP, 5000000);
+}
+
 static int count_descriptors(void)
 {
     int n = 0;
     for (int fd = 0; fd < 512; fd++)
-        n += os_is_socket(fd);
+        n += fcntl(fd, F_GETFD) >= 0;
     return n;
 }
 
@@ -607,6 +677,7 @@ int main(void)
         cmocka_unit_test(test_kill),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_ucx_faults),
         cmocka_unit_test(test_keys),
         cmocka_unit_test(test_strangers),
         cmocka_unit_test(test_openssl_peer),
@@ -616,6 +687,7 @@ int main(void)
         cmocka_unit_test(test_tls_threads),
         cmocka_unit_test(test_shm_threads),
         cmocka_unit_test(test_mixed_threads),
+        cmocka_unit_test(test_ucx),
         cmocka_unit_test_prestate(test_no_descriptor_left, sockets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
