@@ -13,7 +13,8 @@
 #define BLIND_SLEEP_US      50    /* between two looks at connections that cannot be polled */
 #define FAREWELL_US         1000000
 #define LOOKS_PER_CLOCK     32 /* empty looks between two looks at the clock, while spinning */
-#define LOOKS_ALONE         96 /* some microseconds; after them the core is offered to others */
+#define LOOKS_SHARED        96 /* the spinning, some microseconds, on a core that others want too */
+#define SHARED_US           50000 /* so long a core counts as wanted */
 
 static uint64_t now_us(const link_group *g)
 {
@@ -571,8 +572,19 @@ static uint64_t nearest_deadline(const link_group *g)
     return until;
 }
 
-/* Drives the group until *done or failure: spins, then sleeps. The clock is looked at now and then only, for a look at it costs as much as
- * one at a connection; a rank whose peer needs this very core gets out of its way after some microseconds. */
+/* Does something else want our core? Then the system takes it away from us now and then, for milliseconds, and perhaps our peer waits for it. */
+static bool is_core_shared(link_group *g, uint64_t now)
+{
+    uint64_t preemptions = os_thread_preemptions();
+    if (preemptions != g->preemptions)
+        g->shared_until_us = now + SHARED_US;
+    g->preemptions = preemptions;
+    return now < g->shared_until_us;
+}
+
+/* Drives the group until *done or failure: spins, then sleeps; on a core that others want it sleeps after some microseconds, for who sleeps
+ * is woken at once, and who spins is taken the core away when he needs it. The clock is looked at now and then only: a look at it costs as
+ * much as one at a connection. */
 static void drive(link_group *g, const bool *done)
 {
     uint64_t idle_since = 0;
@@ -590,10 +602,9 @@ static void drive(link_group *g, const bool *done)
         uint64_t now = os_now_us();
         if (!idle_since)
             idle_since = now;
-        if (now - idle_since >= g->config.spin_us)
+        if (now - idle_since >= g->config.spin_us ||
+            (looks >= LOOKS_SHARED && is_core_shared(g, now)))
             sleep_a_while(g, BASE_MIN(again, nearest_deadline(g)));
-        else if (looks >= LOOKS_ALONE)
-            os_yield();
     }
 }
 

@@ -5,7 +5,7 @@
 #include "os/os.h"
 
 #include <errno.h>
-#include <sched.h>
+#include <sys/resource.h>
 #include <time.h>
 
 static uint64_t read_us(clockid_t which)
@@ -39,9 +39,15 @@ void os_sleep_us(uint64_t us)
         continue;
 }
 
-void os_yield(void)
+uint64_t os_thread_preemptions(void)
 {
-    (void)sched_yield();
+    struct rusage used;
+#ifdef RUSAGE_THREAD
+    int whose = RUSAGE_THREAD;
+#else
+    int whose = RUSAGE_SELF;
+#endif
+    return getrusage(whose, &used) == 0 ? (uint64_t)used.ru_nivcsw : 0;
 }
 
 static uint64_t virtual_now(os_clock *c)

@@ -90,8 +90,8 @@ uint64_t os_now_us(void);        /* monotonic */
 uint64_t os_unix_us(void);       /* wall clock */
 uint64_t os_thread_cpu_us(void); /* CPU time of the calling thread */
 void os_sleep_us(uint64_t us);
-void os_yield(
-    void); /* lets another thread that waits for this core run; returns soon when there is none */
+/* How often this thread (macOS: this process) had to leave its core to another: when it grows, spinning is not for free. */
+uint64_t os_thread_preemptions(void);
 
 /* A clock that a test can move. NULL where a clock is taken means the real one. */
 typedef struct os_clock {
