@@ -407,6 +407,7 @@ void plans_svg(sb *out, const plans_answer *a)
 void plans_print_known(void)
 {
     look l = look_of(1);
+    char first[120], text[400];
     printf("%smodels%s (MODEL, or MODEL:QUANT)\n", l.bold, l.off);
     for (int i = 0; i < plan_n_models(); i++) {
         plan_model m;
@@ -414,24 +415,30 @@ void plans_print_known(void)
         if (plan_model_find(&m, plan_model_at(i)->name, NULL) != STATUS_OK)
             continue;
         plan_model_size(&size, &m);
-        printf("  %-20s %7.4g B, %6.3g B active, published in %s  %s\n", m.name,
-               size.parameters / 1e9, size.active / 1e9, plan_model_at(i)->quant,
-               plan_model_at(i)->source);
+        snprintf(first, sizeof first, "  %-17s %7.4g B, %5.3g B active, %-5s ", m.name,
+                 size.parameters / 1e9, size.active / 1e9, plan_model_at(i)->quant);
+        print_wrapped(first, plan_model_at(i)->source, 8);
     }
-    printf("%squantisations%s\n ", l.bold, l.off);
+    printf("%squantisations%s\n", l.bold, l.off);
+    text[0] = '\0';
     for (int i = 0; i < plan_n_quants(); i++)
-        printf(" %s", plan_quant_at(i));
-    printf("\n%sdevices%s\n", l.bold, l.off);
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i ? " " : "",
+                 plan_quant_at(i));
+    print_wrapped("  ", text, 2);
+    printf("%sdevices%s\n", l.bold, l.off);
     for (int i = 0; i < plan_n_devices(); i++) {
         const plan_device *d = plan_device_at(i);
-        printf("  %-16s %6g GB  %6g GB/s  %6g TFLOPS  %5g W  $%-6g %s; %s\n", d->name, d->memory_gb,
-               d->bandwidth_gb_s, d->tflops, d->watts, d->price, d->title, d->source);
+        printf("  %-14s %5g GB %6g GB/s %5g TFLOPS %4g W $%-6g\n", d->name, d->memory_gb,
+               d->bandwidth_gb_s, d->tflops, d->watts, d->price);
+        snprintf(text, sizeof text, "%s. %s", d->title, d->source);
+        print_wrapped("      ", text, 6);
     }
     printf("%slinks%s\n", l.bold, l.off);
     for (int i = 0; i < plan_n_links(); i++) {
         const plan_link_kind *k = plan_link_at(i);
-        printf("  %-18s %6g us  %6g Gbit/s  %s; %s\n", k->name, k->latency_us, k->gbit_s, k->title,
-               k->source);
+        printf("  %-18s %6g us  %6g Gbit/s\n", k->name, k->latency_us, k->gbit_s);
+        snprintf(text, sizeof text, "%s. %s", k->title, k->source);
+        print_wrapped("      ", text, 6);
     }
     printf("%sengines%s\n ", l.bold, l.off);
     for (int i = 0; i < plan_n_engines(); i++)

@@ -66,6 +66,8 @@ def names_are_listed():
                  "glm-4.5", "glm-4.6", "minimax-m2", "m3-ultra", "m5", "dgx-spark", "strix-halo", "rtx-5090", "pi-5", "wifi6", "usb4",
                  "thunderbolt5-rdma", "25gbe", "q4_k_m", "distributed-llama"):
         must(name in out.split(), name)
+    wide = [line for line in out.splitlines() if len(line) > 80]
+    must(not wide, wide)
     known = json.loads(plan("--json")[0])
     must(all(d["source"] for d in known["devices"]) and all(l["source"] for l in known["links"]), known)
 
