@@ -40,9 +40,10 @@ def probe_links():
     small, large = median("shm, 2 ranks, 8 values, f64"), median("shm, 2 ranks, 4096 values, f64")
     tls = median("tls, 2 ranks, 4096 values, f64")
     per_us = 8 * 4088 / max(large - small, 0.1)  # bytes a us
+    own = 14  # us a message that the engine `shoal` adds itself (engines.def)
     return {
-        "shm": {"latency_us": small, "gbit_s": per_us * 8e-3},
-        "tls": {"latency_us": max(tls - 32768 / per_us, small), "gbit_s": per_us * 8e-3},
+        "shm": {"latency_us": max(small - own, 0), "gbit_s": per_us * 8e-3},
+        "tls": {"latency_us": max(tls - 32768 / per_us - own, 0), "gbit_s": per_us * 8e-3},
     }
 
 

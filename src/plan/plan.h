@@ -235,5 +235,8 @@ status plan_model_find(plan_model *out, const char *name, err *e);
 /* A node of a known device; memory_bytes 0 = the largest sold. Reserve: 2 GiB and 4 % for a whole machine, 1 GB for a card. */
 void plan_node_of(plan_node *out, const char *name, const plan_device *d, double memory_bytes);
 plan_link plan_link_of(const plan_link_kind *k);
+/* A link as ranks measured it (link_measure): a message of n bytes takes latency_us + n · us_per_byte, all told. The engine's own time per
+ * message, which predictions add, is taken off. us_per_byte 0: nothing is said about bandwidth, as good as 1 TB/s. */
+plan_link plan_link_measured(const plan_engine *g, double latency_us, double us_per_byte);
 
 #endif

@@ -265,3 +265,9 @@ plan_link plan_link_of(const plan_link_kind *k)
 {
     return (plan_link){k->latency_us, k->gbit_s * 1e9 / 8};
 }
+
+plan_link plan_link_measured(const plan_engine *g, double latency_us, double us_per_byte)
+{
+    double own = latency_us - g->hop_us;
+    return (plan_link){own > 0 ? own : 0, us_per_byte > 1e-6 ? 1e6 / us_per_byte : 1e12};
+}

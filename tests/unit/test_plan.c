@@ -407,6 +407,17 @@ static void test_sums(void **state)
     assert_true(chosen == PLAN_SUM_TWO_SHOT || chosen == PLAN_SUM_RING);
     assert_true(plan_sum_us(NULL, 4, 1e4, (plan_link){100, 1e9}, g) >
                 plan_sum_us(NULL, 2, 1e4, (plan_link){100, 1e9}, g));
+    /* a measured link gives back what was measured */
+    plan_link l = plan_link_measured(g, 50, 0.01);
+    assert_true(fabs(plan_sum_us(NULL, 2, 5000, l, g) - 100) < 1e-6);
+    assert_true(plan_link_measured(g, 5, 0).latency_us == 0);
+    /* a star: there and back, and a message to and from each of the others */
+    const plan_engine *star;
+    assert_int_equal(plan_engine_find(&star, "distributed-llama", NULL), STATUS_OK);
+    double two = plan_sum_us(NULL, 2, 1000, (plan_link){40, 1e8}, star);
+    double four = plan_sum_us(NULL, 4, 1000, (plan_link){40, 1e8}, star);
+    assert_true(fabs(two - (80 + 2 * (star->hop_us + 10))) < 1e-9);
+    assert_true(fabs(four - (80 + 6 * (star->hop_us + 10))) < 1e-9);
 }
 
 /* A ranked plan predicted again from its structure has the same figures. */
