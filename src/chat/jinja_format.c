@@ -477,6 +477,12 @@ static void format_value(chat_runtime *rt, chat_value v, str text)
         if (s.type && s.type != 's')
             chat_fail(rt, "Unknown format code '%c' for object of type '%s'", s.type,
                       chat_type_name(v));
+        if (s.grouping)
+            chat_fail(rt, "Cannot specify '%c' with 's'.", s.grouping);
+        if (s.sign != '-')
+            chat_fail(rt, "Sign not allowed in string format specifier");
+        if (s.align == '=')
+            chat_fail(rt, "'=' alignment not allowed in string format specifier");
         if (s.zero && !s.align)
             s.fill = str_from("0");
         format_text(rt, &s, chat_str(chat_to_string(rt, v)), '<');

@@ -262,6 +262,9 @@ def run(node):
 
 
 def main():
+    if not os.path.isdir("/proc/self"):
+        print("skip soak: what it watches is read from /proc")
+        return 0
     os.environ["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", SANITIZER)
     node = e2e.Node(e2e.TINY, "--keep-alive", "never").ready()
     why, failed = "", 1

@@ -16,7 +16,7 @@ const folder = process.argv[2];
 const texts = JSON.parse(readFileSync(join(folder, "texts.json"), "utf8"));
 
 for (const file of readdirSync(folder).sort()) {
-    if (!file.endsWith(".json") || file === "texts.json") continue;
+    if (!file.endsWith(".json") || ["texts.json", "presets.json"].includes(file)) continue;
     const name = file.slice(0, -5);
     const tokenizer = Tokenizer.fromString(readFileSync(join(folder, file), "utf8"));
     const lines = [];
