@@ -99,8 +99,9 @@ class Soak:
     def __init__(self, node, requests, twins):
         self.node, self.requests, self.twins = node, requests, twins
         self.end = time.monotonic() + SECONDS
-        self.counts = {"whole": 0, "streamed": 0, "aborted": 0, "malformed": 0, "asked": 0}
+        self.counts = {"whole": 0, "streamed": 0, "aborted": 0, "malformed": 0, "asked": 0, "stalled": 0}
         self.different, self.wrong, self.lock = [], [], threading.Lock()
+        self.stalled_at = -1e9  # when we were last found to have been stopped or starved
 
     def count(self, kind):
         with self.lock:
@@ -178,13 +179,26 @@ class Soak:
     def client(self, number):
         r = random.Random(SEED * 1000 + number)
         while time.monotonic() < self.end:
-            act = r.choices((self.answer, self.abort, self.malformed, self.ask), (60, 15, 15, 10))[0]
+            act, began = r.choices((self.answer, self.abort, self.malformed, self.ask), (60, 15, 15, 10))[0], time.monotonic()
             try:
                 act(r)
             except (AssertionError, OSError, http.client.HTTPException, ValueError, KeyError) as error:
+                time.sleep(2)  # until `heart` has seen a stall
+                if isinstance(error, (OSError, http.client.HTTPException)) and self.stalled_at > began:
+                    self.count("stalled")  # the server rightly gave up on a client that said nothing for so long
+                    continue
                 with self.lock:
                     self.wrong.append(f"{act.__name__}: {error!r}"[:400])
-                time.sleep(0.2)
+
+    def heart(self):
+        """Notes when this process could not run: debuggers, other people's load and SIGSTOP do that."""
+        last = time.monotonic()
+        while time.monotonic() < self.end:
+            time.sleep(0.5)
+            now = time.monotonic()
+            if now - last > 5:
+                self.stalled_at = now
+            last = now
 
 
 # ---- what is watched --------------------------------------------------------------------------------------------------------
@@ -234,7 +248,8 @@ def run(node):
     pids = processes(node)
     before = {name: look(pid) for name, pid in pids.items()}
     soak, samples = Soak(node, requests, twins), {name: [] for name in pids}
-    threads = [threading.Thread(target=soak.client, args=(i,)) for i in range(CLIENTS)] + [threading.Thread(target=watch, args=(pids, soak, samples))]
+    threads = [threading.Thread(target=soak.client, args=(i,)) for i in range(CLIENTS)]
+    threads += [threading.Thread(target=watch, args=(pids, soak, samples)), threading.Thread(target=soak.heart)]
     for thread in threads:
         thread.start()
     for thread in threads:
