@@ -41,7 +41,7 @@ MIB = 1 << 20
 class Run:
     def __init__(self, options):
         self.reps, self.types, self.options = options.reps, options.types, options
-        self.table = Table("bars", ("bar", "what", "value", "needed", "holds", "note"), 2)
+        self.table = Table("bars", ("bar", "what", "value", "needed", "holds", "rate", "limit", "note"), 2)
         self.probe_mib, self.probe = 0, None
         self.missed = 0
 
@@ -58,12 +58,13 @@ class Run:
             self.probe.close()
         self.probe, self.probe_mib = None, 0
 
-    def say(self, bar, what, value, needed, note="", at_most=False):
+    def say(self, bar, what, value, needed, note="", at_most=False, rate="", limit=""):
+        """rate, limit: what the ratio is made of, where it is of tokens/s and of the machine's GB/s or 10^9 operations/s."""
         holds = value <= needed if at_most else value >= needed
         self.missed += not holds
         sign, verdict = "≤" if at_most else "≥", "holds" if holds else "MISSED"
         print(f"{bar:<9} {what:<44} {value:9.3f}  {sign} {needed:<7g} {verdict:<7} {note}", flush=True)
-        self.table.put(bar, what, float(value), f"{sign} {needed:g}", "yes" if holds else "no", note)
+        self.table.put(bar, what, float(value), f"{sign} {needed:g}", "yes" if holds else "no", rate, limit, note)
         self.table.save()
 
 
@@ -91,7 +92,7 @@ def decode(run):
             shares = [r["decode_tokens_per_s"] * r["weight_bytes_per_token"] / 1e9 / limit[0] for r, limit in results]
             rate, read = median([r["decode_tokens_per_s"] for r, _ in results]), median([limit[0] for _, limit in results])
             note = f"{rate:.1f} tok/s, {read:.1f} GB/s, {spread(shares)} {turns.note()}"
-            run.say("decode", f"{kind}, {threads} threads, of the bandwidth", median(shares), 0.85, note.strip())
+            run.say("decode", f"{kind}, {threads} threads, of the bandwidth", median(shares), 0.85, note.strip(), rate=rate, limit=read)
 
 
 def prompt(run):
@@ -107,7 +108,7 @@ def prompt(run):
             shares = [2e-9 * multiply_adds("llama-1b") * rate / peak for rate, peak in zip(rates, peaks)]
             peak = "f32" if kind in FLOATS else "int8"
             note = f"{median(rates):.0f} tok/s, peak {median(peaks):.0f} GOP/s, {spread(shares)} {turns.note()}"
-            run.say("prompt", f"{kind}, {threads} threads, of the {peak} peak", median(shares), needed, note.strip())
+            run.say("prompt", f"{kind}, {threads} threads, of the {peak} peak", median(shares), needed, note.strip(), rate=median(rates), limit=median(peaks))
 
 
 def context(run):
@@ -136,8 +137,9 @@ def batch(run):
         turns = Turns(run.reps)
         results = turns.take(once)
         ratios = [many / one for one, many in results]
-        note = f"{median([m for _, m in results]):.0f} tok/s of {median([o for o, _ in results]):.1f}, {spread(ratios)} {turns.note()}"
-        run.say("batch", f"8 sequences, {threads} threads, of one", median(ratios), 5.0, note.strip())
+        rate = median([m for _, m in results])
+        note = f"{rate:.0f} tok/s of {median([o for o, _ in results]):.1f}, {spread(ratios)} {turns.note()}"
+        run.say("batch", f"8 sequences, {threads} threads, of one", median(ratios), 5.0, note.strip(), rate=rate)
 
 
 # ---- bar 4: not alone -------------------------------------------------------------------------------------------------------------------

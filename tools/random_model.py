@@ -168,6 +168,54 @@ def write_model(path, shape, quant, seed=1):
             f.write(bytes(-f.tell() % ALIGNMENT))
 
 
+# ---- distributed-llama -----------------------------------------------------------------------------------------------------------------
+
+DLLAMA_KEYS = {"version": 0, "arch": 1, "dim": 2, "ffn": 3, "layers": 4, "heads": 5, "kv": 6, "experts": 7, "used": 8, "vocab": 9, "seq": 10, "act": 11, "theta": 12, "weights": 13, "head": 19, "eps": 20}
+DLLAMA_LLAMA, DLLAMA_Q40 = 0xABCD00, 2
+
+
+def write_dllama(path, shape, seed=1):
+    """The same shape in q40 in distributed-llama's own format: header of numbered integers, f32 embedding, then the layers' matrices."""
+    s, rng = SHAPES[shape], random.Random(seed)
+    width = s["D"] // s["H"] * s["G"]
+    values = {"version": 0, "arch": DLLAMA_LLAMA, "act": 1, "dim": s["D"], "ffn": s["F"], "layers": s["L"], "heads": s["H"], "kv": s["G"], "weights": DLLAMA_Q40}
+    values |= {"seq": 8192, "vocab": s["V"], "experts": 0, "used": 0, "theta": int(s["theta"]), "head": s["D"] // s["H"], "eps": 5}
+    head = b"".join(struct.pack("<ii", DLLAMA_KEYS[k], v) for k, v in values.items())
+    pool = {k: Pool("Q4_0", k**-0.5, rng) for k in (s["D"], s["F"])}
+    ones = struct.pack("<f", 1.0) * s["D"]
+    with open(path, "wb") as f:
+        f.write(struct.pack("<ii", 0xA00ABCD, 8 + len(head)) + head)
+        Pool("F32", 0.02, rng).write(f, s["V"] * s["D"])
+        for _ in range(s["L"]):
+            for k, rows in ((s["D"], s["D"]), (s["D"], width), (s["D"], width), (s["D"], s["D"]), (s["D"], s["F"]), (s["F"], s["D"]), (s["D"], s["F"])):
+                pool[k].write(f, k * rows)
+            f.write(ones + ones)
+        f.write(ones)
+        Pool("Q4_0", 0.02, rng).write(f, s["V"] * s["D"])
+
+
+def write_dllama_tokenizer(path, size):
+    """A token a byte, no merges."""
+    tokens = [bytes([b]) for b in range(256)] + [b"<filler %d>" % i for i in range(256, size - 2)] + [b"<begin>", b"<end>"]
+    head = b"".join(struct.pack("<ii", k, v) for k, v in ((3, size - 2), (0, 1), (1, size), (2, max(map(len, tokens))), (9, 1), (10, 0)))
+    with open(path, "wb") as f:
+        f.write(struct.pack("<ii", 0x567124, 8 + len(head)) + head + struct.pack("<i", size - 1))
+        f.write(b"".join(struct.pack("<fI", 0.0, len(t)) + t for t in tokens))
+
+
+def dllama_files(shape):
+    os.makedirs(cache_folder(), exist_ok=True)
+    model, tokenizer = (os.path.join(cache_folder(), f"{shape}-{VERSION}.{end}") for end in ("m", "t"))
+    if not os.path.exists(model):
+        write_dllama_tokenizer(tokenizer, SHAPES[shape]["V"])
+        write_dllama(model + ".part", shape)
+        os.replace(model + ".part", model)
+    return model, tokenizer
+
+
+# ---- kept files ------------------------------------------------------------------------------------------------------------------------
+
+
 def cache_folder():
     return os.environ.get("SHOAL_BENCH_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "shoal-bench")
 

@@ -18,11 +18,12 @@ void cpu_dispatch(cpu_task *t, os_pool_task task, int64_t n, int64_t chunk)
     os_pool_run(t->d->pool, task, t, n, chunk);
 }
 
-/* About 16 pieces a thread: a starved worker delays little, and a piece is still a long run of memory. */
+/* About 16 pieces a thread: a starved worker delays little, and a piece is still a long run of memory. Even for more than one token: the
+ * kernels then take strips by twos. */
 static int64_t chunk_of(const cpu_task *t, int64_t n)
 {
-    int64_t chunk = n / (t->d->n_threads * 16);
-    return BASE_MIN(BASE_MAX(chunk, 1), 64);
+    int64_t chunk = BASE_MIN(BASE_MAX(n / (t->d->n_threads * 16), 1), 64);
+    return t->rows > 1 ? chunk + (chunk & 1) : chunk;
 }
 
 /* Writes a row of f32 (in the value's own f32 row or elsewhere) as product input. */

@@ -285,6 +285,17 @@ ALWAYS void sums_add_leaf(wide_sums *sums, vf v)
     sums->low = vaddq_f64(sums->low, vsubq_f64(vaddq_f64(vcvt_f64_f32(vget_low_f32(v)), m), m));
     sums->high = vaddq_f64(sums->high, vsubq_f64(vaddq_f64(vcvt_high_f64_f32(v), m), m));
 }
+/* The same for two leaves: (a + M) + (b − M) is exact, and M's own parity is even both ways. */
+ALWAYS void sums_add_pair(wide_sums *sums, const vf *a, const vf *b)
+{
+    float64x2_t m = vdupq_n_f64(LEAF_ROUND);
+    float64x2_t low = vaddq_f64(vcvt_f64_f32(vget_low_f32(*a)), m),
+                high = vaddq_f64(vcvt_high_f64_f32(*a), m);
+    low = vaddq_f64(low, vsubq_f64(vcvt_f64_f32(vget_low_f32(*b)), m));
+    high = vaddq_f64(high, vsubq_f64(vcvt_high_f64_f32(*b), m));
+    sums->low = vaddq_f64(sums->low, low);
+    sums->high = vaddq_f64(sums->high, high);
+}
 ALWAYS void sums_store(double *p, const wide_sums *sums)
 {
     vst1q_f64(p, sums->low);

@@ -444,12 +444,14 @@ ALWAYS bool few_product(const kernel_product *p, open_unit *open, shape s, int64
 
 enum { MAT_TOKENS = 32, MAT_UNITS = 8 };
 
-/* Everything MAT_GROUPS groups need between the chunks of their units. */
+/* Everything MAT_GROUPS groups need between the chunks of their units. Leaves of exact sums are added two by two, which takes half the
+ * instructions: the first one waits in acc[0] while the second grows in acc[1]. */
 typedef struct mat_scratch {
     vi bias[2];     /* what the sums of the halves are multiplied with to start the integer sums */
-    int leaf_units; /* 0: no exact sums */
+    int leaf_units; /* 1, 2, 4 or 8; 0: no exact sums */
+    int odd;        /* the leaf in work is the second of its pair */
     unit units[MAT_UNITS][MAT_GROUPS];
-    vf acc[MAT_TOKENS][MAT_GROUPS];
+    vf acc[2][MAT_TOKENS][MAT_GROUPS];
     wide_sums sums[MAT_TOKENS][MAT_GROUPS];
 } mat_scratch;
 
@@ -458,13 +460,14 @@ ALWAYS const kernel_act *act_at(const char *x, uint64_t x_bytes, int t)
     return (const kernel_act *)(const void *)(x + (uint64_t)t * x_bytes);
 }
 
-ALWAYS void mat_end_leaf(mat_scratch *m, int t0, int n_tokens)
+/* A pair of leaves ends; without a second acc[1] is zero. */
+ALWAYS void mat_end_pair(mat_scratch *m, int t0, int n_tokens)
 {
     for (int t = t0; t < t0 + n_tokens; t++)
         UNROLL for (int g = 0; g < MAT_GROUPS; g++)
         {
-            sums_add_leaf(&m->sums[t][g], m->acc[t][g]);
-            m->acc[t][g] = vf_zero();
+            sums_add_pair(&m->sums[t][g], &m->acc[0][t][g], &m->acc[1][t][g]);
+            m->acc[0][t][g] = m->acc[1][t][g] = vf_zero();
         }
 }
 
@@ -472,7 +475,8 @@ ALWAYS void mat_end_leaf(mat_scratch *m, int t0, int n_tokens)
 ALWAYS void mat_chunk(shape s, mat_scratch *m, int n_units, int t0, int n_tokens, const char *x,
                       uint64_t x_bytes)
 {
-    vf(*acc)[MAT_GROUPS] = m->acc + t0;
+    int odd = m->odd, leaf_mask = m->leaf_units ? m->leaf_units - 1 : ~0;
+    vf(*acc)[MAT_GROUPS] = m->acc[odd] + t0;
     x += (uint64_t)t0 * x_bytes;
     for (int k = 0; k < n_units; k++, x += sizeof(kernel_act)) {
         const unit *units = m->units[k];
@@ -507,8 +511,12 @@ ALWAYS void mat_chunk(shape s, mat_scratch *m, int n_units, int t0, int n_tokens
             UNROLL for (int g = 0; g < MAT_GROUPS; g++) acc[t][g] =
                 block_end(s, &units[g], i0[t][g], i1[t][g], a, sums, acc[t][g]);
         }
-        if (m->leaf_units && (k + 1) % m->leaf_units == 0)
-            mat_end_leaf(m, t0, n_tokens);
+        if (((k + 1) & leaf_mask) == 0) {
+            if (odd)
+                mat_end_pair(m, t0, n_tokens);
+            odd ^= 1;
+            acc = m->acc[odd] + t0;
+        }
     }
 }
 
@@ -547,8 +555,9 @@ ALWAYS bool mat_groups(const kernel_product *p, open_unit *open, shape s, int64_
     const char *x = (const char *)p->x + (uint64_t)t0 * p->x_bytes;
     place at = place_start(w, s.run_units);
     int64_t left = (w->column_end - w->column_begin) / KERNEL_UNIT;
-    bool unfinished = m->leaf_units && left % m->leaf_units;
-    memset(m->acc, 0, (size_t)n * sizeof m->acc[0]);
+    m->odd = 0;
+    memset(m->acc[0], 0, (size_t)n * sizeof m->acc[0][0]);
+    memset(m->acc[1], 0, (size_t)n * sizeof m->acc[1][0]);
     memset(m->sums, 0, (size_t)n * sizeof m->sums[0]);
     while (left > 0) {
         int units = (int)BASE_MIN(MAT_UNITS, left);
@@ -567,14 +576,23 @@ ALWAYS bool mat_groups(const kernel_product *p, open_unit *open, shape s, int64_
         mat_tokens_of(s)(m, units, n, x, p->x_bytes);
         x += (uint64_t)units * sizeof(kernel_act);
         left -= units;
+        if (m->leaf_units)
+            m->odd ^= units / m->leaf_units & 1;
     }
-    if (unfinished)
-        mat_end_leaf(m, 0, n);
+    if (m->leaf_units) /* what is left: a leaf without a second, an unfinished one, or zeros */
+        mat_end_pair(m, 0, n);
     bool good = true;
     for (int t = 0; t < n; t++)
         for (int g = 0; g < n_groups; g++)
-            good &= write_rows(p, (group + g) * GROUP_ROWS, t0 + t, m->acc[t][g], &m->sums[t][g]);
+            good &=
+                write_rows(p, (group + g) * GROUP_ROWS, t0 + t, m->acc[0][t][g], &m->sums[t][g]);
     return good;
+}
+
+/* Strips that fit the second cache, about 1 MB: they meet all tokens before the next ones are read from memory. Even, for pairs of groups. */
+ALWAYS int64_t mat_block(const kernel_product *p)
+{
+    return 2 * BASE_MAX((int64_t)((1 << 19) / BASE_MAX(p->w->strip_bytes, 1)), 1);
 }
 
 ALWAYS bool mat_product(const kernel_product *p, open_unit *open, shape s, int64_t begin,
@@ -585,11 +603,14 @@ ALWAYS bool mat_product(const kernel_product *p, open_unit *open, shape s, int64
     m.bias[0] = pair(-s.bias, s.kind >= HALVES ? 0 : -s.bias);
     m.bias[1] = pair(0, -s.bias);
     m.leaf_units = p->output == KERNEL_F32 ? 0 : p->leaf / KERNEL_UNIT;
-    for (int64_t t = 0; t < p->n_tokens; t += MAT_TOKENS) {
-        int n = (int)BASE_MIN(MAT_TOKENS, p->n_tokens - t);
-        for (int64_t group = begin * GROUPS; group < end * GROUPS; group += MAT_GROUPS)
-            good &= mat_groups(p, open, s, group, (int)BASE_MIN(MAT_GROUPS, end * GROUPS - group),
-                               t, n, &m);
+    for (int64_t next; begin < end; begin = next) {
+        next = BASE_MIN(begin + mat_block(p), end);
+        for (int64_t t = 0; t < p->n_tokens; t += MAT_TOKENS) {
+            int n = (int)BASE_MIN(MAT_TOKENS, p->n_tokens - t);
+            for (int64_t group = begin * GROUPS; group < next * GROUPS; group += MAT_GROUPS)
+                good &= mat_groups(p, open, s, group,
+                                   (int)BASE_MIN(MAT_GROUPS, next * GROUPS - group), t, n, &m);
+        }
     }
     return good;
 }
@@ -798,9 +819,13 @@ ALWAYS bool float_mat(const kernel_product *p, fill_floats *fill, int64_t begin,
 {
     float_scratch m;
     bool good = true;
-    for (int64_t t = 0; t < p->n_tokens; t += FLOAT_TOKENS)
-        for (int64_t group = begin * GROUPS; group < end * GROUPS; group++)
-            good &= float_rows(p, fill, group, t, (int)BASE_MIN(FLOAT_TOKENS, p->n_tokens - t), &m);
+    for (int64_t next; begin < end; begin = next) {
+        next = BASE_MIN(begin + mat_block(p), end);
+        for (int64_t t = 0; t < p->n_tokens; t += FLOAT_TOKENS)
+            for (int64_t group = begin * GROUPS; group < next * GROUPS; group++)
+                good &=
+                    float_rows(p, fill, group, t, (int)BASE_MIN(FLOAT_TOKENS, p->n_tokens - t), &m);
+    }
     return good;
 }
 

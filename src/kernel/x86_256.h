@@ -239,6 +239,18 @@ ALWAYS void sums_add_leaf(wide_sums *sums, vf v)
     sums->low = _mm256_add_pd(sums->low, _mm256_sub_pd(_mm256_add_pd(a, m), m));
     sums->high = _mm256_add_pd(sums->high, _mm256_sub_pd(_mm256_add_pd(b, m), m));
 }
+/* The same for two leaves: (a + M) + (b − M) is exact, and M's own parity is even both ways. Halves are converted straight from memory. */
+ALWAYS void sums_add_pair(wide_sums *sums, const vf *a, const vf *b)
+{
+    const __m128 *x = (const __m128 *)(const void *)a, *y = (const __m128 *)(const void *)b;
+    __m256d m = _mm256_set1_pd(LEAF_ROUND);
+    __m256d low = _mm256_add_pd(_mm256_cvtps_pd(x[0]), m),
+            high = _mm256_add_pd(_mm256_cvtps_pd(x[1]), m);
+    low = _mm256_add_pd(low, _mm256_sub_pd(_mm256_cvtps_pd(y[0]), m));
+    high = _mm256_add_pd(high, _mm256_sub_pd(_mm256_cvtps_pd(y[1]), m));
+    sums->low = _mm256_add_pd(sums->low, low);
+    sums->high = _mm256_add_pd(sums->high, high);
+}
 ALWAYS void sums_store(double *p, const wide_sums *sums)
 {
     _mm256_storeu_pd(p, sums->low);

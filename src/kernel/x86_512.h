@@ -208,6 +208,18 @@ ALWAYS void sums_add_leaf(wide_sums *sums, vf v)
     sums->low = _mm512_add_pd(sums->low, _mm512_sub_pd(_mm512_add_pd(a, m), m));
     sums->high = _mm512_add_pd(sums->high, _mm512_sub_pd(_mm512_add_pd(b, m), m));
 }
+/* The same for two leaves: (a + M) + (b − M) is exact, and M's own parity is even both ways. Halves are converted straight from memory. */
+ALWAYS void sums_add_pair(wide_sums *sums, const vf *a, const vf *b)
+{
+    const __m256 *x = (const __m256 *)(const void *)a, *y = (const __m256 *)(const void *)b;
+    __m512d m = _mm512_set1_pd(LEAF_ROUND);
+    __m512d low = _mm512_add_pd(_mm512_cvtps_pd(x[0]), m),
+            high = _mm512_add_pd(_mm512_cvtps_pd(x[1]), m);
+    low = _mm512_add_pd(low, _mm512_sub_pd(_mm512_cvtps_pd(y[0]), m));
+    high = _mm512_add_pd(high, _mm512_sub_pd(_mm512_cvtps_pd(y[1]), m));
+    sums->low = _mm512_add_pd(sums->low, low);
+    sums->high = _mm512_add_pd(sums->high, high);
+}
 ALWAYS void sums_store(double *p, const wide_sums *sums)
 {
     _mm512_storeu_pd(p, sums->low);
