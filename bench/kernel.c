@@ -3,8 +3,8 @@
  *
  *   bench_kernel [--threads 1,2] [--types Q4_0,Q8_0,…] [--isa NAME] [--mib 800] [--reps 5] [--tokens 256] [--csv]
  *
- * Per type: the products of one token over a matrix of many rows of 2048 columns (GB/s of weights and share of the bandwidth probed just
- * before), the same with exact sums, and T tokens over 2,048 × 2,048 (operations/s; a multiply-add is two). Then attention over 4,096 keys.
+ * Per type and shape: the products of one token over a matrix of many rows of 2,048 and of 8,192 columns (GB/s of weights, share of the bandwidth probed just
+ * before), the same with exact sums, and T tokens over 2,048 rows (operations/s; a multiply-add is two). Then attention over 4,096 keys.
  * Medians; probes and products alternate. Not here: the probe of record (bench/membw.c), whole models (shoal bench).
  */
 #include "kernel/internal.h"
@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { COLUMNS = 2048, REPS_MAX = 101, CHUNK = 16 };
+enum { COLUMNS_MAX = 8192, REPS_MAX = 101, CHUNK = 16 };
 
 typedef struct bench {
     const kernel_table *k;
@@ -21,6 +21,7 @@ typedef struct bench {
     unsigned char *slab;
     uint64_t bytes;
     int reps, tokens;
+    int64_t columns;
     bool csv;
 } bench;
 
@@ -100,14 +101,15 @@ static double product_us(run *r)
 /* Fills the slab with strips that all hold the same 16 rows. */
 static int64_t fill(const bench *b, const kernel_type *type)
 {
-    uint64_t strip = kernel_strip_bytes(type, 0, COLUMNS),
-             row_bytes = kernel_row_bytes(type, COLUMNS);
+    int64_t columns = b->columns;
+    uint64_t strip = kernel_strip_bytes(type, 0, columns),
+             row_bytes = kernel_row_bytes(type, columns);
     unsigned char *file = malloc(row_bytes * 16);
     int64_t n = (int64_t)(b->bytes / strip) / CHUNK * CHUNK;
     if (!file)
         return 0;
-    kernel_example_blocks(type, file, 16 * COLUMNS / type->block_elements, 1);
-    kernel_pack(type, b->slab, file, row_bytes, 16, 0, COLUMNS);
+    kernel_example_blocks(type, file, 16 * columns / type->block_elements, 1);
+    kernel_pack(type, b->slab, file, row_bytes, 16, 0, columns);
     for (int64_t s = 1; s < n; s++)
         memcpy(b->slab + (uint64_t)s * strip, b->slab, strip);
     free(file);
@@ -116,22 +118,23 @@ static int64_t fill(const bench *b, const kernel_type *type)
 
 static void bench_type(const bench *b, const kernel_type *type, int threads)
 {
-    static float x[512 * COLUMNS];
-    static kernel_act act[512 * COLUMNS / 32];
+    int64_t columns = b->columns;
+    static float x[512 * COLUMNS_MAX];
+    static kernel_act act[512 * COLUMNS_MAX / 32];
     int64_t strips = fill(b, type), rows = strips * 16;
-    float *y = malloc((size_t)BASE_MAX(rows * 16, 512 * COLUMNS) * sizeof(float));
+    float *y = malloc((size_t)BASE_MAX(rows * 16, 512 * columns) * sizeof(float));
     if (!y || !strips)
         return;
-    kernel_example_floats(x, 512 * COLUMNS, 1);
+    kernel_example_floats(x, 512 * columns, 1);
     for (int t = 0; t < 512; t++)
-        b->k->quantise(act + t * COLUMNS / 32, x + t * COLUMNS, COLUMNS);
-    kernel_matrix m = {type, b->slab, rows, 0, COLUMNS, kernel_strip_bytes(type, 0, COLUMNS)};
+        b->k->quantise(act + t * columns / 32, x + t * columns, columns);
+    kernel_matrix m = {type, b->slab, rows, 0, columns, kernel_strip_bytes(type, 0, columns)};
     run r = {
         b,
-        {.w = &m, .output = KERNEL_F32, .leaf = kernel_leaf(COLUMNS, 0), .n_tokens = 1, .dst = y},
+        {.w = &m, .output = KERNEL_F32, .leaf = kernel_leaf(columns, 0), .n_tokens = 1, .dst = y},
         CHUNK};
     r.p.x = type->quantised ? (const void *)act : (const void *)x;
-    r.p.x_bytes = type->quantised ? kernel_act_bytes(COLUMNS) : COLUMNS * sizeof(float);
+    r.p.x_bytes = type->quantised ? kernel_act_bytes(columns) : columns * sizeof(float);
     r.p.dst_stride = rows;
     double plain[REPS_MAX], sums[REPS_MAX], peak[REPS_MAX], mat[REPS_MAX], mat_sums[REPS_MAX];
     double bytes = (double)(m.strip_bytes * (uint64_t)strips);
@@ -143,10 +146,10 @@ static void bench_type(const bench *b, const kernel_type *type, int threads)
         sums[i] = bytes / product_us(&r) / 1e3;
     }
     if (b->tokens > 16) /* few tokens are about memory, many about the processor */
-        m.rows = COLUMNS;
+        m.rows = 2048;
     r.p.n_tokens = b->tokens;
     r.p.dst_stride = m.rows;
-    double operations = 2.0 * COLUMNS * (double)m.rows * b->tokens;
+    double operations = 2.0 * columns * (double)m.rows * b->tokens;
     for (int i = 0; i < b->reps; i++) {
         r.p.output = KERNEL_F32;
         mat[i] = operations / product_us(&r) / 1e3;
@@ -155,11 +158,12 @@ static void bench_type(const bench *b, const kernel_type *type, int threads)
     }
     double top = median(peak, b->reps), vec = median(plain, b->reps),
            vec_sums = median(sums, b->reps);
-    printf(b->csv ? "%s,%s,%d,%.2f,%.2f,%.2f,%.3f,%.3f,%.1f,%.1f\n"
-                  : "%-10s %-7s %dT  probe %6.2f GB/s  vec %6.2f  sums %6.2f  (%.2f %.2f)  mat "
-                    "%7.1f GOP/s  sums %7.1f\n",
-           b->k->name, type->name, threads, top, vec, vec_sums, vec / top, vec_sums / top,
-           median(mat, b->reps), median(mat_sums, b->reps));
+    printf(b->csv
+               ? "%s,%s,%d,%d,%.2f,%.2f,%.2f,%.3f,%.3f,%.1f,%.1f\n"
+               : "%-10s %-7s K %-5d %dT  probe %6.2f GB/s  vec %6.2f  sums %6.2f  (%.2f %.2f)  mat "
+                 "%7.1f GOP/s  sums %7.1f\n",
+           b->k->name, type->name, (int)columns, threads, top, vec, vec_sums, vec / top,
+           vec_sums / top, median(mat, b->reps), median(mat_sums, b->reps));
     fflush(stdout);
     free(y);
 }
@@ -202,7 +206,7 @@ static void bench_attention(const bench *b, int threads, int n_tokens)
             for (int g = 0; g < 8; g++)
                 r.a[g] = (kernel_attention){
                     y + 256 * g, q + 256 * g, 2048,      2048,   n_tokens, 4096 - n_tokens, 4, 8, g,
-                    64,          64,          INT64_MAX, 0.125f, NULL,     r.pages};
+                    64,          64,          INT64_MAX, 0.125f, NULL,     r.pages,         0};
             os_pool_run(b->pool, attention_task, &r, 8, 1);
         }
         times[i] = (double)(bench_us(b) - start);
@@ -210,7 +214,7 @@ static void bench_attention(const bench *b, int threads, int n_tokens)
     double us = median(times, b->reps), bytes = (double)layers * 64 * (double)page,
            top = median(peak, b->reps);
     double operations = 4.0 * 64 * 4096 * 32 * n_tokens * layers;
-    printf(b->csv ? "%s,attention_%d,%d,%.2f,%.2f,,%.3f,,%.1f,\n"
+    printf(b->csv ? "%s,attention_%d,64,%d,%.2f,%.2f,,%.3f,,%.1f,\n"
                   : "%-10s attention of %d tokens %dT  probe %6.2f GB/s  K/V %6.2f GB/s (%.2f)  "
                     "%7.1f GFLOP/s\n",
            b->k->name, n_tokens, threads, top, bytes / us / 1e3, bytes / us / 1e3 / top,
@@ -239,7 +243,7 @@ static void bench_rows(const bench *b)
                 b->k->silu_multiply_quantise(act, x, w, N);
         us[what] = (double)(bench_us(b) - start) / REPEAT;
     }
-    printf(b->csv ? "%s,rows_8192_us,1,,%.2f,%.2f,,,%.2f,\n"
+    printf(b->csv ? "%s,rows_8192_us,8192,1,,%.2f,%.2f,,,%.2f,\n"
                   : "%-10s 8,192 numbers, us: quantise %.2f  norm + quantise %.2f  silu + quantise "
                     "%.2f\n",
            b->k->name, us[0], us[1], us[2]);
@@ -293,7 +297,8 @@ int main(int argc, char **argv)
     b.slab = slab;
     memset(slab, 1, b.bytes);
     if (b.csv)
-        printf("isa,type,threads,probe_gb_s,vec_gb_s,vec_sums_gb_s,vec_share,vec_sums_share,mat_"
+        printf("isa,type,columns,threads,probe_gb_s,vec_gb_s,vec_sums_gb_s,vec_share,vec_sums_"
+               "share,mat_"
                "gop_s,mat_sums_gop_s\n");
     for (int n = 1; n <= 64; n++) {
         char number[8];
@@ -301,8 +306,9 @@ int main(int argc, char **argv)
         if (!listed(threads, number) || os_pool_create(&b.pool, n, &e) != STATUS_OK)
             continue;
         for (int i = 0; i < KERNEL_TYPES; i++)
-            if (listed(types, kernel_type_at(i)->name))
-                bench_type(&b, kernel_type_at(i), n);
+            for (b.columns = 2048; b.columns <= COLUMNS_MAX; b.columns *= 4)
+                if (listed(types, kernel_type_at(i)->name))
+                    bench_type(&b, kernel_type_at(i), n);
         if (listed(types, "attention") || !strchr(types, '0'))
             bench_attention(&b, n, 1);
         if (listed(types, "attention"))
