@@ -349,6 +349,23 @@ ALWAYS vf vec_block(shape s, const unit *u, const kernel_act *x, vi sums, vf acc
     return block_end(s, u, i0, i1, x, sums, acc);
 }
 
+/* The block of FEW_TOKENS tokens against one unit, token beside token inside each step of four columns: as many chains as there are tokens.
+ * Their sums are GROUPS apart. */
+ALWAYS void few_block(shape s, const unit *u, const char *const *x, uint64_t column, vf *acc)
+{
+    vi total[FEW_TOKENS];
+    const kernel_act *a[FEW_TOKENS];
+    UNROLL for (int t = 0; t < FEW_TOKENS; t++)
+    {
+        a[t] = (const kernel_act *)(const void *)(x[t] + column);
+        total[t] = s.bias ? vi_madd16(half_sums(a[t]), pair(-s.bias, -s.bias)) : vi_zero();
+    }
+    UNROLL for (int j = 0; j < 8; j++) UNROLL for (int t = 0; t < FEW_TOKENS; t++) total[t] =
+        dot(s, total[t], u->q[j], four_columns(a[t], j));
+    UNROLL for (int t = 0; t < FEW_TOKENS; t++) acc[t * GROUPS] =
+        block_end(s, u, total[t], vi_zero(), a[t], half_sums(a[t]), acc[t * GROUPS]);
+}
+
 /* n_streams (constant) strips, `step` strips apart and none beyond last, against n_tokens (constant) tokens, none beyond p->n_tokens. What is
  * beyond is done again with the last one. */
 ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int n_streams,
@@ -386,6 +403,10 @@ ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int n_
                 {
                     unit u;
                     open(&u, base[i] + at.header, base[i] + at.unit, at.in_run, g);
+                    if (n_tokens == FEW_TOKENS && s.kind < HALVES) {
+                        few_block(s, &u, x, column, &acc[i * n_tokens * GROUPS + g]);
+                        continue;
+                    }
                     UNROLL for (int t = 0; t < n_tokens; t++)
                     {
                         const kernel_act *a = (const kernel_act *)(const void *)(x[t] + column);
