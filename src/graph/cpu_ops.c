@@ -18,11 +18,12 @@ void cpu_dispatch(cpu_task *t, os_pool_task task, int64_t n, int64_t chunk)
     os_pool_run(t->d->pool, task, t, n, chunk);
 }
 
-/* About 16 pieces a thread: a starved worker delays little, and a piece is still a long run of memory. Even for more than one token: the
- * kernels then take strips by twos. */
+/* About 16 pieces a thread, 8 where many tokens would be read anew for each: a starved worker delays little, and a piece is still a long
+ * run of memory. Even for more than one token: the kernels then take strips by twos. */
 static int64_t chunk_of(const cpu_task *t, int64_t n)
 {
-    int64_t chunk = BASE_MIN(BASE_MAX(n / (t->d->n_threads * 16), 1), 64);
+    int64_t pieces = t->d->n_threads * (t->rows < 64 ? 16 : 8);
+    int64_t chunk = BASE_MIN(BASE_MAX(n / pieces, 1), 64);
     return t->rows > 1 ? chunk + (chunk & 1) : chunk;
 }
 
@@ -293,24 +294,39 @@ static void gated_row(const cpu_task *t, int64_t row, int64_t unit, float *gate,
         k->quantise(act, gate, padded);
 }
 
-/* As many units at a time as the scratch holds for these tokens: few tokens want long runs of memory. */
+/* Units [unit, unit + n) for n_rows rows from `first` on. */
+static void gated_block(const cpu_task *t, float *scratch, int64_t unit, int64_t n, int64_t first,
+                        int64_t n_rows)
+{
+    int64_t stride = n * KERNEL_UNIT;
+    float *gate = scratch, *up = gate + n_rows * stride;
+    kernel_matrix w[2] = {units_of(&t->matrix[0], unit, n), units_of(&t->matrix[1], unit, n)};
+    for (int i = 0; i < 2; i++) {
+        kernel_product p = product_of(t, &w[i], t->op->u.gated.input);
+        p.x = (const char *)p.x + (uint64_t)first * p.x_bytes;
+        p.n_tokens = n_rows;
+        p.dst = i == 0 ? gate : up;
+        p.dst_stride = stride;
+        kernel_multiply(t->d->kernels, &p, 0, kernel_strips(w[i].rows));
+    }
+    for (int64_t i = 0; i < n_rows; i++)
+        gated_row(t, first + i, unit, gate + i * stride, up + i * stride, w[0].rows);
+}
+
+/* As many units at a time as the scratch holds for these tokens: few tokens want long runs of memory. Many are met in blocks, by no more units
+ * than stay in the second cache meanwhile (1 MB). */
 static void gated_task(void *context, int64_t begin, int64_t end, int worker)
 {
     const cpu_task *t = context;
-    int64_t most = BASE_MAX(t->p->limits.n_tokens / t->rows, 1);
-    for (int64_t unit = begin; unit < end; unit += most) {
-        int64_t n = BASE_MIN(most, end - unit), stride = n * KERNEL_UNIT;
-        float *gate = cpu_scratch(t, worker), *up = gate + t->rows * stride;
-        kernel_matrix w[2] = {units_of(&t->matrix[0], unit, n), units_of(&t->matrix[1], unit, n)};
-        for (int i = 0; i < 2; i++) {
-            kernel_product p = product_of(t, &w[i], t->op->u.gated.input);
-            p.dst = i == 0 ? gate : up;
-            p.dst_stride = stride;
-            kernel_multiply(t->d->kernels, &p, 0, kernel_strips(w[i].rows));
-        }
-        for (int64_t row = 0; row < t->rows; row++)
-            gated_row(t, row, unit, gate + row * stride, up + row * stride, w[0].rows);
-    }
+    int64_t block = BASE_MIN(t->rows, t->matrix[0].type->quantised && !t->d->exact ? 64 : 96);
+    int64_t most = BASE_MAX(t->p->limits.n_tokens / block, 1);
+    if (block < t->rows)
+        most =
+            BASE_MIN(most, BASE_MAX((1 << 18) / BASE_MAX((int64_t)t->matrix[0].strip_bytes, 1), 1));
+    for (int64_t unit = begin; unit < end; unit += most)
+        for (int64_t first = 0; first < t->rows; first += block)
+            gated_block(t, cpu_scratch(t, worker), unit, BASE_MIN(most, end - unit), first,
+                        BASE_MIN(block, t->rows - first));
 }
 
 static void run_gated(cpu_task *t)

@@ -463,7 +463,7 @@ ALWAYS bool few_product(const kernel_product *p, open_unit *open, shape s, int64
 
 /* ---- many tokens ---------------------------------------------------------------------------------------------------------- */
 
-enum { MAT_TOKENS = 32, MAT_UNITS = 8 };
+enum { MAT_TOKENS = 64, MAT_UNITS = 8 };
 
 /* Everything MAT_GROUPS groups need between the chunks of their units. Leaves of exact sums are added two by two, which takes half the
  * instructions: the first one waits in acc[0] while the second grows in acc[1]. */
