@@ -2,8 +2,8 @@
 others use of the machine meanwhile, and tables of results.
 
 Machines are shared and their memory is faster in one minute than in the next: a figure is a ratio of two things measured in the same
-minute, and of several turns the median counts. A turn during which somebody else used more than a tenth of a core is taken again, up to
-twice as often as asked; what is left of it is said. Deliberately not: what is measured (bars.py, peers/).
+minute, and of several turns the median counts. A turn during which somebody else used more than a tenth of a core is taken again, at most
+as many as were asked for; how many is said. Deliberately not: what is measured (bars.py, peers/).
 """
 import csv
 import json
@@ -105,7 +105,7 @@ class Turns:
     def take(self, once):
         """once() -> anything; the list of them."""
         results = []
-        for spare in range(2 * self.reps, -1, -1):
+        for spare in range(2 * self.reps - 1, -1, -1):
             with Watch(self.pids) as watch:
                 result = once()
             if watch.foreign > FOREIGN_LIMIT and spare > self.reps - len(results):
@@ -164,7 +164,8 @@ class Table:
         if os.path.exists(self.path):
             with open(self.path, newline="") as f:
                 for row in list(csv.reader(f))[1:]:
-                    self.rows[tuple(row[:n_key])] = row
+                    if len(row) == len(columns):
+                        self.rows[tuple(row[:n_key])] = row
 
     def put(self, *values):
         row = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]
