@@ -41,7 +41,7 @@ plan_scratch *plan_scratch_create(arena *memory, int n)
     x->bandwidth = arena_zalloc(memory, k, sizeof(double));
     x->rate = arena_zalloc(memory, k, sizeof(double));
     x->room = arena_zalloc(memory, k, sizeof(double));
-    x->pace = arena_zalloc(memory, k, sizeof(double));
+    x->pace = arena_zalloc(memory, PLAN_KINDS * k, sizeof(double));
     x->budget = arena_zalloc(memory, PLAN_KINDS * k, sizeof(double));
     x->units = arena_zalloc(memory, PLAN_KINDS * k, sizeof(int));
     x->best = arena_zalloc(memory, PLAN_KINDS * k, sizeof(int));
@@ -338,13 +338,13 @@ plan_cost plan_free_cost(const plan_free *f, plan_span p)
 
 /* ---- a bound -------------------------------------------------------------------------------------------------------- */
 
-/* Bytes of the kinds from `kind` on that a step reads, into *need; into pace[i] the most bytes a µs that rank i may hold of any of them. */
-static void paces(const sharing *x, int kind, double *need, double *pace)
+/* Bytes of the kinds [kind, end) that a step reads, into *need; into pace[i] the most bytes a µs that rank i may hold of any of them. */
+static void paces(const sharing *x, int kind, int end, double *need, double *pace)
 {
     *need = 0;
     for (int i = 0; i < x->n; i++)
         pace[i] = 0;
-    for (int k = kind; k < PLAN_KINDS; k++) {
+    for (int k = kind; k < end; k++) {
         const plan_terms *t = &x->terms[k];
         double kv = t->group ? 1.0 / t->group : 0;
         double bytes = t->total * (t->memory_unit + kv * t->memory_kv);
@@ -395,7 +395,7 @@ double plan_least_us(const plan_shape *s, const int *nodes, int n, plan_span p, 
         return 0;
     sharing_of(&x, s, nodes, n, w);
     plan_stage_terms(x.terms, s, p, l, false, n);
-    paces(&x, 0, &need, w->pace);
+    paces(&x, 0, PLAN_KINDS, &need, w->pace);
     for (int i = 0; i < n; i++)
         w->room[i] = plan_more(plan_node_room(s, nodes[i]), 0);
     return flow_in(n, need, w->room, w->pace);
@@ -633,9 +633,9 @@ typedef struct parting {
     const sizes *z;
     const double *free; /* of every kind */
     bool whole;
-    int atom;          /* heads that stay together */
-    int ways;          /* of sharing what is left; each rank its own where there are few ranks */
-    double best, need; /* need: bytes of the other kinds */
+    int atom; /* heads that stay together */
+    int ways; /* of sharing what is left; each rank its own where there are few ranks */
+    double best, need[PLAN_KINDS]; /* need: bytes of each kind; 0: of all but attention */
 } parting;
 
 /* How attention falls into parts: heads, K/V groups or several of those, so few that all ways to give them out are some hundreds. */
@@ -650,11 +650,39 @@ static int attention_atom(const plan_terms *t, int n)
     return atom;
 }
 
+/* Whether each of the other kinds alone would find place in the rooms that are left. */
+static bool rest_fits(const sharing *x)
+{
+    for (int k = 1; k < PLAN_KINDS; k++) {
+        double units = 0, each = x->terms[k].memory_unit;
+        if (!x->terms[k].total || each <= 0)
+            continue;
+        for (int i = 0; i < x->n; i++)
+            units += floor(x->w->room[i] / each);
+        if (units < x->terms[k].total)
+            return false;
+    }
+    return true;
+}
+
+/* No shares of the other kinds take less in the rooms that are left: each kind as if it were alone there. */
+static double rest_us(const parting *t)
+{
+    const sharing *x = t->x;
+    double sum = 0;
+    for (int k = 1; k < PLAN_KINDS; k++)
+        if (x->terms[k].total && x->terms[k].times > 0)
+            sum += plan_more(x->terms[k].times * t->free[k],
+                             flow_in(x->n, t->need[k], x->w->room, x->w->pace + k * x->n));
+    return sum * (1 - 1e-12);
+}
+
 /* Attention is in x->w->units, and the rooms are what it leaves. `done`: its times · us. */
 static void share_rest(parting *t, double done)
 {
     sharing *x = t->x;
-    if (done + flow_in(x->n, t->need, x->w->room, x->w->pace) >= t->best)
+    if (!rest_fits(x) || done + flow_in(x->n, t->need[0], x->w->room, x->w->pace) >= t->best ||
+        done + rest_us(t) >= t->best)
         return;
     for (int way = 0; way < t->ways; way++) {
         double sum = weighed(x, t->free) - x->terms[0].times * t->free[0] + done;
@@ -722,8 +750,11 @@ static double share_under_rules(sharing *x, plan_shares *h, plan_span p, const p
     if (x->w->few) {
         int kinds = (p.n_dense > 0) + (p.n_expert > 0) + (p.first || p.last);
         int ways = kinds < 2 ? 1 : x->n == 2 ? 10 : x->n == 3 ? 28 : 4;
-        parting t = {x, h, &z, f->us[whole], whole, attention_atom(x->terms, x->n), ways, best, 0};
-        paces(x, 1, &t.need, x->w->pace);
+        parting t = {x,    h,    &z, f->us[whole], whole, attention_atom(x->terms, x->n),
+                     ways, best, {0}};
+        paces(x, 1, PLAN_KINDS, &t.need[0], x->w->pace);
+        for (int k = 1; k < PLAN_KINDS; k++)
+            paces(x, k, k + 1, &t.need[k], x->w->pace + k * x->n);
         memset(x->w->units, 0, PLAN_KINDS * (size_t)x->n * sizeof(int));
         part_attention(&t, 0, 0, 0);
         best = t.best;
