@@ -157,6 +157,10 @@ static status open_runner(runner *r, const plan *p, const cli *c, const char *so
     if (s != STATUS_OK)
         return s;
     r->m = engine_team_model(r->team);
+    if (model_get_card(r->m)->pooling != MODEL_POOLING_NONE)
+        return err_set(e, STATUS_UNSUPPORTED,
+                       "%s is an embedding model: what is measured here is writing",
+                       model_get_card(r->m)->name);
     r->n_vocab = (int)model_get_card(r->m)->n_vocab;
     r->max_tokens = model_get_options(r->m)->max_tokens;
     size_t n = (size_t)p->sequences,

@@ -242,6 +242,9 @@ int cli_cmd_logits(cli *c)
     status st = read_tokens(&s, tokens, (int64_t)n_greedy, &e);
     if (st == STATUS_OK)
         st = open_model(&s, c->arguments[0], &e);
+    if (st == STATUS_OK && model_get_card(s.m)->pooling != MODEL_POOLING_NONE)
+        st = err_set(&e, STATUS_UNSUPPORTED, "%s is an embedding model and has no logits",
+                     model_get_card(s.m)->name);
     if (st == STATUS_OK)
         st = prompt(&s, &e);
     if (st == STATUS_OK && n_greedy > 0)

@@ -62,7 +62,10 @@ static status check_vocabulary(const model_card *small, const model_card *target
     status of_b = model_tokenizer_create(&b, target, NULL), s = STATUS_OK;
     int64_t more = small->n_vocab - target->n_vocab;
     int64_t most = of_a == STATUS_OK && of_b == STATUS_OK ? PAD : 0;
-    if (more > most || more < -most)
+    if (small->pooling != MODEL_POOLING_NONE)
+        s = err_set(e, STATUS_INVALID, "the draft model %s embeds texts and writes none",
+                    small->name);
+    else if (more > most || more < -most)
         s = err_set(e, STATUS_INVALID,
                     "the draft model %s has another vocabulary than %s: %lld tokens, expected %lld",
                     small->name, target->name, (long long)small->n_vocab,

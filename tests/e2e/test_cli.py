@@ -741,6 +741,20 @@ def options_are_sent():
 
 
 @test
+def embedding_models_say_what_they_are_for():
+    bert = os.path.join(ROOT, "tests/data/embed/bert-f32.gguf")
+    tokens = os.path.join(HOME, "tokens.json")
+    with open(tokens, "w") as f:
+        f.write("[5, 6]")
+    out, _ = shoal("show", bert)
+    must(re.search(r"embeds +vectors of 64, pooling: cls", out), out)
+    must(json.loads(shoal("show", "--json", bert)[0])["pooling"] == "cls")
+    for command in (["run", bert, "hi"], ["logits", "--tokens", tokens, bert], ["bench", "--depth", "0", "--prompt", "16", bert]):
+        _, err = shoal(*command, code=1)
+        must("embedding model" in err, command, err)
+
+
+@test
 def wrong_calls_are_explained():
     _, err = shoal("lst", code=2)
     must("lst" in err and "did you mean list" in err, err)
