@@ -235,6 +235,7 @@ status engine_group_follow(engine_group *g, err *e)
 
 /* ---- inside a step ------------------------------------------------------------------------------------------------- */
 
+/* Always as f64: the sum that x begins as is of rows of the embedding, which are any floats and exact because one rank at most has them. */
 static status sum(void *context, double *values, int64_t n, err *e)
 {
     engine_group *g = context;
