@@ -10,6 +10,7 @@
 
 #define DEFAULT_DEADLINE_US UINT64_C(60000000)
 #define LONGEST_SLEEP_US    50000 /* an abort from another thread is seen after this */
+#define SHORT_SLEEP_US      1000  /* poll counts in these: what is due sooner is awaited awake */
 #define BLIND_SLEEP_US      50    /* between two looks at connections that cannot be polled */
 #define FAREWELL_US         1000000
 #define LOOKS_PER_CLOCK     32 /* empty looks between two looks at the clock, while spinning */
@@ -536,6 +537,8 @@ static void sleep_a_while(link_group *g, uint64_t again_us)
     size_t n = 0;
     bool blind = false;
     int i;
+    if (again_us != UINT64_MAX && again_us < now_us(g) + SHORT_SLEEP_US)
+        return;
     for (i = 0; i < n_ways(g); i++) {
         link_way *w = &g->ways[i];
         size_t wanted;
