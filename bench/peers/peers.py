@@ -149,7 +149,7 @@ def main():
                 PEERS[name](kind, 1)
                 peers[name] = PEERS[name]
             except Absent as why:
-                print(f"{name}, {kind}: left out: {why}")
+                print(f"{name}, {kind}: left out: {why}", flush=True)
         for what in o.what.split(",") if peers else ():
             for threads in map(int, o.threads.split(",")):
                 if what == "alone" or (threads == 2 and kind == "Q4_0"):
