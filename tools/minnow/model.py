@@ -26,9 +26,9 @@ class RmsNorm(torch.autograd.Function):
     def backward(ctx, g):
         x, w, r = ctx.saved_tensors
         n = x * r
-        gw = torch.einsum("...d,...d->d", g, n)
+        gw = (g * n).flatten(0, -2).sum(0)       # products and sums: einsum makes a matrix product of each row
         h = g * w
-        dot = torch.einsum("nd,nd->n", h.reshape(-1, h.shape[-1]), n.reshape(-1, n.shape[-1])).view(r.shape)
+        dot = (h * n).sum(-1, keepdim=True)
         return h.addcmul_(n, dot, value=-1.0 / x.shape[-1]).mul_(r), gw, None
 
 

@@ -34,7 +34,7 @@ ROWS = {128: 8, 256: 4, 512: 2}       # rows of a micro-batch: small enough for 
 
 def micro_batches(step):
     """The micro-batches of a step, longest first."""
-    return [512 if step % 3 == 0 else 256, 256, 256, 256, 128]
+    return [512, 512 if step % 2 == 0 else 256, 256, 256, 128]
 
 
 class Packer:
@@ -50,20 +50,27 @@ class Packer:
         size = next((x for x in SIZES if len(ids) <= FITS[x]), None)
         if size is None:
             return
-        rows = self.open[size]
-        for row in rows:                 # first fit among a few open rows
-            if len(row[0]) + len(ids) <= size:
-                break
-        else:
-            if len(rows) >= 16:
-                rows.sort(key=lambda x: len(x[0]))
-                self.full[size].append(rows.pop())
-            row = ([], [], [])
-            rows.append(row)
+        row = self.fitting(size, len(ids))
         n = row[1][-1] + 1 if row[1] else 1
         row[0].extend(ids)
         row[1].extend([n] * len(ids))
         row[2].extend(mask)
+
+    def fitting(self, size, n):
+        """A row with room for n tokens: what a long document has left, the first that fits among a few open ones, or a new one."""
+        if size == SIZES[1]:
+            for row in self.open[SIZES[2]]:
+                if len(row[0]) >= size and len(row[0]) + n <= SIZES[2]:
+                    return row
+        rows = self.open[size]
+        for row in rows:
+            if len(row[0]) + n <= size:
+                return row
+        if len(rows) >= 16:
+            rows.sort(key=lambda x: len(x[0]))
+            self.full[size].append(rows.pop())
+        rows.append(([], [], []))
+        return rows[-1]
 
     def batch(self, size):
         want = ROWS[size]

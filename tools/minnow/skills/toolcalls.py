@@ -198,7 +198,9 @@ def make_once(g, others=None, rounds=None, kind=None):
         t = r.choice(tools if g.heldout else fresh or tools)     # a tool called before could be copied from the call
         fresh = [x for x in fresh if x is not t]
         q, args = request(g, t)
-        messages += [{"role": "user", "content": q}, call_message(g, t, args, think)] + result_messages(g, t, think)[0]
+        messages += [{"role": "user", "content": q}, call_message(g, t, args, think)]
+        if g.heldout or r.random() < 0.5:       # results are learnt sooner than calls
+            messages += result_messages(g, t, think)[0]
     if kind in ("call", "result"):
         t = r.choice(tools if g.heldout else fresh or tools)
         q, args = request(g, t)
