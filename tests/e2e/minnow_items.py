@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Asks a server minnow's held-out items through POST /v1/chat/completions and checks the answers.
 
-  minnow_items.py BASE_URL [--items models/minnow/heldout.jsonl] [--model minnow] [--slack 3] [--bar GROUP=PERCENT] [--json FILE] [--api-key KEY] [-v]
+  minnow_items.py BASE_URL [--items models/minnow/heldout.jsonl] [--model minnow] [--slack 3] [--json FILE] [--api-key KEY] [-v]
 
 How it works: each line of the items file is {category, messages, tools?, enable_thinking?, check}; it is asked with
 temperature 0, and the answer is held against `check` (the forms are listed at `passes`). Prints a line per category
@@ -109,13 +109,12 @@ class Score:
         out = [(name, bar, sum(self.right.get(c, 0) for c in cs), sum(self.all.get(c, 0) for c in cs)) for name, bar, cs in BARS]
         return out + [("tool calls well-formed", WELL_FORMED_BAR, self.formed, self.all.get("tool calls", 0))]
 
-    def report(self, slack, out=sys.stdout, instead=None):
+    def report(self, slack, out=sys.stdout):
         """Prints the table; True when every bar (less the slack) is met. A group with no items fails."""
         good = True
         for c in self.all:
             print("  %-28s %4d of %4d" % (c, self.right[c], self.all[c]), file=out)
         for name, bar, right, n in self.groups():
-            bar = (instead or {}).get(name, bar)
             percent = 100.0 * right / n if n else 0.0
             ok = n > 0 and percent >= bar - slack
             good = good and ok
@@ -156,7 +155,6 @@ def main():
     ap.add_argument("--model", default="minnow")
     ap.add_argument("--api-key", default=os.environ.get("SHOAL_API_KEY"))
     ap.add_argument("--slack", type=float, default=3.0, help="points below the bars of the model card")
-    ap.add_argument("--bar", action="append", default=[], metavar="GROUP=PERCENT", help="another bar for a group, before the slack")
     ap.add_argument("--json", metavar="FILE", help="write the figures there as JSON")
     ap.add_argument("--timeout", type=float, default=300.0, help="seconds to wait for one answer")
     ap.add_argument("-v", action="store_true", help="print every wrong answer")
@@ -178,8 +176,7 @@ def main():
                 n + 1, item["category"], item["messages"][-1]["content"], json.dumps(item["check"]), json.dumps(message)))
     if a.json:
         score.save(a.json)
-    bars = {name: float(percent) for name, percent in (b.rsplit("=", 1) for b in a.bar)}
-    return 0 if score.report(a.slack, instead=bars) else 1
+    return 0 if score.report(a.slack) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes the model card: card.py MODEL.gguf FIGURES.json CARD.md --measured "how" [--trained "in a sentence" | --trained-in FILE]
+"""Writes the model card: card.py MODEL.gguf FIGURES.json CARD.md --measured HOW [--trained TEXT | --trained-in FILE]
 
 The figures are those that tests/e2e/minnow_items.py or evaluate.py wrote with --json; sizes come from the GGUF. What the
 model can do and what it is not is the same for every model of this corpus and stands here.
@@ -71,6 +71,9 @@ def main():
         text += "| %s | %.1f %% | %g %% | %s |\n" % (name, percent, bar, "met" if n and percent >= bar else "**not met**")
     text += "\n| category | right | of |\n|---|---|---|\n"
     text += "".join("| %s | %d | %d |\n" % tuple(c) for c in figures["categories"])
+    weak = ["%s (%d of %d)" % tuple(c) for c in figures["categories"] if c[1] < 0.8 * c[2]]
+    if weak:
+        text += "\nWeak, and without a bar or below it: %s.\n" % ", ".join(weak)
     text += "\n`heldout.jsonl` holds 200 further items; `tests/e2e/minnow_items.py` asks them through the HTTP API.\n"
     how = a.trained
     if a.trained_in:
