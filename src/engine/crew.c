@@ -3,20 +3,14 @@
  * links (made here, in pairs, and closed here once they are handed over: so a death is seen by the peers as an end of a socket), and the
  * load that all have. What they say is taken without blocking; the caller polls their sockets. Not here: starting anew (src/node).
  */
+#include "engine/group.h"
 #include "engine/wire.h"
 #include "os/os.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum {
-    RING_BYTES = 1 << 20,
-    CONNECT_US = 10 * 1000000,
-    A_MESSAGE = 16, /* descriptors */
-    PIECE = 4096,
-    REAP_US = 200000,
-    SPIN_US = 2000 /* where every rank has its cores: waits of one step are shorter */
-};
+enum { RING_BYTES = 1 << 20, CONNECT_US = 10 * 1000000, PIECE = 4096, REAP_US = 200000 };
 
 typedef struct member {
     os_child child;
@@ -106,34 +100,19 @@ status engine_place_send(int fd, const engine_place *p, err *e)
     status s = frame.failed ? err_set(e, STATUS_NO_MEMORY, "no memory for a message")
                             : os_send_all(fd, frame.data, frame.length, e);
     sb_fini(&frame);
-    for (int at = 0; at < p->n_handles && s == STATUS_OK; at += A_MESSAGE)
-        s = os_send_descriptors(fd, p->handles + at, BASE_MIN(p->n_handles - at, (int)A_MESSAGE),
-                                e);
+    for (int at = 0; at < p->n_handles && s == STATUS_OK; at += GROUP_DESCRIPTORS)
+        s = os_send_descriptors(fd, p->handles + at,
+                                BASE_MIN(p->n_handles - at, (int)GROUP_DESCRIPTORS), e);
     return s;
-}
-
-/* As many threads as are asked for, else an equal part of the cores. */
-static int threads_of(const engine_team_options *o)
-{
-    int n = engine_cut_ranks(&o->cut);
-    return o->model.n_threads > 0 ? o->model.n_threads : BASE_MAX(os_cpu_count() / n, 1);
 }
 
 static status fill_places(engine_place *places, const engine_team_options *o, err *e)
 {
-    int n = engine_cut_ranks(&o->cut);
-    engine_place p = {
-        .cut = o->cut,
-        .epoch = o->epoch,
-        .deadline_us = o->deadline_us,
-        .spin_us = n * threads_of(o) <= os_cpu_count() ? SPIN_US : 0,
-    };
-    p.cut.n_stages = BASE_MAX(p.cut.n_stages, 1);
-    p.cut.n_tensor = BASE_MAX(p.cut.n_tensor, 1);
-    status s = os_random(p.secret, sizeof p.secret, e);
-    for (int i = 0; i < n && s == STATUS_OK; i++) {
-        places[i] = p;
-        places[i].rank = i;
+    unsigned char secret[sizeof places->secret];
+    status s = os_random(secret, sizeof secret, e);
+    for (int i = 0; i < engine_cut_ranks(&o->cut) && s == STATUS_OK; i++) {
+        group_place(&places[i], o, i);
+        memcpy(places[i].secret, secret, sizeof secret);
     }
     return s;
 }
@@ -144,7 +123,6 @@ static status send_load(int fd, const engine_team_options *o, err *e)
 {
     wire_load load = {.source = o->source, .model = o->model};
     sb frame;
-    load.model.n_threads = threads_of(o);
     sb_init(&frame);
     wire_put_load(&frame, &load);
     status s = frame.failed ? err_set(e, STATUS_NO_MEMORY, "no memory for a message")

@@ -22,6 +22,7 @@
 #endif
 
 enum {
+    SPIN_US = 2000,           /* where every rank has its cores: waits inside a step are shorter */
     HELLO_US = 600 * 1000000, /* others may still be loading; whoever started us sees them die */
     LEAST_DEADLINE_US = 5 * 1000000
 };
@@ -68,6 +69,38 @@ static status check_place(const engine_place *p, err *e)
     return STATUS_OK;
 }
 
+void group_place(engine_place *out, const engine_team_options *o, int rank)
+{
+    *out = (engine_place){
+        .cut = o->cut, .rank = rank, .epoch = o->epoch, .deadline_us = o->deadline_us};
+    out->cut.n_stages = BASE_MAX(out->cut.n_stages, 1);
+    out->cut.n_tensor = BASE_MAX(out->cut.n_tensor, 1);
+}
+
+/* A limit is for all ranks together; what is merely free each looks at for itself while it loads. */
+static status check_memory(const engine_group *g, const file_model *f, const model_options *o,
+                           err *e)
+{
+    uint64_t sum = 0;
+    if (o->memory_limit == 0 || g->place.rank != 0)
+        return STATUS_OK;
+    for (int r = 0; r < g->n_ranks; r++) {
+        model_options one = *o;
+        model_need need;
+        one.shard = g->shards[r];
+        status s = model_needs(&need, f, &one, e);
+        if (s != STATUS_OK)
+            return s;
+        sum += need.weight_bytes + need.state_bytes + need.scratch_bytes;
+    }
+    char needed[32], limit[32];
+    if (sum <= o->memory_limit)
+        return STATUS_OK;
+    return err_set(e, STATUS_NO_MEMORY, "%s: %d ranks need %s together, free are %s", f->path,
+                   g->n_ranks, base_format_bytes(needed, sum),
+                   base_format_bytes(limit, o->memory_limit));
+}
+
 status engine_group_create(engine_group **out, engine_place *place, const file_model *f,
                            model_options *o, err *e)
 {
@@ -91,9 +124,15 @@ status engine_group_create(engine_group **out, engine_place *place, const file_m
     g->stage = g->place.rank / g->n_tensor;
     g->index = g->place.rank % g->n_tensor;
     o->shard = g->shards[g->place.rank];
+    if (o->n_threads <= 0)
+        o->n_threads = BASE_MAX(os_cpu_count() / g->n_ranks, 1);
     group_exchange(g, &o->exchange);
-    *out = g;
-    return STATUS_OK;
+    s = check_memory(g, f, o, e);
+    if (s == STATUS_OK)
+        *out = g;
+    else
+        engine_group_destroy(g);
+    return s;
 }
 
 /* ---- links --------------------------------------------------------------------------------------------------------- */
@@ -126,6 +165,11 @@ static uint64_t deadline(const engine_group *g)
     double us = (double)model_get_card(g->m)->weight_bytes * o->max_tokens /
                 (SLOW_BYTES_PER_US * BASE_MAX(o->n_threads, 1));
     return (uint64_t)(BASE_MAX(us, (double)LEAST_DEADLINE_US)) * SLOWNESS;
+}
+
+static uint64_t spin(const engine_group *g)
+{
+    return g->n_ranks * model_get_options(g->m)->n_threads <= os_cpu_count() ? SPIN_US : 0;
 }
 
 /* The numbers are of this kind of link, not of this machine: they only choose how sums go, and must be the same everywhere. */
@@ -182,7 +226,7 @@ static status open_links(link_group **out, engine_group *g, bool in_stage, const
                            .cost = cost_of(g->place.cut.link),
                            .deadline_us = deadline(g),
                            .hello_us = HELLO_US,
-                           .spin_us = g->place.spin_us};
+                           .spin_us = spin(g)};
     snprintf(c.numerics, sizeof c.numerics, "%s", model_numerics(g->m));
     uint64_t hash = model_get_card(g->m)->hash;
     memcpy(c.model, &hash, sizeof hash);

@@ -17,7 +17,8 @@
 enum {
     GROUP_FIRST = 256,
     GROUP_HEAD = 6,
-    GROUP_COPIES = 1024 /* kept until the next announcement */
+    GROUP_COPIES = 1024,   /* kept until the next announcement */
+    GROUP_DESCRIPTORS = 16 /* of a place, in one message behind JOIN */
 };
 typedef enum group_kind { GROUP_STEP = 1, GROUP_END = 2 } group_kind;
 
@@ -29,7 +30,6 @@ struct engine_group {
     engine_place place;
     int n_ranks, n_tensor, stage, index; /* index: of this rank in its stage */
     model_shard shards[ENGINE_MOST_RANKS];
-    uint64_t weight_bytes; /* of the file */
     link_group *all,
         *in_stage; /* the same one when there is one stage; in_stage NULL when it is of one rank */
     model *m;      /* borrowed */
@@ -44,6 +44,8 @@ struct engine_group {
     float *rows; /* leader: slices of logits as they come, [max_outputs, V] */
 };
 
+/* The place of a rank, without its links and its secret. */
+void group_place(engine_place *out, const engine_team_options *o, int rank);
 /* Opens the links of a rank whose model is loaded; the first half of engine_group_join, which does not wait. */
 status group_connect(engine_group *g, model *m, err *e);
 /* Fills the callbacks of a model's exchange. */

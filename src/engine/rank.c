@@ -11,6 +11,7 @@
  *
  * A malformed frame is the node's bug: it is logged and ends the process, the node sees the death and says so.
  */
+#include "engine/group.h"
 #include "engine/wire.h"
 #include "os/os.h"
 
@@ -21,8 +22,7 @@ enum {
     OUTGOING_LIMIT = 4 << 20,
     STATS_EVERY_US = 500000,
     PROGRESS_EVERY_US = 100000,
-    FLUSH_US = 2000000,
-    A_MESSAGE = 16
+    FLUSH_US = 2000000
 };
 
 typedef struct rank {
@@ -57,9 +57,9 @@ static void take_place(rank *r, const unsigned char *payload, uint32_t bytes)
     engine_place place;
     err e;
     status s = wire_get_join(&place, &frame, &e);
-    for (int at = 0; s == STATUS_OK && at < place.n_handles; at += A_MESSAGE)
+    for (int at = 0; s == STATUS_OK && at < place.n_handles; at += GROUP_DESCRIPTORS)
         s = os_recv_descriptors(r->fd, place.handles + at,
-                                BASE_MIN(place.n_handles - at, (int)A_MESSAGE), 0, &e);
+                                BASE_MIN(place.n_handles - at, (int)GROUP_DESCRIPTORS), 0, &e);
     if (s == STATUS_OK && r->joined)
         s = err_set(&e, STATUS_INVALID, "a second place");
     if (s != STATUS_OK)

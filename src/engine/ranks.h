@@ -58,7 +58,6 @@ typedef struct engine_place {
     link_epoch epoch;
     unsigned char secret[32]; /* of the group: key of its TLS links */
     uint64_t deadline_us;     /* of an op; 0 = by the model's size */
-    uint64_t spin_us;         /* before sleeping in a wait */
     int n_handles; /* descriptors, owned: for every way to a peer one (tls) or two (shm) */
     int handles[ENGINE_MOST_HANDLES];
     link_loop *loops[2]; /* loop: of all ranks, of the stage; borrowed */
@@ -71,7 +70,8 @@ void engine_place_close(engine_place *p);      /* the descriptors that are left 
 
 typedef struct engine_group engine_group;
 
-/* Before the model is loaded: checks the place, fills shard and exchange of o. Takes the place's descriptors, also on error. */
+/* Before the model is loaded: checks the place, fills shard and exchange of o, and n_threads where it is 0. NO_MEMORY from the leader: all
+ * ranks together are over o's limit. Takes the place's descriptors, also on error. */
 status engine_group_create(engine_group **out, engine_place *place, const file_model *f,
                            model_options *o, err *e);
 /* After it was loaded: shakes hands with all others. CONFLICT: the protocol, numerics, model or plan of a peer is another. m is borrowed

@@ -56,11 +56,7 @@ static status load_hand(hand *h, engine_place *p, const engine_team_options *o, 
 static status start_hands(engine_team *t, engine_place *own, const engine_team_options *o, err *e)
 {
     int n = engine_cut_ranks(&o->cut);
-    int threads = o->model.n_threads > 0 ? o->model.n_threads : BASE_MAX(os_cpu_count() / n, 1);
-    *own = (engine_place){.cut = o->cut, .epoch = o->epoch, .deadline_us = o->deadline_us};
-    own->cut.n_stages = BASE_MAX(own->cut.n_stages, 1);
-    own->cut.n_tensor = BASE_MAX(own->cut.n_tensor, 1);
-    own->spin_us = n * threads <= os_cpu_count() ? 2000 : 0;
+    group_place(own, o, 0);
     t->hands = base_zalloc((size_t)n, sizeof *t->hands);
     if (!t->hands)
         return err_set(e, STATUS_NO_MEMORY, "no memory for %d ranks", n);
@@ -115,9 +111,6 @@ static status load(engine_team *t, const engine_team_options *o, const model_pro
     bool cut = engine_cut_ranks(&o->cut) > 1;
     status s = o->open(&file, o->source, e);
     if (s == STATUS_OK && cut) {
-        int n = engine_cut_ranks(&o->cut);
-        if (mo.n_threads <= 0)
-            mo.n_threads = BASE_MAX(os_cpu_count() / n, 1);
         s = o->cut.link == ENGINE_LINK_LOOP ? start_hands(t, &own, o, e)
                                             : engine_crew_start(&t->crew, &own, o, e);
         if (s == STATUS_OK)

@@ -431,7 +431,6 @@ void wire_put_join(sb *out, const engine_place *m)
     put_u64(out, m->epoch.node);
     sb_add(out, m->secret, sizeof m->secret);
     put_u64(out, m->deadline_us);
-    put_u64(out, m->spin_us);
     put_i32(out, m->n_handles);
     end(out, at);
 }
@@ -456,7 +455,6 @@ status wire_get_join(engine_place *out, const wire_frame *f, err *e)
     if (secret)
         memcpy(m.secret, secret, sizeof m.secret);
     m.deadline_us = get_u64(&c);
-    m.spin_us = get_u64(&c);
     m.n_handles = get_i32(&c);
     c.bad |= m.n_handles < 0 || m.n_handles > ENGINE_MOST_HANDLES;
     status s = finish(&c, f, WIRE_JOIN, e);

@@ -140,20 +140,13 @@ static int sequences(const node_instance *i)
     return i->of->o.max_sequences ? i->of->o.max_sequences : DEFAULT_SEQUENCES;
 }
 
-/* Several ranks get equal parts of the cores. */
-static int threads(const node_options *o)
-{
-    int n = engine_cut_ranks(&o->cut);
-    return o->n_threads || n == 1 ? o->n_threads : BASE_MAX(os_cpu_count() / n, 1);
-}
-
 model_options rank_model_options(const node_instance *i)
 {
     const node_options *o = &i->of->o;
     int n = sequences(i);
     return (model_options){.device = i->of->device,
                            .isa = i->of->isa,
-                           .n_threads = threads(o),
+                           .n_threads = o->n_threads,
                            .kv = o->kv,
                            .context = o->context,
                            .state_tokens = i->state_tokens,

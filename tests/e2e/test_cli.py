@@ -737,6 +737,38 @@ def options_are_sent():
         must("model" not in Played.asked[-1], Played.asked[-1])
 
 
+# ---- several ranks
+
+
+@test
+def cut_models_say_the_same():
+    ids = os.path.join(HOME, "ids.json")
+    with open(ids, "w") as f:
+        json.dump([(i * 37) % 250 for i in range(20)], f)
+    args = ("logits", TINY, "--tokens", ids, "--full", "--greedy", "6", "--threads", "1")
+    whole, _ = shoal(*args)
+    for cut in (["2"], ["2", "--link", "tls"], ["3", "--shares", "5,2,1"], ["2", "--mode", "pipeline"],
+                ["4", "--mode", "2x2", "--link", "loop"]):
+        must(shoal(*args, "--ranks", *cut)[0] == whole, cut)
+    answer = shoal("run", "minnow", "What is 12 + 30?", "--max-tokens", "12", "--temperature", "0")[0]
+    must(shoal("run", "minnow", "What is 12 + 30?", "--max-tokens", "12", "--temperature", "0", "--ranks", "2")[0] == answer)
+    out, _ = shoal("bench", TINY, "--ranks", "2", "--threads", "1", "--prompt", "8", "--gen", "4", "--reps", "1", "--json")
+    must(json.loads(out)["decode_tokens_per_s"] > 0, out)
+
+
+@test
+def cuts_that_cannot_be_are_refused():
+    ids = os.path.join(HOME, "ids.json")
+    with open(ids, "w") as f:
+        json.dump([1, 2, 3], f)
+    for words, code, why in ((["--ranks", "3", "--mode", "pipeline"], 1, "3 stages"), (["--ranks", "0"], 1, "--ranks 0"),
+                             (["--ranks", "3", "--mode", "2x2"], 1, "4 ranks"), (["--ranks", "2", "--shares", "1,x"], 1, "'x'"),
+                             (["--ranks", "2", "--shares", "1"], 1, "1 shares"), (["--ranks", "2", "--link", "wire"], 1, "wire"),
+                             (["--ranks", "65"], 1, "64")):
+        _, err = shoal("logits", TINY, "--tokens", ids, *words, code=code)
+        must(why in err, words, err)
+
+
 # ---- wrong calls
 
 

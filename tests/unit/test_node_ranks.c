@@ -487,7 +487,6 @@ static void places_as_messages(void **state)
                       .rank = 4,
                       .epoch = {5, 6, 7},
                       .deadline_us = 8,
-                      .spin_us = 9,
                       .n_handles = 7},
                  back = {0};
     memset(p.secret, 0xa5, sizeof p.secret);
