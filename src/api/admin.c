@@ -67,6 +67,8 @@ static void put_instance(sb *out, const node_instance_info *i)
     put_count(out, "prompt_tokens", k->prompt_tokens);
     put_count(out, "cached_tokens", k->cached_tokens);
     put_count(out, "generated_tokens", k->generated_tokens);
+    put_count(out, "drafted_tokens", k->drafted_tokens);
+    put_count(out, "accepted_tokens", k->accepted_tokens);
     sb_puts(out, ",\"generated_tokens_per_step_second\":");
     api_put_number(out, k->step_us ? (double)k->generated_tokens * 1e6 / (double)k->step_us : 0);
     put_count(out, "state_tokens", k->state_tokens);
@@ -111,6 +113,8 @@ static void get_status(const api_request *q)
     put_count(&out, "prompt_tokens", k->prompt_tokens);
     put_count(&out, "cached_tokens", k->cached_tokens);
     put_count(&out, "generated_tokens", k->generated_tokens);
+    put_count(&out, "drafted_tokens", k->drafted_tokens);
+    put_count(&out, "accepted_tokens", k->accepted_tokens);
     sb_puts(&out, "},\"models\":[");
     for (int i = 0; i < node_n_instances(q->of->n); i++) {
         node_instance_info info;

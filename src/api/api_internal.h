@@ -127,6 +127,7 @@ struct api_exchange {
     int n_calls, n_open;                 /* calls not yet done */
     struct api_leg *legs;                /* [n_calls] */
     int n_prompt, n_cached, n_generated; /* of calls that are done */
+    int n_drafted, n_accepted;
     uint64_t last_us;                    /* something was sent, or the request came */
     api_exchange *next;
 };

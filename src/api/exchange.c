@@ -140,6 +140,8 @@ static void take_done(api_exchange *x, api_leg *leg, const serve_event *event)
     x->n_prompt += event->n_prompt;
     x->n_cached += event->n_cached;
     x->n_generated += event->n_generated;
+    x->n_drafted += event->n_drafted;
+    x->n_accepted += event->n_accepted;
     if (--x->n_open > 0)
         return;
     x->voice->finish(x);

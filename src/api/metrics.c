@@ -42,6 +42,10 @@ static void put_node(sb *out, const api *a)
         {"shoal_cached_tokens_total", "counter", "Tokens of prompts found in cached state.",
          k->cached_tokens},
         {"shoal_generated_tokens_total", "counter", "Tokens generated.", k->generated_tokens},
+        {"shoal_drafted_tokens_total", "counter", "Guessed tokens that were checked (--draft).",
+         k->drafted_tokens},
+        {"shoal_accepted_tokens_total", "counter", "Of those, the ones that stood.",
+         k->accepted_tokens},
         {"shoal_process_resident_bytes", "gauge", "Memory of the node, without its ranks.",
          os_resident_bytes()},
     };

@@ -57,8 +57,11 @@ void api_openai_usage(sb *out, const api_exchange *x)
 {
     sb_printf(out,
               "\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,"
-              "\"prompt_tokens_details\":{\"cached_tokens\":%d}}",
-              x->n_prompt, x->n_generated, x->n_prompt + x->n_generated, x->n_cached);
+              "\"prompt_tokens_details\":{\"cached_tokens\":%d},"
+              "\"completion_tokens_details\":{\"accepted_prediction_tokens\":%d,"
+              "\"rejected_prediction_tokens\":%d}}",
+              x->n_prompt, x->n_generated, x->n_prompt + x->n_generated, x->n_cached, x->n_accepted,
+              x->n_drafted - x->n_accepted);
 }
 
 static void put_token(sb *out, const serve_top *t)

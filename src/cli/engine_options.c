@@ -18,3 +18,32 @@ status cli_read_draft(engine_draft *out, char source[STORE_PATH], const cli *c, 
     return s == STATUS_OK ? s
                           : err_wrap(e, "--draft: neither 'ngram' nor a model that is found here");
 }
+
+static status read_card(model_card **out, const char *source, err *e)
+{
+    file_model *f;
+    status s = store_open(&f, source, e);
+    if (s != STATUS_OK)
+        return s;
+    s = model_card_read(out, f, e);
+    file_close(f);
+    return s;
+}
+
+status cli_check_draft(const char *source, const char *model_name, err *e)
+{
+    char model_source[STORE_PATH];
+    model_card *small = NULL, *target = NULL;
+    if (!*source)
+        return STATUS_OK;
+    status s = store_find(model_source, NULL, model_name, e);
+    if (s == STATUS_OK)
+        s = read_card(&small, source, e);
+    if (s == STATUS_OK)
+        s = read_card(&target, model_source, e);
+    if (s == STATUS_OK)
+        s = engine_draft_check(small, target, e);
+    model_card_destroy(small);
+    model_card_destroy(target);
+    return s;
+}

@@ -8,5 +8,7 @@
 
 /* --draft: "" or "none", "ngram", or the name of a model, whose source comes out ("" otherwise). NOT_FOUND: no such model. */
 status cli_read_draft(engine_draft *out, char source[STORE_PATH], const cli *c, err *e);
+/* A draft model that cannot guess for the model of that name is refused before anything is started. Does nothing for source "". */
+status cli_check_draft(const char *source, const char *model_name, err *e);
 
 #endif

@@ -54,7 +54,7 @@ static status compare_tokens(const text_tokenizer *a, const text_tokenizer *b,
 }
 
 /* Embeddings may be padded: the widths differ by less than `pad` where all tokens are the same. */
-static status check_vocabulary(const model_card *small, const model_card *target, err *e)
+status engine_draft_check(const model_card *small, const model_card *target, err *e)
 {
     enum { PAD = 1024 };
     text_tokenizer *a = NULL, *b = NULL;
@@ -112,7 +112,7 @@ status draft_model_create(draft_model **out, model *m, const model *target, err 
 {
     const model_options *o = model_get_options(m);
     REQUIRE(m != target);
-    status s = check_vocabulary(model_get_card(m), model_get_card(target), e);
+    status s = engine_draft_check(model_get_card(m), model_get_card(target), e);
     if (s != STATUS_OK)
         return s;
     draft_model *d = base_zalloc(1, sizeof *d);

@@ -121,6 +121,8 @@ typedef struct engine engine;
 status engine_create(engine **out, model *m, const engine_options *o, engine_sink sink,
                      void *context, err *e);
 void engine_destroy(engine *g);
+/* Whether guesses of one may be tokens of the other, before anything is loaded. INVALID names both and says where they differ. */
+status engine_draft_check(const model_card *draft_card, const model_card *target, err *e);
 
 /* Copies the request. TOO_LONG: prompt and one token do not fit the context (says by how many); BUSY: the queue is full; INVALID: an
  * id outside the vocabulary, a bad option. */

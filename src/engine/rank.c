@@ -38,6 +38,7 @@ typedef struct rank {
     model *m;
     engine_group *group; /* NULL: alone, or the threads of a team */
     engine_team *team;
+    model *draft_model; /* NULL: none */
     engine *g;
     uint64_t last_stats_us, last_progress_us;
 } rank;
@@ -184,18 +185,29 @@ static bool report_progress(void *context, uint64_t done, uint64_t total)
     return true;
 }
 
+static void add_need(model_need *to, const model *m)
+{
+    const model_need *used = model_used(m);
+    to->weight_bytes += used->weight_bytes;
+    to->state_bytes += used->state_bytes;
+    to->scratch_bytes += used->scratch_bytes;
+}
+
 static void say_ready(rank *r, const wire_load *load, uint64_t load_us)
 {
-    const model_need *used = model_used(r->m);
+    model_need used = {0};
     engine_stats stats = {0};
+    add_need(&used, r->m);
+    if (r->draft_model)
+        add_need(&used, r->draft_model);
     if (r->g)
         engine_get_stats(r->g, &stats);
     wire_ready ready = {.context = model_get_options(r->m)->context,
                         .state_tokens = stats.state_tokens,
                         .max_sequences = load->engine.max_sequences,
-                        .weight_bytes = used->weight_bytes,
-                        .state_bytes = used->state_bytes,
-                        .scratch_bytes = used->scratch_bytes,
+                        .weight_bytes = used.weight_bytes,
+                        .state_bytes = used.state_bytes,
+                        .scratch_bytes = used.scratch_bytes,
                         .load_us = load_us,
                         .isa = model_isa(r->m),
                         .numerics = model_numerics(r->m)};
@@ -238,6 +250,43 @@ static status load_part(rank *r, const wire_load *load, err *e)
     return s == STATUS_OK && r->joined ? engine_group_join(r->group, r->m, e) : s;
 }
 
+/* The draft model beside the model; one that does not fit it is left out. */
+static status load_draft(rank *r, wire_load *load, err *e)
+{
+    const model_options *o = model_get_options(r->m);
+    model_options options = {.device = load->model.device,
+                             .isa = load->model.isa,
+                             .n_threads = load->model.n_threads,
+                             .kv = o->kv,
+                             .context = o->context,
+                             .state_tokens = o->state_tokens,
+                             .n_sequences = o->n_sequences,
+                             .max_outputs = o->n_sequences};
+    file_model *file = NULL;
+    model_card *card = NULL;
+    err why;
+    if (load->model.memory_limit) {
+        const model_need *used = model_used(r->m);
+        uint64_t taken = used->weight_bytes + used->state_bytes + used->scratch_bytes;
+        options.memory_limit =
+            load->model.memory_limit > taken ? load->model.memory_limit - taken : 1;
+    }
+    status s = r->open(&file, load->draft_source, e);
+    if (s == STATUS_OK)
+        s = model_card_read(&card, file, e);
+    bool fits = s == STATUS_OK && engine_draft_check(card, model_get_card(r->m), &why) == STATUS_OK;
+    if (s == STATUS_OK && fits)
+        s = model_load(&r->draft_model, file, &options, NULL, e);
+    if (s == STATUS_OK && !fits)
+        log_warn("rank", "going on without drafts: %s", why.text);
+    if (!fits)
+        load->engine.draft = ENGINE_DRAFT_NONE;
+    load->engine.draft_model = r->draft_model;
+    model_card_destroy(card);
+    file_close(file);
+    return s;
+}
+
 /* A follower's life after loading; does not return. */
 static void follow(rank *r)
 {
@@ -264,6 +313,8 @@ static status load_model(rank *r, const wire_frame *frame, err *e)
     if (s == STATUS_OK)
         s = load_part(r, &load, e);
     bool leads = !r->joined || r->place.rank == 0;
+    if (s == STATUS_OK && leads && load.draft_source)
+        s = load_draft(r, &load, e);
     if (s == STATUS_OK && leads)
         s = engine_create(&r->g, r->m, &load.engine, say_event, r, e);
     if (s == STATUS_OK)
@@ -425,6 +476,7 @@ int engine_rank_run(const engine_rank_options *o)
     if (s != STATUS_OK)
         die(e.text);
     engine_destroy(r.g);
+    model_destroy(r.draft_model);
     engine_group_destroy(r.group);
     if (r.team)
         engine_team_destroy(r.team);

@@ -248,6 +248,8 @@ void wire_put_load(sb *out, const wire_load *m)
     put_i32(out, g->chunk);
     put_i32(out, g->cache_slots);
     put_u32(out, g->no_cache);
+    put_u32(out, (uint32_t)g->draft);
+    put_string(out, m->draft_source);
     end(out, at);
 }
 
@@ -281,6 +283,10 @@ status wire_get_load(wire_load *out, const wire_frame *f, arena *memory, err *e)
     g->chunk = get_i32(&c);
     g->cache_slots = get_i32(&c);
     g->no_cache = get_bool(&c);
+    uint32_t guesses = get_u32(&c);
+    c.bad |= guesses > ENGINE_DRAFT_MODEL;
+    g->draft = (engine_draft)guesses;
+    m.draft_source = get_string(&c, memory, true);
     status s = finish(&c, f, WIRE_LOAD, e);
     if (s == STATUS_OK)
         *out = m;
@@ -581,6 +587,8 @@ void wire_put_event(sb *out, const engine_event *m)
     put_u32(out, (uint32_t)m->reason);
     put_i32(out, m->n_prompt);
     put_i32(out, m->n_cached);
+    put_i32(out, m->n_drafted);
+    put_i32(out, m->n_accepted);
     put_u32(out, (uint32_t)m->code);
     put_string(out, m->text);
     put_u32(out, (uint32_t)m->n_vector);
@@ -609,6 +617,8 @@ status wire_get_event(engine_event *out, const wire_frame *f, err *e)
     c.bad |= m.reason > ENGINE_ERROR;
     m.n_prompt = get_i32(&c);
     m.n_cached = get_i32(&c);
+    m.n_drafted = get_i32(&c);
+    m.n_accepted = get_i32(&c);
     m.code = m.kind == ENGINE_DONE && m.reason == ENGINE_ERROR ? get_error(&c) : get_status(&c);
     uint32_t n = get_u32(&c);
     const unsigned char *text = n < sizeof m.text ? take(&c, n) : NULL;
@@ -630,7 +640,8 @@ void wire_put_stats(sb *out, const engine_stats *m, uint64_t resident_bytes)
     size_t at = begin(out, WIRE_STATS);
     const uint64_t numbers[] = {
         m->steps,   m->prompt_tokens, m->cached_tokens,     m->generated_tokens,    m->preemptions,
-        m->step_us, m->state_tokens,  m->state_used_tokens, m->cached_prefix_tokens};
+        m->step_us, m->state_tokens,  m->state_used_tokens, m->cached_prefix_tokens,
+        m->drafted_tokens, m->accepted_tokens};
     for (size_t i = 0; i < BASE_COUNT(numbers); i++)
         put_u64(out, numbers[i]);
     put_i32(out, m->waiting);
@@ -646,7 +657,8 @@ status wire_get_stats(engine_stats *out, uint64_t *resident_bytes, const wire_fr
     engine_stats m = {0};
     uint64_t *numbers[] = {
         &m.steps,   &m.prompt_tokens, &m.cached_tokens,     &m.generated_tokens,    &m.preemptions,
-        &m.step_us, &m.state_tokens,  &m.state_used_tokens, &m.cached_prefix_tokens};
+        &m.step_us, &m.state_tokens,  &m.state_used_tokens, &m.cached_prefix_tokens,
+        &m.drafted_tokens, &m.accepted_tokens};
     for (size_t i = 0; i < BASE_COUNT(numbers); i++)
         *numbers[i] = get_u64(&c);
     m.waiting = get_i32(&c);

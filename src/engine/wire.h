@@ -9,7 +9,7 @@
 #include "engine/engine.h"
 #include "engine/ranks.h"
 
-enum { WIRE_VERSION = 2, WIRE_HEADER = 8, WIRE_MAX_PAYLOAD = 64 << 20 };
+enum { WIRE_VERSION = 3, WIRE_HEADER = 8, WIRE_MAX_PAYLOAD = 64 << 20 };
 
 typedef enum wire_message {
 #define MESSAGE(name, number, direction) WIRE_##name = number,
@@ -20,7 +20,8 @@ typedef enum wire_message {
 typedef struct wire_load {
     const char *source; /* a path, or "builtin:minnow" */
     model_options model;
-    engine_options engine;
+    engine_options engine; /* draft_model is not sent */
+    const char *draft_source; /* of a draft model; NULL = none. One of another vocabulary is left out, with a warning */
 } wire_load;
 
 typedef struct wire_ready {

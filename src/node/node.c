@@ -62,7 +62,8 @@ status node_create(node **out, http_loop *loop, const node_options *o, err *e)
         n->o.keep_alive_us = DEFAULT_KEEP_ALIVE_S * (uint64_t)1000000;
     status s = STATUS_OK;
     if (!copy_string(&n->program, o->program) || !copy_string(&n->isa, o->isa) ||
-        !copy_string(&n->device, o->device) || !copy_string(&n->default_model, o->default_model))
+        !copy_string(&n->device, o->device) || !copy_string(&n->default_model, o->default_model) ||
+        !copy_string(&n->draft_source, o->draft_source))
         s = err_set(e, STATUS_NO_MEMORY, "node: no memory");
     if (s == STATUS_OK)
         s = http_timer_create(&n->tick, loop, on_tick, n, e);
@@ -92,6 +93,7 @@ void node_destroy(node *n)
     base_free(n->program);
     base_free(n->isa);
     base_free(n->device);
+    base_free(n->draft_source);
     base_free(n->default_model);
     base_free(n);
 }

@@ -74,7 +74,7 @@ struct node_instance {
 struct node {
     http_loop *loop;
     node_options o;
-    char *program, *isa, *device, *default_model;
+    char *program, *isa, *device, *default_model, *draft_source;
     node_instance *instances; /* newest first */
     http_timer *tick, *flush;
     uint64_t next_id;

@@ -151,7 +151,7 @@ model_options rank_model_options(const node_instance *i)
                            .context = o->context,
                            .state_tokens = i->state_tokens,
                            .n_sequences = n,
-                           .max_outputs = n,
+                           .max_outputs = n + (o->draft ? ENGINE_DRAFT_ROWS : 0),
                            .memory_limit = memory_left(i)};
 }
 
@@ -162,7 +162,11 @@ static void send_load(node_instance *i)
     wire_load load = {
         .source = i->source,
         .model = rank_model_options(i),
-        .engine = {.max_sequences = n, .max_waiting = o->max_waiting, .cache_slots = n}};
+        .engine = {.max_sequences = n,
+                   .max_waiting = o->max_waiting,
+                   .cache_slots = n,
+                   .draft = o->draft},
+        .draft_source = i->of->draft_source};
     wire_put_load(&i->outgoing, &load);
     i->state = NODE_LOADING;
     i->loaded_share = 0;

@@ -112,7 +112,9 @@ static void finish_call(serve_call *c)
     serve_event event = {.kind = SERVE_DONE,
                          .n_prompt = c->n_prompt,
                          .n_cached = c->n_cached,
-                         .n_generated = n_generated};
+                         .n_generated = n_generated,
+                         .n_drafted = c->n_drafted,
+                         .n_accepted = c->n_accepted};
     end_call(c, &event);
 }
 
@@ -189,6 +191,10 @@ static status take_done(serve_call *c, serve_choice *h, const engine_event *even
     if (h->finished)
         return STATUS_OK;
     h->finished = true;
+    c->n_drafted += event->n_drafted;
+    c->n_accepted += event->n_accepted;
+    c->of->counters.drafted_tokens += (uint64_t)event->n_drafted;
+    c->of->counters.accepted_tokens += (uint64_t)event->n_accepted;
     h->reason = event->reason;
     status s = c->buffered ? STATUS_OK : choice_end(h, e);
     if (s != STATUS_OK || call_is_over(c))

@@ -104,6 +104,7 @@ typedef struct serve_event {
     str stop; /* FINISH: the stop string that ended it, empty = none */
     double share;
     int n_prompt, n_cached, n_generated; /* STARTED, DONE; n_generated over all choices */
+    int n_drafted, n_accepted; /* DONE: guesses that were checked, and that stood, over all choices */
     const err *error;                    /* FAILED */
     uint64_t retry_after_s;              /* FAILED with BUSY or LOADING; 0 = not said */
 } serve_event;
@@ -180,6 +181,7 @@ typedef struct serve_histogram {
 
 typedef struct serve_counters {
     uint64_t requests, failed, cancelled, prompt_tokens, cached_tokens, generated_tokens;
+    uint64_t drafted_tokens, accepted_tokens;
     int live;
     serve_histogram first_token, per_token, whole;
 } serve_counters;

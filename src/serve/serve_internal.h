@@ -73,7 +73,7 @@ struct serve_call {
     sb form;      /* the grammar of the answer, empty = free */
     status built;
     err built_why;
-    int n_prompt, n_cached;
+    int n_prompt, n_cached, n_drafted, n_accepted;
     int32_t first_prompt_token;
     double share;
     uint64_t began_us, first_us, last_us;
