@@ -5,6 +5,7 @@
  */
 #include "api/api.h"
 #include "cli/cli.h"
+#include "cli/engine_options.h"
 #include "cli/ranks.h"
 #include "http/http.h"
 #include "node/node.h"
@@ -102,7 +103,8 @@ static status read_address(daemon_state *d, err *e)
     return STATUS_OK;
 }
 
-static status node_options_read(node_options *o, const cli *c, err *e)
+static status node_options_read(node_options *o, char draft_source[STORE_PATH], const cli *c,
+                                err *e)
 {
     uint64_t threads = 0, context = cli_whole(c, OPT_ctx), waiting = cli_whole(c, OPT_max_queue);
     const char *text = cli_text(c, OPT_threads), *kv = cli_text(c, OPT_kv);
@@ -125,7 +127,11 @@ static status node_options_read(node_options *o, const cli *c, err *e)
     o->keep_alive_us = BASE_MAX(cli_whole(c, OPT_keep_alive), (uint64_t)1);
     o->max_waiting = (int)waiting;
     o->default_model = c->n_arguments ? c->arguments[0] : "minnow";
-    return ranks_read(&o->cut, c, e);
+    status s = cli_read_draft(&o->draft, draft_source, c, e);
+    if (s == STATUS_OK)
+        s = cli_check_draft(draft_source, o->default_model, e);
+    o->draft_source = draft_source[0] ? draft_source : NULL;
+    return s == STATUS_OK ? ranks_read(&o->cut, c, e) : s;
 }
 
 /* ---- the data folder ----------------------------------------------------------------------------------------------- */
@@ -284,11 +290,11 @@ static status create_server(daemon_state *d, err *e)
 
 static status open_all(daemon_state *d, err *e)
 {
-    char program[FOLDER];
+    char program[FOLDER], draft_source[STORE_PATH];
     node_options no = {.program = program};
     serve_options so = {0};
     api_options ao = {.keys = d->keys.word, .n_keys = d->keys.n};
-    status s = node_options_read(&no, d->c, e);
+    status s = node_options_read(&no, draft_source, d->c, e);
     if (s == STATUS_OK)
         s = take_lock(d, e);
     if (s == STATUS_OK)

@@ -4,6 +4,7 @@
  */
 #include "api/api.h"
 #include "cli/client.h"
+#include "cli/engine_options.h"
 #include "cli/ranks.h"
 #include "http/http.h"
 #include "node/node.h"
@@ -38,7 +39,7 @@ static status make_key(private_node *p, err *e)
     return s;
 }
 
-static status read_options(node_options *o, const cli *c, err *e)
+static status read_options(node_options *o, char draft_source[STORE_PATH], const cli *c, err *e)
 {
     uint64_t threads = 0;
     const char *text = cli_text(c, OPT_threads), *level = cli_text(c, OPT_log);
@@ -49,7 +50,11 @@ static status read_options(node_options *o, const cli *c, err *e)
     o->keep_alive_us = UINT64_MAX;
     o->default_model = "minnow";
     setenv("SHOAL_LOG", level ? level : "warn", 1); /* for its ranks */
-    return ranks_read(&o->cut, c, e);
+    status s = cli_read_draft(&o->draft, draft_source, c, e);
+    if (s == STATUS_OK)
+        s = cli_check_draft(draft_source, c->n_arguments ? c->arguments[0] : o->default_model, e);
+    o->draft_source = draft_source[0] ? draft_source : NULL;
+    return s == STATUS_OK ? ranks_read(&o->cut, c, e) : s;
 }
 
 static status open_all(private_node *p, const cli *c, err *e)
@@ -58,8 +63,9 @@ static status open_all(private_node *p, const cli *c, err *e)
     serve_options so = {0};
     const char *key = p->key;
     api_options ao = {.keys = &key, .n_keys = 1};
+    char draft_source[STORE_PATH];
     int port = 0;
-    status s = read_options(&no, c, e);
+    status s = read_options(&no, draft_source, c, e);
     if (s == STATUS_OK)
         s = make_key(p, e);
     if (s == STATUS_OK)

@@ -638,10 +638,17 @@ status wire_get_event(engine_event *out, const wire_frame *f, err *e)
 void wire_put_stats(sb *out, const engine_stats *m, uint64_t resident_bytes)
 {
     size_t at = begin(out, WIRE_STATS);
-    const uint64_t numbers[] = {
-        m->steps,   m->prompt_tokens, m->cached_tokens,     m->generated_tokens,    m->preemptions,
-        m->step_us, m->state_tokens,  m->state_used_tokens, m->cached_prefix_tokens,
-        m->drafted_tokens, m->accepted_tokens};
+    const uint64_t numbers[] = {m->steps,
+                                m->prompt_tokens,
+                                m->cached_tokens,
+                                m->generated_tokens,
+                                m->preemptions,
+                                m->step_us,
+                                m->state_tokens,
+                                m->state_used_tokens,
+                                m->cached_prefix_tokens,
+                                m->drafted_tokens,
+                                m->accepted_tokens};
     for (size_t i = 0; i < BASE_COUNT(numbers); i++)
         put_u64(out, numbers[i]);
     put_i32(out, m->waiting);
@@ -655,10 +662,17 @@ status wire_get_stats(engine_stats *out, uint64_t *resident_bytes, const wire_fr
 {
     cursor c = reader(f);
     engine_stats m = {0};
-    uint64_t *numbers[] = {
-        &m.steps,   &m.prompt_tokens, &m.cached_tokens,     &m.generated_tokens,    &m.preemptions,
-        &m.step_us, &m.state_tokens,  &m.state_used_tokens, &m.cached_prefix_tokens,
-        &m.drafted_tokens, &m.accepted_tokens};
+    uint64_t *numbers[] = {&m.steps,
+                           &m.prompt_tokens,
+                           &m.cached_tokens,
+                           &m.generated_tokens,
+                           &m.preemptions,
+                           &m.step_us,
+                           &m.state_tokens,
+                           &m.state_used_tokens,
+                           &m.cached_prefix_tokens,
+                           &m.drafted_tokens,
+                           &m.accepted_tokens};
     for (size_t i = 0; i < BASE_COUNT(numbers); i++)
         *numbers[i] = get_u64(&c);
     m.waiting = get_i32(&c);

@@ -21,7 +21,8 @@ typedef struct wire_load {
     const char *source; /* a path, or "builtin:minnow" */
     model_options model;
     engine_options engine; /* draft_model is not sent */
-    const char *draft_source; /* of a draft model; NULL = none. One of another vocabulary is left out, with a warning */
+    const char *
+        draft_source; /* of a draft model; NULL = none. One of another vocabulary is left out, with a warning */
 } wire_load;
 
 typedef struct wire_ready {

@@ -33,8 +33,9 @@ typedef struct node_options {
     int n_threads;       /* 0 = all */
     int64_t context;     /* positions a sequence; 0 = the model's, bounded by memory */
     model_kv kv;
-    engine_draft draft;       /* speculation, of every model that is loaded */
-    const char *draft_source; /* of a draft model, as store_find gives it; models of other vocabularies go without. NULL = none */
+    engine_draft draft; /* speculation, of every model that is loaded */
+    const char *
+        draft_source; /* of a draft model, as store_find gives it; models of other vocabularies go without. NULL = none */
     uint64_t memory_limit;  /* bytes for all ranks; 0 = what is available when a model is loaded */
     uint64_t keep_alive_us; /* idle instances are unloaded after; 0 = 30 min; UINT64_MAX = never */
     int max_sequences, max_waiting; /* as engine_options */

@@ -159,14 +159,13 @@ static void send_load(node_instance *i)
 {
     const node_options *o = &i->of->o;
     int n = sequences(i);
-    wire_load load = {
-        .source = i->source,
-        .model = rank_model_options(i),
-        .engine = {.max_sequences = n,
-                   .max_waiting = o->max_waiting,
-                   .cache_slots = n,
-                   .draft = o->draft},
-        .draft_source = i->of->draft_source};
+    wire_load load = {.source = i->source,
+                      .model = rank_model_options(i),
+                      .engine = {.max_sequences = n,
+                                 .max_waiting = o->max_waiting,
+                                 .cache_slots = n,
+                                 .draft = o->draft},
+                      .draft_source = i->of->draft_source};
     wire_put_load(&i->outgoing, &load);
     i->state = NODE_LOADING;
     i->loaded_share = 0;
