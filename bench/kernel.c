@@ -188,7 +188,7 @@ static void bench_attention(const bench *b, int threads, int n_tokens)
 {
     static float q[64 * 2048], y[64 * 2048];
     static attention_run r;
-    uint64_t page = kernel_page_bytes(8, 64, 64);
+    uint64_t page = kernel_page_bytes(KERNEL_KV_F16, 8, 64, 64);
     int layers = (int)(b->bytes / (page * 64));
     layers = BASE_MIN(layers, 1 + 64 / n_tokens);
     double times[REPS_MAX], peak[REPS_MAX];

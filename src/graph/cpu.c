@@ -57,6 +57,7 @@ static status cpu_open(device **out, const device_options *o, err *e)
         return err_set(e, STATUS_NO_MEMORY, "cpu: no memory for a device");
     d->base.ops = &device_cpu;
     d->kernels = o->kernels;
+    d->kv = o->kv;
     d->exact = o->exact;
     d->time_ops = o->time_ops;
     d->n_threads = BASE_MIN(o->n_threads > 0 ? o->n_threads : os_cpu_count(), CPU_MAX_WORKERS);

@@ -22,6 +22,7 @@ typedef struct cpu_device {
     const kernel_table *kernels;
     os_pool *pool;
     int n_threads;
+    kernel_kv kv;
     bool exact, time_ops;
     cpu_buffer buffers[CPU_BUFFERS];
     int n_buffers;

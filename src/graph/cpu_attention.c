@@ -17,7 +17,7 @@ uint64_t cpu_cache_bytes(const cpu_device *d, int64_t n_kv_heads, int64_t head_d
         return 0;
     if (d->exact)
         return (uint64_t)n_kv_heads * 2 * KERNEL_RANGE * (uint64_t)head_dim * sizeof(float);
-    return kernel_page_bytes(n_kv_heads, head_dim, head_dim);
+    return kernel_page_bytes(d->kv, n_kv_heads, head_dim, head_dim);
 }
 
 static char *page_at(const cpu_device *d, const device_cache *c, int32_t page)
@@ -68,6 +68,8 @@ static void keys_task(void *context, int64_t begin, int64_t end, int worker)
         int slot = (int)(position % KERNEL_RANGE);
         if (t->d->exact)
             cpu_exact_store((float *)to, slot, k, v, n_kv, dh);
+        else if (t->d->kv == KERNEL_KV_Q8_0)
+            t->d->kernels->kv_store_q8(to, slot, k, v, (int)n_kv, (int)dh, (int)dh);
         else
             t->d->kernels->kv_store(to, slot, k, v, (int)n_kv, (int)dh, (int)dh);
     }
@@ -121,6 +123,8 @@ static void attend(const cpu_task *t, const device_run *run, int32_t first, int3
     };
     if (t->d->exact)
         cpu_exact_attention(&a);
+    else if (t->d->kv == KERNEL_KV_Q8_0)
+        t->d->kernels->attention_q8(&a);
     else
         t->d->kernels->attention(&a);
     if (!(out->needs & DEVICE_NEEDS_Q8) || !groups_are_blocks(t))

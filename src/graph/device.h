@@ -216,6 +216,7 @@ typedef struct device_op_time {
 typedef struct device_options {
     int n_threads;               /* 0 = all usable */
     const kernel_table *kernels; /* of the ISA to use */
+    kernel_kv kv;                /* type of keys and values; not looked at with exact */
     bool exact; /* class reference/1: f32 activations, dequantised weights, f32 keys and values */
     bool time_ops;
 } device_options;

@@ -119,6 +119,14 @@ ALWAYS void lanes_store_half(uint16_t *p, lanes a)
     UNROLL for (int i = 0; i < 4; i++)
         vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
 }
+ALWAYS lanes lanes_load_bytes(const int8_t *p)
+{
+    int8x16_t q = vld1q_s8(p);
+    int16x8_t low = vmovl_s8(vget_low_s8(q)), high = vmovl_s8(vget_high_s8(q));
+    const int32x4_t w[4] = {vmovl_s16(vget_low_s16(low)), vmovl_s16(vget_high_s16(low)),
+                            vmovl_s16(vget_low_s16(high)), vmovl_s16(vget_high_s16(high))};
+    LANES_EACH(vcvtq_f32_s32(w[i]));
+}
 ALWAYS int lanes_store_bytes(int8_t *p, lanes a)
 {
     int32x4_t q[4];

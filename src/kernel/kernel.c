@@ -83,7 +83,11 @@ bool kernel_finish(float *dst, const double *sums, int64_t n)
     return worst < 0x41C0000000000000u; /* 2^29; NaN and infinity are greater as integers */
 }
 
-uint64_t kernel_page_bytes(int64_t n_kv_heads, int64_t key_width, int64_t value_width)
+uint64_t kernel_page_bytes(kernel_kv kv, int64_t n_kv_heads, int64_t key_width, int64_t value_width)
 {
-    return (uint64_t)(n_kv_heads * KERNEL_RANGE * (key_width + value_width)) * 2;
+    int64_t blocks =
+        (key_width + KERNEL_UNIT - 1) / KERNEL_UNIT + (value_width + KERNEL_UNIT - 1) / KERNEL_UNIT;
+    int64_t token =
+        kv == KERNEL_KV_Q8_0 ? key_width + value_width + 2 * blocks : 2 * (key_width + value_width);
+    return (uint64_t)(n_kv_heads * KERNEL_RANGE * token);
 }

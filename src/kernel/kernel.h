@@ -154,11 +154,35 @@ bool kernel_finish(float *dst, const double *sums, int64_t n);
 
 /* ---- attention ------------------------------------------------------------------------------------------------- */
 
+typedef enum kernel_kv { KERNEL_KV_F16, KERNEL_KV_Q8_0 } kernel_kv; /* type of keys and values */
+
 /*
- * A page holds KERNEL_RANGE tokens of one layer in f16: for each local K/V head, K as [4 groups of 16 keys][key_width][16] and then
- * V as [64][value_width]. Values beyond ±65504 are clamped. Unwritten slots are never read as values.
+ * A page holds KERNEL_RANGE tokens of one layer. F16: for each local K/V head, K as [4 groups of 16 keys][key_width][16] and then V as
+ * [64][value_width]; values beyond ±65504 are clamped. Q8_0: the same with int8, and behind them f16 scales: K's as [4][blocks][16], V's as
+ * [64][blocks], a block being 32 elements of one token and head (the last one may be shorter). scale = amax·fl(1/127) rounded to f16, q =
+ * roundEven(x·(127·recip(amax))), zeros for amax < 2^-60: a function of the token's own vector. Unwritten slots are never read as values.
  */
-uint64_t kernel_page_bytes(int64_t n_kv_heads, int64_t key_width, int64_t value_width);
+uint64_t kernel_page_bytes(kernel_kv kv, int64_t n_kv_heads, int64_t key_width,
+                           int64_t value_width);
+
+/* Where a Q8_0 page keeps the parts of one head. */
+typedef struct kernel_kv_head {
+    int8_t *keys, *values;
+    uint16_t *key_scales, *value_scales;
+    int key_blocks, value_blocks;
+} kernel_kv_head;
+static inline kernel_kv_head kernel_kv_head_q8(void *page, int head, int key_width, int value_width)
+{
+    kernel_kv_head at = {.key_blocks = (key_width + KERNEL_UNIT - 1) / KERNEL_UNIT,
+                         .value_blocks = (value_width + KERNEL_UNIT - 1) / KERNEL_UNIT};
+    int64_t bytes = (int64_t)KERNEL_RANGE * (key_width + value_width),
+            scales = (int64_t)KERNEL_RANGE * (at.key_blocks + at.value_blocks) * 2;
+    at.keys = (int8_t *)page + head * (bytes + scales);
+    at.values = at.keys + (int64_t)KERNEL_RANGE * key_width;
+    at.key_scales = (uint16_t *)(void *)(at.keys + bytes);
+    at.value_scales = at.key_scales + (int64_t)KERNEL_RANGE * at.key_blocks;
+    return at;
+}
 
 /*
  * Attention of the query heads that share one K/V head, for n_tokens tokens of one sequence at consecutive positions. Per query
@@ -226,6 +250,10 @@ typedef struct kernel_table {
     void (*kv_store)(void *page, int slot, const float *k, const float *v, int n_kv_heads,
                      int key_width, int value_width);
     void (*attention)(const kernel_attention *a);
+    /* The same on Q8_0 pages: k and v are the dequantised values q·scale, which f32 holds exactly. */
+    void (*kv_store_q8)(void *page, int slot, const float *k, const float *v, int n_kv_heads,
+                        int key_width, int value_width);
+    void (*attention_q8)(const kernel_attention *a);
 
     void (*softmax)(float *dst, const float *x,
                     int64_t n);              /* whole row; sum by the 16-lane tree; dst may be x */

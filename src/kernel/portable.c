@@ -108,6 +108,10 @@ static inline void lanes_store_half(uint16_t *p, lanes a)
     for (int i = 0; i < 16; i++)
         p[i] = half_from_float(a.v[i]);
 }
+static inline lanes lanes_load_bytes(const int8_t *p)
+{
+    LANES_EACH((float)p[i]);
+}
 static inline int lanes_store_bytes(int8_t *p, lanes a)
 {
     int sum = 0;

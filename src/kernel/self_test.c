@@ -169,7 +169,7 @@ static uint64_t test_finish(const kernel_table *k)
 }
 
 /* end: of kernel_attention */
-static uint64_t attend(const kernel_table *k, int64_t end)
+static uint64_t attend(const kernel_table *k, bool q8, int64_t end)
 {
     enum { G = 2, HEADS = 3, KEY = 40, VALUE = 24, PAST = 130, T = 5 };
     uint16_t pages[3][G * KERNEL_RANGE * (KEY + VALUE)];
@@ -181,7 +181,8 @@ static uint64_t attend(const kernel_table *k, int64_t end)
         float value[G * VALUE];
         kernel_example_floats(row, G * KEY, 100 + (uint64_t)i);
         kernel_example_floats(value, G * VALUE, 1000 + (uint64_t)i);
-        k->kv_store(pages[i / KERNEL_RANGE], i % KERNEL_RANGE, row, value, G, KEY, VALUE);
+        (q8 ? k->kv_store_q8 : k->kv_store)(pages[i / KERNEL_RANGE], i % KERNEL_RANGE, row, value,
+                                            G, KEY, VALUE);
     }
     kernel_example_floats(q, T * HEADS * KEY, 10);
     const float sinks[HEADS] = {0.5f, -1.0f, 3.0f};
@@ -202,7 +203,7 @@ static uint64_t attend(const kernel_table *k, int64_t end)
                                     round == 2 ? sinks : NULL,
                                     table,
                                     end};
-        k->attention(&a);
+        (q8 ? k->attention_q8 : k->attention)(&a);
         h = hash_floats(h, y, T * HEADS * VALUE);
     }
     return hash_bytes(pages[2], sizeof pages[2] / 32, h);
@@ -210,7 +211,7 @@ static uint64_t attend(const kernel_table *k, int64_t end)
 
 static uint64_t test_attention(const kernel_table *k)
 {
-    return attend(k, 0);
+    return attend(k, false, 0);
 }
 
 static uint64_t test_encoder(const kernel_table *k)
@@ -227,7 +228,12 @@ static uint64_t test_encoder(const kernel_table *k)
         x[i] *= (float)i;
     k->gelu(y, x, N - 3);
     h = hash_floats(h, y, N - 3);
-    return hash_u64(attend(k, 135), h);
+    return hash_u64(attend(k, false, 135), h);
+}
+
+static uint64_t test_attention_q8(const kernel_table *k)
+{
+    return hash_u64(attend(k, true, 0), attend(k, true, 135));
 }
 
 static uint64_t test_scalars(const kernel_table *k)
@@ -302,9 +308,11 @@ static uint64_t test_product(const kernel_table *k, const kernel_type *type)
 static const struct {
     const char *name;
     uint64_t (*run)(const kernel_table *k);
-} rows[] = {{"quantise", test_quantise},   {"norm", test_norm},       {"elements", test_elements},
-            {"rope", test_rope},           {"softmax", test_softmax}, {"finish", test_finish},
-            {"attention", test_attention}, {"scalars", test_scalars}, {"encoder", test_encoder}};
+} rows[] = {{"quantise", test_quantise},   {"norm", test_norm},
+            {"elements", test_elements},   {"rope", test_rope},
+            {"softmax", test_softmax},     {"finish", test_finish},
+            {"attention", test_attention}, {"scalars", test_scalars},
+            {"encoder", test_encoder},     {"attention_q8", test_attention_q8}};
 
 /* KNOWN(name, hash), in the order rows, then types. */
 static const struct {

@@ -6,7 +6,7 @@
  * The ISA file provides (static inline): lanes_load, lanes_store, lanes_load_n(p, n, fill) and lanes_store_n for n < 16 elements,
  * lanes_set, lanes_add/sub/mul, lanes_fma(a, b, c) = a·b + c in one rounding, lanes_max/min (a > b ? a : b), lanes_less(a, b, x, y) =
  * a < b ? x : y, lanes_abs, lanes_negate, lanes_bits_add/sub(a, b) on the bits as integers, lanes_shift_left(a, n), lanes_shift_right
- * (logical), lanes_fold (the tree: i + (i+8), +4, +2, +1), lanes_fold_max, lanes_load_half / lanes_store_half (16 f16, round to even),
+ * (logical), lanes_fold (the tree: i + (i+8), +4, +2, +1), lanes_fold_max, lanes_load_half / lanes_store_half (16 f16, round to even), lanes_load_bytes (16 int8),
  * lanes_store_bytes (integers in −127..127 held as floats → int8) and lanes_add_double (leaf_round of one value).
  * Not here: products (each ISA has its own).
  */
@@ -370,6 +370,48 @@ static void v_kv_store(void *page, int slot, const float *k, const float *v, int
     }
 }
 
+/* A block of n ≤ 32 elements of one head → its scale, and bytes[32]. */
+static inline uint16_t v_quantise_kv(int8_t *bytes, const float *x, int n)
+{
+    lanes a = n >= V_LANES ? lanes_load(x) : lanes_load_n(x, n, 0.0f), b = lanes_set(0.0f);
+    if (n == KERNEL_UNIT)
+        b = lanes_load(x + V_LANES);
+    else if (n > V_LANES)
+        b = lanes_load_n(x + V_LANES, n - V_LANES, 0.0f);
+    float amax = lanes_fold_max(lanes_max(lanes_abs(a), lanes_abs(b)));
+    if (!(amax >= 0x1p-60f)) {
+        memset(bytes, 0, KERNEL_UNIT);
+        return 0;
+    }
+    lanes inverse = lanes_set(127.0f * math_recip(amax));
+    lanes_store_bytes(bytes, lanes_mul(a, inverse));
+    lanes_store_bytes(bytes + V_LANES, lanes_mul(b, inverse));
+    return half_from_float(BASE_MIN(amax * (1.0f / 127.0f), 65504.0f));
+}
+
+static void v_kv_store_q8(void *page, int slot, const float *k, const float *v, int n_kv_heads,
+                          int key_width, int value_width)
+{
+    int8_t bytes[KERNEL_UNIT];
+    for (int h = 0; h < n_kv_heads; h++, k += key_width, v += value_width) {
+        const kernel_kv_head at = kernel_kv_head_q8(page, h, key_width, value_width);
+        int8_t *keys = at.keys + slot / 16 * 16 * key_width + slot % 16;
+        uint16_t *scales = at.key_scales + slot / 16 * 16 * at.key_blocks + slot % 16;
+        for (int d = 0; d < key_width; d += KERNEL_UNIT) {
+            int n = BASE_MIN(KERNEL_UNIT, key_width - d);
+            scales[d / KERNEL_UNIT * 16] = v_quantise_kv(bytes, k + d, n);
+            for (int i = 0; i < n; i++)
+                keys[(d + i) * 16] = bytes[i];
+        }
+        for (int d = 0; d < value_width; d += KERNEL_UNIT) {
+            int n = BASE_MIN(KERNEL_UNIT, value_width - d);
+            at.value_scales[slot * at.value_blocks + d / KERNEL_UNIT] =
+                v_quantise_kv(bytes, v + d, n);
+            memcpy(at.values + slot * value_width + d, bytes, (size_t)n);
+        }
+    }
+}
+
 /* A range is met by 1, 2, 4 or 8 queries together (the number is padded, the spare ones are dropped), so that a key is converted once and
  * there are eight independent sums: groups of keys, or blocks of values, make up for fewer queries. */
 enum { V_QUERIES = 8, V_GROUPS = KERNEL_RANGE / V_LANES };
@@ -390,22 +432,40 @@ typedef struct v_block {
     float q[KERNEL_HEAD_MAX][V_QUERIES];   /* [key_width][n] */
     float scores[V_QUERIES][KERNEL_RANGE]; /* of the current range: s, then p */
     float a[V_QUERIES], b[V_QUERIES];      /* of its merge */
+    const uint16_t *key_scales;            /* q8: of this range, [4][blocks][16] */
+    int key_blocks, value_blocks;
+    float value_scales[KERNEL_RANGE * ((KERNEL_HEAD_MAX + KERNEL_UNIT - 1) / KERNEL_UNIT)];
 } v_block;
 
-/* Scores of n (constant) queries with `groups` (constant) groups of 16 keys, each [key_width][16] f16. */
-static inline __attribute__((always_inline)) void
-v_scores(v_block *w, int n, int groups, int first_group, const uint16_t *keys, const uint16_t *next)
+/* Elements i .. i + 15 from `from` on: f16, or (q8, constant) bytes without their scale. */
+static inline __attribute__((always_inline)) lanes v_load_kv(bool q8, const char *from, int64_t i)
 {
+    return q8 ? lanes_load_bytes((const int8_t *)(const void *)from + i)
+              : lanes_load_half((const uint16_t *)(const void *)from + i);
+}
+
+/* Scores of n (constant) queries with `groups` (constant) groups of 16 keys, each [key_width][16]. */
+static inline __attribute__((always_inline)) void v_scores(v_block *w, bool q8, int n, int groups,
+                                                           int first_group, const char *keys,
+                                                           const char *next)
+{
+    const int bytes = V_LANES * (q8 ? 1 : 2); /* of 16 keys' element d */
     int width = w->t->key_width;
     const float *q = w->q[0];
-    lanes sum[V_QUERIES];
+    lanes sum[V_QUERIES], scale[V_GROUPS];
     KERNEL_UNROLL for (int i = 0; i < n * groups; i++) sum[i] = lanes_set(0.0f);
-    for (int d = 0; d < width; d++, keys += V_LANES, next += V_LANES, q += V_QUERIES) {
+    KERNEL_UNROLL for (int g = 0; g < groups; g++) scale[g] = lanes_set(1.0f);
+    for (int d = 0; d < width; d++, keys += bytes, next += bytes, q += V_QUERIES) {
+        if (q8 && d % KERNEL_UNIT == 0)
+            KERNEL_UNROLL for (int g = 0; g < groups; g++) scale[g] = lanes_load_half(
+                w->key_scales + ((first_group + g) * w->key_blocks + d / KERNEL_UNIT) * V_LANES);
         KERNEL_UNROLL for (int g = 0; g < groups; g++)
         {
-            lanes key = lanes_load_half(keys + g * V_LANES * width);
-            if (!(d & 1))
-                __builtin_prefetch(next + g * V_LANES * width);
+            lanes key = v_load_kv(q8, keys + g * bytes * width, 0);
+            if (q8) /* exact: 7 bits by 11 */
+                key = lanes_mul(key, scale[g]);
+            if (!(d & (q8 ? 3 : 1)))
+                __builtin_prefetch(next + g * bytes * width);
             KERNEL_UNROLL for (int j = 0; j < n; j++) sum[g * n + j] =
                 lanes_fma(key, lanes_set(q[j]), sum[g * n + j]);
         }
@@ -416,20 +476,24 @@ v_scores(v_block *w, int n, int groups, int first_group, const uint16_t *keys, c
 }
 
 /* o = fma(o_r, b, o·a) for n (constant) queries and `blocks` (constant) blocks of 16 values from column d on. */
-static inline __attribute__((always_inline)) void v_values(v_block *w, int n, int blocks,
-                                                           const uint16_t *values,
-                                                           const uint16_t *next, int d, int begin,
-                                                           int end)
+static inline __attribute__((always_inline)) void v_values(v_block *w, bool q8, int n, int blocks,
+                                                           const char *values, const char *next,
+                                                           int d, int begin, int end)
 {
+    const int size = q8 ? 1 : 2;
     int width = w->t->value_width;
     lanes o[V_QUERIES];
     KERNEL_UNROLL for (int i = 0; i < n * blocks; i++) o[i] = lanes_set(0.0f);
     for (int k = begin; k < end; k++) {
         KERNEL_UNROLL for (int g = 0; g < blocks; g++)
         {
-            lanes v = lanes_load_half(values + k * width + d + g * V_LANES);
-            if (!(g & 1))
-                __builtin_prefetch(next + k * width + d + g * V_LANES);
+            lanes v = v_load_kv(q8, values, k * width + d + g * V_LANES);
+            if (q8)
+                v = lanes_mul(
+                    v, lanes_set(
+                           w->value_scales[k * w->value_blocks + (d + g * V_LANES) / KERNEL_UNIT]));
+            if (!(g & (q8 ? 3 : 1)))
+                __builtin_prefetch(next + (k * width + d + g * V_LANES) * size);
             KERNEL_UNROLL for (int j = 0; j < n; j++) o[g * n + j] =
                 lanes_fma(lanes_set(w->scores[j][k]), v, o[g * n + j]);
         }
@@ -444,14 +508,20 @@ static inline __attribute__((always_inline)) void v_values(v_block *w, int n, in
 }
 
 /* The last values of a width that is not a multiple of 16. */
-static void v_values_tail(v_block *w, const uint16_t *values, int d, int begin, int end)
+static void v_values_tail(v_block *w, bool q8, const char *values, int d, int begin, int end)
 {
+    const int8_t *bytes = (const int8_t *)(const void *)values;
+    const uint16_t *halves = (const uint16_t *)(const void *)values;
     int width = w->t->value_width;
     for (int j = 0; j < w->count; j++)
         for (int i = d; i < width; i++) {
             float o = 0, *dst = w->queries[j].dst + i;
-            for (int k = begin; k < end; k++)
-                o = __builtin_fmaf(w->scores[j][k], half_to_float(values[k * width + i]), o);
+            for (int k = begin; k < end; k++) {
+                float v = q8 ? (float)bytes[k * width + i] *
+                                   w->value_scales[k * w->value_blocks + i / KERNEL_UNIT]
+                             : half_to_float(halves[k * width + i]);
+                o = __builtin_fmaf(w->scores[j][k], v, o);
+            }
             *dst = __builtin_fmaf(o, w->b[j], *dst * w->a[j]);
         }
 }
@@ -494,51 +564,67 @@ static void v_weigh(v_block *w, int j, int begin, int end)
 }
 
 /* One range: keys and values of this K/V head, and where the next range's are, to fetch them ahead. */
-static inline __attribute__((always_inline)) void v_range(v_block *w, int n, int64_t start,
-                                                          int begin, int end, const uint16_t *keys,
-                                                          const uint16_t *next)
+static inline __attribute__((always_inline)) void v_range(v_block *w, bool q8, int n, int64_t start,
+                                                          int begin, int end, const char *keys,
+                                                          const char *next)
 {
     const int groups = n <= 2 ? 4 : V_QUERIES / n;
     int width = w->t->key_width, value_width = w->t->value_width, d = 0;
+    int64_t group_bytes = (int64_t)V_LANES * width * (q8 ? 1 : 2);
     for (int g = begin / V_LANES / groups * groups; g * V_LANES < end; g += groups)
-        v_scores(w, n, groups, g, keys + g * V_LANES * width, next + g * V_LANES * width);
+        v_scores(w, q8, n, groups, g, keys + g * group_bytes, next + g * group_bytes);
     for (int j = 0; j < w->count; j++)
         v_weigh(w, j, (int)BASE_MAX(0, w->queries[j].first - start),
                 (int)BASE_MIN(KERNEL_RANGE, w->queries[j].last - start + 1));
-    keys += KERNEL_RANGE * width;
-    next += KERNEL_RANGE * width;
+    keys += V_GROUPS * group_bytes;
+    next += V_GROUPS * group_bytes;
     for (; d + groups * V_LANES <= value_width; d += groups * V_LANES)
-        v_values(w, n, groups, keys, next, d, begin, end);
+        v_values(w, q8, n, groups, keys, next, d, begin, end);
     for (; d + V_LANES <= value_width; d += V_LANES)
-        v_values(w, n, 1, keys, next, d, begin, end);
+        v_values(w, q8, n, 1, keys, next, d, begin, end);
     if (d < value_width)
-        v_values_tail(w, keys, d, begin, end);
+        v_values_tail(w, q8, keys, d, begin, end);
 }
 
-static void v_ranges(v_block *w)
+/* The scales of a range: those of keys where they are, those of values as floats. */
+static void v_take_scales(v_block *w, const kernel_kv_head *at)
+{
+    w->key_scales = at->key_scales;
+    w->key_blocks = at->key_blocks;
+    w->value_blocks = at->value_blocks;
+    for (int i = 0; i < KERNEL_RANGE * at->value_blocks; i += V_LANES)
+        lanes_store(w->value_scales + i, lanes_load_half(at->value_scales + i));
+}
+
+static inline __attribute__((always_inline)) void v_ranges(v_block *w, bool q8)
 {
     const kernel_attention *t = w->t;
     int64_t first = w->queries[0].first, last = w->queries[0].last;
-    int64_t head = (int64_t)t->kv_head * KERNEL_RANGE * (t->key_width + t->value_width);
     for (int j = 1; j < w->count; j++) {
         first = BASE_MIN(first, w->queries[j].first);
         last = BASE_MAX(last, w->queries[j].last);
     }
     for (int64_t page = first / KERNEL_RANGE; page <= last / KERNEL_RANGE; page++) {
-        int64_t start = page * KERNEL_RANGE;
-        const uint16_t *keys = (const uint16_t *)t->pages[page] + head;
-        const uint16_t *next =
-            (const uint16_t *)t->pages[page + (start + KERNEL_RANGE <= last)] + head;
+        int64_t start = page * KERNEL_RANGE,
+                head = (int64_t)t->kv_head * KERNEL_RANGE * (t->key_width + t->value_width) * 2;
+        if (q8) {
+            kernel_kv_head at = kernel_kv_head_q8((void *)(uintptr_t)t->pages[page], t->kv_head,
+                                                  t->key_width, t->value_width);
+            v_take_scales(w, &at);
+            head = (const char *)at.keys - (const char *)t->pages[page];
+        }
+        const char *keys = (const char *)t->pages[page] + head;
+        const char *next = (const char *)t->pages[page + (start + KERNEL_RANGE <= last)] + head;
         int begin = (int)BASE_MAX(0, first - start),
             end = (int)BASE_MIN(KERNEL_RANGE, last - start + 1);
         if (w->n == 8)
-            v_range(w, 8, start, begin, end, keys, next);
+            v_range(w, q8, 8, start, begin, end, keys, next);
         else if (w->n == 4)
-            v_range(w, 4, start, begin, end, keys, next);
+            v_range(w, q8, 4, start, begin, end, keys, next);
         else if (w->n == 2)
-            v_range(w, 2, start, begin, end, keys, next);
+            v_range(w, q8, 2, start, begin, end, keys, next);
         else
-            v_range(w, 1, start, begin, end, keys, next);
+            v_range(w, q8, 1, start, begin, end, keys, next);
     }
 }
 
@@ -553,7 +639,17 @@ static void v_finish_query(const kernel_attention *t, v_query *query, int head)
     v_scale(query->dst, query->dst, math_recip(sum) * factor, t->value_width);
 }
 
-static void v_attention(const kernel_attention *t)
+static void v_ranges_f16(v_block *w)
+{
+    v_ranges(w, false);
+}
+
+static void v_ranges_q8(v_block *w)
+{
+    v_ranges(w, true);
+}
+
+static void v_attend(const kernel_attention *t, void (*ranges)(v_block *w))
 {
     v_block w;
     int64_t n = t->n_tokens * t->n_heads;
@@ -578,10 +674,20 @@ static void v_attention(const kernel_attention *t)
             for (int d = 0; d < t->key_width; d++)
                 w.q[d][j] = q[d];
         }
-        v_ranges(&w);
+        ranges(&w);
         for (int j = 0; j < w.count; j++)
             v_finish_query(t, &w.queries[j], (int)((i + j) % t->n_heads));
     }
+}
+
+static void v_attention(const kernel_attention *t)
+{
+    v_attend(t, v_ranges_f16);
+}
+
+static void v_attention_q8(const kernel_attention *t)
+{
+    v_attend(t, v_ranges_q8);
 }
 
 /* ---- the part of a table that this file fills ----------------------------------------------------------------------- */
@@ -592,5 +698,5 @@ static void v_attention(const kernel_attention *t)
     .silu_multiply = v_silu_multiply_row, .gelu_multiply = v_gelu_multiply_row,                    \
     .silu_multiply_quantise = v_silu_multiply_quantise, .rope = v_rope, .kv_store = v_kv_store,    \
     .layer_norm = v_layer_norm, .gelu = v_gelu_row, .attention = v_attention,                      \
-    .softmax = v_softmax, .max = v_max, .argmax = v_argmax, .exp_sum = v_exp_sum,                  \
-    .finish = kernel_finish
+    .kv_store_q8 = v_kv_store_q8, .attention_q8 = v_attention_q8, .softmax = v_softmax,            \
+    .max = v_max, .argmax = v_argmax, .exp_sum = v_exp_sum, .finish = kernel_finish

@@ -136,6 +136,12 @@ ALWAYS void lanes_store_half(uint16_t *p, lanes x)
     _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT));
     _mm_storeu_si128((__m128i *)(void *)(p + 8), _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
 }
+ALWAYS lanes lanes_load_bytes(const int8_t *p)
+{
+    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return LANES_BOTH(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
+                      _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8))));
+}
 ALWAYS int lanes_store_bytes(int8_t *p, lanes x)
 {
     __m256i a = _mm256_cvtps_epi32(x.a), b = _mm256_cvtps_epi32(x.b), t = _mm256_add_epi32(a, b);

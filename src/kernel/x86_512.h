@@ -112,6 +112,11 @@ ALWAYS void lanes_store_half(uint16_t *p, lanes a)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
 }
+ALWAYS lanes lanes_load_bytes(const int8_t *p)
+{
+    __m128i q = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
+}
 ALWAYS int lanes_store_bytes(int8_t *p, lanes a)
 {
     __m512i q = _mm512_cvtps_epi32(a);

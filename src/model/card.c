@@ -104,9 +104,23 @@ static void fill_numbers(owned_card *o, const model_plan *p)
         c->classes[i] = p->pools[i].info;
         uint64_t layers = (uint64_t)c->classes[i].n_layers;
         bool constant = c->classes[i].kind == MODEL_STATE_CONSTANT;
-        c->classes[i].page_bytes = layers * (constant ? (uint64_t)k->D * sizeof(float)
-                                                      : kernel_page_bytes(k->G, k->dh, k->dh));
+        c->classes[i].page_bytes =
+            layers * (constant ? (uint64_t)k->D * sizeof(float)
+                               : kernel_page_bytes(KERNEL_KV_F16, k->G, k->dh, k->dh));
     }
+}
+
+const char *model_kv_name(model_kv kv)
+{
+    static const char *const names[MODEL_KVS] = {"f16", "f32", "q8_0"};
+    return (unsigned)kv < MODEL_KVS ? names[kv] : "?";
+}
+
+uint64_t model_kv_bytes_per_token(const model_card *c, model_kv kv)
+{
+    kernel_kv stored = kv == MODEL_KV_Q8_0 ? KERNEL_KV_Q8_0 : KERNEL_KV_F16;
+    uint64_t page = kernel_page_bytes(stored, c->n_kv_heads, c->head_dim, c->head_dim);
+    return (uint64_t)c->n_layers * page / KERNEL_RANGE * (kv == MODEL_KV_F32 ? 2 : 1);
 }
 
 /* ---- vocabulary ---------------------------------------------------------------------------------------------------- */

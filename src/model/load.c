@@ -53,8 +53,9 @@ static status check_options(model_options *o, const model_config *c, const char 
                        path);
     if (o->exact)
         o->kv = MODEL_KV_F32;
-    else if (o->kv != MODEL_KV_F16)
-        return err_set(e, STATUS_UNSUPPORTED, "%s: f32 keys and values are for exact only", path);
+    else if (o->kv != MODEL_KV_F16 && o->kv != MODEL_KV_Q8_0)
+        return err_set(e, STATUS_UNSUPPORTED,
+                       "%s: keys and values are f16 or q8_0; f32 is for exact only", path);
     return STATUS_OK;
 }
 
@@ -72,10 +73,14 @@ static status open_device(loading *l, err *e)
         return s;
     m->kernels = kernels;
     m->isa = m->options.isa = kernels->name;
-    m->numerics = m->options.exact ? "reference/1" : KERNEL_NUMERICS;
+    bool q8 = m->options.kv == MODEL_KV_Q8_0;
+    m->numerics = m->options.exact ? "reference/1"
+                  : q8             ? KERNEL_NUMERICS "+kv-q8_0"
+                                   : KERNEL_NUMERICS;
     device_options o = {
         .n_threads = m->options.n_threads,
         .kernels = kernels,
+        .kv = q8 ? KERNEL_KV_Q8_0 : KERNEL_KV_F16,
         .exact = m->options.exact,
         .time_ops = m->options.time_ops,
     };

@@ -49,7 +49,9 @@ typedef enum model_pooling {
 } model_pooling;
 const char *model_pooling_name(model_pooling p); /* "none", "mean", "cls", "last" */
 
-typedef enum model_kv { MODEL_KV_F16, MODEL_KV_F32 } model_kv;
+/* Keys and values in memory. Q8_0: int8 in blocks of 32, a class of numerics of its own ("exact/1+kv-q8_0"). */
+typedef enum model_kv { MODEL_KV_F16, MODEL_KV_F32, MODEL_KV_Q8_0, MODEL_KVS } model_kv;
+const char *model_kv_name(model_kv kv); /* "f16", "f32", "q8_0" */
 
 typedef struct model_template {
     const char *name; /* "default", "tool_use", … */
@@ -95,6 +97,8 @@ status model_card_open(model_card **out, const char *path,
  * vocabulary-only files and families that cannot be run do as well. */
 status model_card_read_text(model_card **out, const file_model *f, err *e);
 void model_card_destroy(model_card *c);
+/* Keys and values of one position, over all layers. */
+uint64_t model_kv_bytes_per_token(const model_card *c, model_kv kv);
 
 /* The model's tokenizer: from GGUF's vocabulary or from tokenizer.json. NOT_FOUND when the file has neither. */
 status model_tokenizer_create(text_tokenizer **out, const model_card *c, err *e);

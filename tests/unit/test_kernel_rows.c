@@ -184,18 +184,23 @@ static void check_rope(const kernel_table *k)
 /* ---- attention --------------------------------------------------------------------------------------------------------- */
 
 typedef struct cache {
+    kernel_kv kv;
     int n_kv_heads, key_width, value_width, n_tokens, n_pages;
     unsigned char *memory;
     const void **pages;
     float *keys, *values; /* [n_tokens][n_kv_heads][width] */
 } cache;
 
-static void cache_make(cache *c, const kernel_table *k, int heads, int key_width, int value_width,
-                       int n_tokens)
+static void cache_make(cache *c, const kernel_table *k, kernel_kv kv, int heads, int key_width,
+                       int value_width, int n_tokens)
 {
-    uint64_t page = kernel_page_bytes(heads, key_width, value_width);
-    *c = (cache){heads, key_width, value_width, n_tokens, (n_tokens + 63) / 64,
-                 NULL,  NULL,      NULL,        NULL};
+    uint64_t page = kernel_page_bytes(kv, heads, key_width, value_width);
+    *c = (cache){.kv = kv,
+                 .n_kv_heads = heads,
+                 .key_width = key_width,
+                 .value_width = value_width,
+                 .n_tokens = n_tokens,
+                 .n_pages = (n_tokens + 63) / 64};
     c->memory = malloc((size_t)c->n_pages * page);
     c->pages = malloc((size_t)c->n_pages * sizeof(void *));
     c->keys = malloc((size_t)(n_tokens * heads * key_width) * sizeof(float));
@@ -207,8 +212,9 @@ static void cache_make(cache *c, const kernel_table *k, int heads, int key_width
     for (int p = 0; p < c->n_pages; p++)
         c->pages[p] = c->memory + (uint64_t)p * page;
     for (int t = 0; t < n_tokens; t++)
-        k->kv_store(c->memory + (uint64_t)(t / 64) * page, t % 64, c->keys + t * heads * key_width,
-                    c->values + t * heads * value_width, heads, key_width, value_width);
+        (kv ? k->kv_store_q8 : k->kv_store)(
+            c->memory + (uint64_t)(t / 64) * page, t % 64, c->keys + t * heads * key_width,
+            c->values + t * heads * value_width, heads, key_width, value_width);
 }
 
 static void cache_drop(cache *c)
@@ -219,9 +225,16 @@ static void cache_drop(cache *c)
     free(c->values);
 }
 
-static double round_half(float x)
+/* Element i of row[width] as the cache keeps it. */
+static double kept(const cache *c, const float *row, int width, int i)
 {
-    return (double)half_to_float(half_from_float(x));
+    if (c->kv == KERNEL_KV_F16)
+        return (double)half_to_float(half_from_float(row[i]));
+    float amax = 0;
+    for (int d = i / 32 * 32; d < BASE_MIN(i / 32 * 32 + 32, width); d++)
+        amax = fmaxf(amax, fabsf(row[d]));
+    float scale = half_to_float(half_from_float(amax * (1.0f / 127.0f)));
+    return (double)rintf(row[i] * (127.0f * kernel_recipf(amax))) * (double)scale;
 }
 
 /* Plain softmax in double for one query. */
@@ -234,7 +247,7 @@ static void plain_attention(double *dst, const cache *c, const float *q, int kv_
         double s = 0;
         for (int d = 0; d < c->key_width; d++)
             s += (double)q[d] *
-                 round_half(c->keys[(t * c->n_kv_heads + kv_head) * c->key_width + d]);
+                 kept(c, c->keys + (t * c->n_kv_heads + kv_head) * c->key_width, c->key_width, d);
         weights[t] = s * (double)scale;
         max = weights[t] > max ? weights[t] : max;
     }
@@ -245,22 +258,28 @@ static void plain_attention(double *dst, const cache *c, const float *q, int kv_
         double p = exp(weights[t] - max);
         sum += p;
         for (int d = 0; d < c->value_width; d++)
-            dst[d] += p * round_half(c->values[(t * c->n_kv_heads + kv_head) * c->value_width + d]);
+            dst[d] += p * kept(c, c->values + (t * c->n_kv_heads + kv_head) * c->value_width,
+                               c->value_width, d);
     }
     for (int d = 0; d < c->value_width; d++)
         dst[d] /= sum;
 }
 
-static void check_attention_shape(const kernel_table *k, int key_width, int value_width,
-                                  int n_heads, int64_t window, bool with_sinks)
+static void attend(const kernel_table *k, kernel_kv kv, const kernel_attention *a)
+{
+    (kv ? k->attention_q8 : k->attention)(a);
+}
+
+static void check_attention_shape(const kernel_table *k, kernel_kv kv, int key_width,
+                                  int value_width, int n_heads, int64_t window, bool with_sinks)
 {
     enum { T = 11, TOTAL = 200, G = 2 };
     static const float sinks[8] = {0.5f, -1, 2, 0, 1, -2, 0.25f, 3};
     cache c, reference;
-    cache_make(&c, k, G, key_width, value_width, TOTAL);
-    cache_make(&reference, portable(), G, key_width, value_width, TOTAL);
+    cache_make(&c, k, kv, G, key_width, value_width, TOTAL);
+    cache_make(&reference, portable(), kv, G, key_width, value_width, TOTAL);
     assert_memory_equal(c.memory, reference.memory,
-                        (size_t)c.n_pages * kernel_page_bytes(G, key_width, value_width));
+                        (size_t)c.n_pages * kernel_page_bytes(kv, G, key_width, value_width));
     int q_row = n_heads * key_width, y_row = n_heads * value_width;
     float *q = malloc((size_t)(T * q_row) * sizeof(float)),
           *y = malloc((size_t)(T * y_row + 4) * sizeof(float));
@@ -274,12 +293,13 @@ static void check_attention_shape(const kernel_table *k, int key_width, int valu
     const void *saved = c.pages[0];
     if (window < 64)
         c.pages[0] = NULL; /* not touched */
-    k->attention(&a);
+    attend(k, kv, &a);
     a.dst = one;
-    portable()->attention(&a);
+    attend(portable(), kv, &a);
     if (memcmp(one, y, (size_t)(T * y_row) * sizeof(float)) != 0)
-        fail_msg("%s differs from portable: attention, widths %d %d, %d heads, window %lld",
-                 k->name, key_width, value_width, n_heads, (long long)window);
+        fail_msg(
+            "%s differs from portable: attention of kv %d, widths %d %d, %d heads, window %lld",
+            k->name, (int)kv, key_width, value_width, n_heads, (long long)window);
     for (int t = 0; t < T; t++) { /* token by token and head by head: the same bits */
         for (int h = 0; h < n_heads; h++) {
             kernel_attention single = a;
@@ -288,7 +308,7 @@ static void check_attention_shape(const kernel_table *k, int key_width, int valu
             single.q = q + t * q_row + h * key_width;
             single.dst = one;
             single.sinks = with_sinks ? sinks + h : NULL;
-            k->attention(&single);
+            attend(k, kv, &single);
             assert_memory_equal(one, y + t * y_row + h * value_width,
                                 (size_t)value_width * sizeof(float));
             double expected[256];
@@ -320,17 +340,67 @@ static void check_attention_shape(const kernel_table *k, int key_width, int valu
     cache_drop(&reference);
 }
 
-static void check_attention(const kernel_table *k)
+static void check_attention_kv(const kernel_table *k, kernel_kv kv)
 {
     static const int widths[][2] = {{64, 64},  {16, 16},  {8, 8},   {24, 40},
                                     {128, 96}, {96, 128}, {72, 200}};
     for (size_t w = 0; w < BASE_COUNT(widths); w++)
         for (int heads = 1; heads <= 7; heads += 2)
-            check_attention_shape(k, widths[w][0], widths[w][1], heads, w % 2 ? 37 : INT64_MAX,
+            check_attention_shape(k, kv, widths[w][0], widths[w][1], heads, w % 2 ? 37 : INT64_MAX,
                                   w % 3 == 1);
-    check_attention_shape(k, 64, 64, 4, 1, false);
-    check_attention_shape(k, 64, 64, 4, 64, true);
-    check_attention_shape(k, 64, 64, 8, 130, false);
+    check_attention_shape(k, kv, 64, 64, 4, 1, false);
+    check_attention_shape(k, kv, 64, 64, 4, 64, true);
+    check_attention_shape(k, kv, 64, 64, 8, 130, false);
+}
+
+static void check_attention(const kernel_table *k)
+{
+    check_attention_kv(k, KERNEL_KV_F16);
+    check_attention_kv(k, KERNEL_KV_Q8_0);
+}
+
+/* What q8 keeps of a block of 32 is within amax·(1/254 + 2^-11) of it: half a step, and the rounding of the scale. It takes little more than
+ * half the bytes of f16. Blocks of nothing but tiny numbers are zeros; numbers beyond what a scale can hold are clamped. */
+static void check_store_q8(const kernel_table *k)
+{
+    enum { WIDTH = 72, G = 2 };
+    float x[G * WIDTH];
+    uint64_t bytes = kernel_page_bytes(KERNEL_KV_Q8_0, G, WIDTH, WIDTH);
+    void *page = calloc(1, bytes);
+    assert_non_null(page);
+    assert_true(kernel_page_bytes(KERNEL_KV_Q8_0, 8, 64, 64) * 32 ==
+                kernel_page_bytes(KERNEL_KV_F16, 8, 64, 64) * 17);
+    for (int round = 0; round < 40; round++) {
+        kernel_example_floats(x, G * WIDTH, (uint64_t)round);
+        for (int i = 0; i < G * WIDTH; i++)
+            x[i] *= ldexpf(1, round % 20 - 6);
+        k->kv_store_q8(page, round, x, x, G, WIDTH, WIDTH);
+        for (int g = 0; g < G; g++) {
+            const kernel_kv_head at = kernel_kv_head_q8(page, g, WIDTH, WIDTH);
+            for (int i = 0; i < WIDTH; i++) {
+                float amax = 0;
+                for (int d = i / 32 * 32; d < BASE_MIN(i / 32 * 32 + 32, WIDTH); d++)
+                    amax = fmaxf(amax, fabsf(x[g * WIDTH + d]));
+                float key =
+                    (float)at.keys[(round / 16 * WIDTH + i) * 16 + round % 16] *
+                    half_to_float(at.key_scales[(round / 16 * 3 + i / 32) * 16 + round % 16]);
+                float value = (float)at.values[round * WIDTH + i] *
+                              half_to_float(at.value_scales[round * 3 + i / 32]);
+                assert_true(key == value);
+                assert_true(fabsf(key - x[g * WIDTH + i]) <=
+                            amax * (1.0f / 254 + 0x1p-11f) + 1e-6f);
+            }
+        }
+    }
+    for (int i = 0; i < WIDTH; i++)
+        x[i] = i < 32 ? 1e-19f : i == 40 ? -1e9f : 0;
+    k->kv_store_q8(page, 5, x, x, 1, WIDTH, WIDTH);
+    const kernel_kv_head at = kernel_kv_head_q8(page, 0, WIDTH, WIDTH);
+    assert_int_equal(at.values[5 * WIDTH], 0);
+    assert_int_equal(at.value_scales[5 * 3], 0);
+    assert_int_equal(at.values[5 * WIDTH + 40], -127);
+    assert_true(half_to_float(at.value_scales[5 * 3 + 1]) == 65504.0f);
+    free(page);
 }
 
 static void check_store_clamps(const kernel_table *k)
@@ -390,6 +460,7 @@ TEST_OF(quantise)
 TEST_OF(rope)
 TEST_OF(attention)
 TEST_OF(store_clamps)
+TEST_OF(store_q8)
 TEST_OF(argmax)
 TEST_OF(softmax)
 
@@ -403,6 +474,7 @@ int main(void)
         cmocka_unit_test(test_rope),
         cmocka_unit_test(test_attention),
         cmocka_unit_test(test_store_clamps),
+        cmocka_unit_test(test_store_q8),
         cmocka_unit_test(test_argmax),
         cmocka_unit_test(test_softmax),
     };
