@@ -128,7 +128,7 @@ struct api_exchange {
     struct api_leg *legs;                /* [n_calls] */
     int n_prompt, n_cached, n_generated; /* of calls that are done */
     int n_drafted, n_accepted;
-    uint64_t last_us;                    /* something was sent, or the request came */
+    uint64_t last_us; /* something was sent, or the request came */
     api_exchange *next;
 };
 

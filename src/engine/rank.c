@@ -250,8 +250,8 @@ static status load_part(rank *r, const wire_load *load, err *e)
     return s == STATUS_OK && r->joined ? engine_group_join(r->group, r->m, e) : s;
 }
 
-/* The draft model beside the model; one that does not fit it is left out. */
-static status load_draft(rank *r, wire_load *load, err *e)
+/* The draft model beside the model; one that does not fit it, or into memory, is left out. */
+static void load_draft(rank *r, wire_load *load)
 {
     const model_options *o = model_get_options(r->m);
     model_options options = {.device = load->model.device,
@@ -264,27 +264,27 @@ static status load_draft(rank *r, wire_load *load, err *e)
                              .max_outputs = o->n_sequences};
     file_model *file = NULL;
     model_card *card = NULL;
-    err why;
+    err e;
     if (load->model.memory_limit) {
         const model_need *used = model_used(r->m);
         uint64_t taken = used->weight_bytes + used->state_bytes + used->scratch_bytes;
         options.memory_limit =
             load->model.memory_limit > taken ? load->model.memory_limit - taken : 1;
     }
-    status s = r->open(&file, load->draft_source, e);
+    status s = r->open(&file, load->draft_source, &e);
     if (s == STATUS_OK)
-        s = model_card_read(&card, file, e);
-    bool fits = s == STATUS_OK && engine_draft_check(card, model_get_card(r->m), &why) == STATUS_OK;
-    if (s == STATUS_OK && fits)
-        s = model_load(&r->draft_model, file, &options, NULL, e);
-    if (s == STATUS_OK && !fits)
-        log_warn("rank", "going on without drafts: %s", why.text);
-    if (!fits)
+        s = model_card_read(&card, file, &e);
+    if (s == STATUS_OK)
+        s = engine_draft_check(card, model_get_card(r->m), &e);
+    if (s == STATUS_OK)
+        s = model_load(&r->draft_model, file, &options, NULL, &e);
+    if (s != STATUS_OK) {
+        log_warn("rank", "going on without drafts: %s", e.text);
         load->engine.draft = ENGINE_DRAFT_NONE;
+    }
     load->engine.draft_model = r->draft_model;
     model_card_destroy(card);
     file_close(file);
-    return s;
 }
 
 /* A follower's life after loading; does not return. */
@@ -314,7 +314,7 @@ static status load_model(rank *r, const wire_frame *frame, err *e)
         s = load_part(r, &load, e);
     bool leads = !r->joined || r->place.rank == 0;
     if (s == STATUS_OK && leads && load.draft_source)
-        s = load_draft(r, &load, e);
+        load_draft(r, &load);
     if (s == STATUS_OK && leads)
         s = engine_create(&r->g, r->m, &load.engine, say_event, r, e);
     if (s == STATUS_OK)

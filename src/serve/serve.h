@@ -104,9 +104,10 @@ typedef struct serve_event {
     str stop; /* FINISH: the stop string that ended it, empty = none */
     double share;
     int n_prompt, n_cached, n_generated; /* STARTED, DONE; n_generated over all choices */
-    int n_drafted, n_accepted; /* DONE: guesses that were checked, and that stood, over all choices */
-    const err *error;                    /* FAILED */
-    uint64_t retry_after_s;              /* FAILED with BUSY or LOADING; 0 = not said */
+    int n_drafted,
+        n_accepted;         /* DONE: guesses that were checked, and that stood, over all choices */
+    const err *error;       /* FAILED */
+    uint64_t retry_after_s; /* FAILED with BUSY or LOADING; 0 = not said */
 } serve_event;
 
 typedef void (*serve_sink)(void *context, const serve_event *event);
