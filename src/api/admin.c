@@ -56,6 +56,7 @@ static void put_instance(sb *out, const node_instance_info *i)
     sb_putc(out, ',');
     api_put_member(out, "numerics", str_from(i->numerics));
     put_count(out, "context", (uint64_t)i->context);
+    sb_printf(out, ",\"kv\":\"%s\"", model_kv_name(i->kv));
     put_count(out, "pid", (uint64_t)i->pid);
     put_count(out, "restarts", (uint64_t)i->restarts);
     put_count(out, "requests", (uint64_t)i->in_flight);

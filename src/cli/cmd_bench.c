@@ -25,6 +25,7 @@ typedef struct plan {
     bool ops, json;
     engine_cut cut;
     char program[4096];
+    model_kv kv;
     engine_draft draft;
     char draft_source[STORE_PATH]; /* of a draft model */
     float temperature;
@@ -108,6 +109,8 @@ static status read_plan(plan *p, const cli *c, err *e)
     if (s == STATUS_OK)
         s = read_count(&p->reps, c, OPT_reps, 1, MOST_REPS, e);
     if (s == STATUS_OK)
+        s = cli_read_kv(&p->kv, c, e);
+    if (s == STATUS_OK)
         s = cli_read_draft(&p->draft, p->draft_source, c, e);
     if (s == STATUS_OK)
         s = read_temperature(&p->temperature, c, e);
@@ -147,6 +150,7 @@ static status open_runner(runner *r, const plan *p, const cli *c, const char *so
     t.model = (model_options){.device = cli_text(c, OPT_device),
                               .isa = cli_text(c, OPT_isa),
                               .n_threads = threads,
+                              .kv = p->kv,
                               .context = longest,
                               .state_tokens = (uint64_t)(longest + 64) * (uint64_t)p->sequences,
                               .n_sequences = p->sequences,
@@ -312,7 +316,7 @@ static void print_result(const runner *r, int threads, double prompt, double dec
                "\"kv_bytes_per_token\": %llu, \"load_s\": %.4f, \"peak_bytes\": %llu, \"isa\": "
                "\"%s\", \"numerics\": \"%s\"}\n",
                threads, prompt, decode, (unsigned long long)card->weight_bytes_per_token,
-               (unsigned long long)card->kv_bytes_per_token, load_s,
+               (unsigned long long)model_kv_bytes_per_token(card, r->p->kv), load_s,
                (unsigned long long)os_peak_resident_bytes(), model_isa(r->m), model_numerics(r->m));
         return;
     }

@@ -50,20 +50,20 @@ static void add_model(look_table *t, const json_t *m)
     requests_text(requests, m);
     snprintf(used, sizeof used, "%llu%%",
              pool ? (unsigned long long)(whole(m, "state_used_tokens") * 100 / pool) : 0ull);
-    look_table_row(t, (const char *[]){text_of(m, "name"), state, context, memory, used, requests,
-                                       busy ? "" : look_span(idle, whole(m, "idle_us")),
-                                       busy ? ""
-                                       : json_is_integer(unload_in)
-                                           ? look_span(unload, whole(m, "unload_in_us"))
-                                           : "never"});
+    look_table_row(t, (const char *[]){
+                          text_of(m, "name"), state, context, text_of(m, "kv"), memory, used,
+                          requests, busy ? "" : look_span(idle, whole(m, "idle_us")),
+                          busy                         ? ""
+                          : json_is_integer(unload_in) ? look_span(unload, whole(m, "unload_in_us"))
+                                                       : "never"});
 }
 
 static void print_models(const json_t *status_json)
 {
-    look_table t = {
-        .heads = {"NAME", "STATE", "CONTEXT", "MEMORY", "USED", "REQUESTS", "IDLE", "UNLOAD IN"},
-        .right = {false, false, true, true, true, true, true, true},
-        .n_columns = 8};
+    look_table t = {.heads = {"NAME", "STATE", "CONTEXT", "KV", "MEMORY", "USED", "REQUESTS",
+                              "IDLE", "UNLOAD IN"},
+                    .right = {false, false, true, false, true, true, true, true, true},
+                    .n_columns = 9};
     const json_t *m;
     size_t i;
     json_array_foreach(json_object_get(status_json, "models"), i, m) add_model(&t, m);

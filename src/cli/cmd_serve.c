@@ -107,7 +107,7 @@ static status node_options_read(node_options *o, char draft_source[STORE_PATH], 
                                 err *e)
 {
     uint64_t threads = 0, context = cli_whole(c, OPT_ctx), waiting = cli_whole(c, OPT_max_queue);
-    const char *text = cli_text(c, OPT_threads), *kv = cli_text(c, OPT_kv);
+    const char *text = cli_text(c, OPT_threads);
     if (text && *text && (!base_parse_u64(text, &threads) || threads < 1 || threads > 1024))
         return err_set(e, STATUS_INVALID, "--threads %s: expected 1 to 1024", text);
     if (context > 1 << 30)
@@ -116,18 +116,16 @@ static status node_options_read(node_options *o, char draft_source[STORE_PATH], 
     if (waiting < 1 || waiting > 1000000)
         return err_set(e, STATUS_INVALID, "--max-queue %llu: expected 1 to 1000000",
                        (unsigned long long)waiting);
-    if (strcmp(kv, "f16"))
-        return err_set(e, STATUS_INVALID, "--kv %s: expected f16, the only type that is served yet",
-                       kv);
     o->isa = cli_text(c, OPT_isa);
     o->n_threads = (int)threads;
     o->context = (int64_t)context;
-    o->kv = MODEL_KV_F16;
     o->memory_limit = cli_whole(c, OPT_memory);
     o->keep_alive_us = BASE_MAX(cli_whole(c, OPT_keep_alive), (uint64_t)1);
     o->max_waiting = (int)waiting;
     o->default_model = c->n_arguments ? c->arguments[0] : "minnow";
-    status s = cli_read_draft(&o->draft, draft_source, c, e);
+    status s = cli_read_kv(&o->kv, c, e);
+    if (s == STATUS_OK)
+        s = cli_read_draft(&o->draft, draft_source, c, e);
     if (s == STATUS_OK)
         s = cli_check_draft(draft_source, o->default_model, e);
     o->draft_source = draft_source[0] ? draft_source : NULL;

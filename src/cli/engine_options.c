@@ -47,3 +47,15 @@ status cli_check_draft(const char *source, const char *model_name, err *e)
     model_card_destroy(target);
     return s;
 }
+
+status cli_read_kv(model_kv *out, const cli *c, err *e)
+{
+    const char *text = cli_text(c, OPT_kv);
+    if (!text || !strcmp(text, "f16"))
+        *out = MODEL_KV_F16;
+    else if (!strcmp(text, "q8_0"))
+        *out = MODEL_KV_Q8_0;
+    else
+        return err_set(e, STATUS_INVALID, "--kv %s: expected f16 or q8_0", text);
+    return STATUS_OK;
+}

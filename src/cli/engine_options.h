@@ -10,5 +10,7 @@
 status cli_read_draft(engine_draft *out, char source[STORE_PATH], const cli *c, err *e);
 /* A draft model that cannot guess for the model of that name is refused before anything is started. Does nothing for source "". */
 status cli_check_draft(const char *source, const char *model_name, err *e);
+/* --kv: f16 or q8_0. */
+status cli_read_kv(model_kv *out, const cli *c, err *e);
 
 #endif

@@ -50,7 +50,9 @@ static status read_options(node_options *o, char draft_source[STORE_PATH], const
     o->keep_alive_us = UINT64_MAX;
     o->default_model = "minnow";
     setenv("SHOAL_LOG", level ? level : "warn", 1); /* for its ranks */
-    status s = cli_read_draft(&o->draft, draft_source, c, e);
+    status s = cli_read_kv(&o->kv, c, e);
+    if (s == STATUS_OK)
+        s = cli_read_draft(&o->draft, draft_source, c, e);
     if (s == STATUS_OK)
         s = cli_check_draft(draft_source, c->n_arguments ? c->arguments[0] : o->default_model, e);
     o->draft_source = draft_source[0] ? draft_source : NULL;

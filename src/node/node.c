@@ -382,6 +382,7 @@ void node_instance_describe(const node *n, int index, node_instance_info *out)
                              .path = i->source,
                              .isa = i->isa,
                              .numerics = i->numerics,
+                             .kv = n->o.kv,
                              .state = i->state,
                              .card = i->card,
                              .loaded_share = i->loaded_share,

@@ -45,6 +45,15 @@ typedef struct node_options {
         *default_model; /* for requests that name none; NULL = the only one loaded, else an error */
 } node_options;
 
+/* What a model gets by default when so much memory is free; asked: a context, or 0. bounded: the model could do longer ones. */
+typedef struct node_room {
+    int64_t context;
+    uint64_t state_tokens;
+    bool bounded;
+} node_room;
+node_room node_find_room(const model_card *card, model_kv kv, int64_t asked, int n_sequences,
+                         uint64_t free_bytes);
+
 typedef struct node node;
 typedef struct node_instance node_instance;
 typedef struct node_lease node_lease;
@@ -110,6 +119,7 @@ typedef struct node_instance_info {
     const model_card *card; /* NULL while READING */
     double loaded_share;
     int64_t context;
+    model_kv kv;
     uint64_t loaded_unix_us, idle_us, unload_in_us;             /* UINT64_MAX = not */
     uint64_t weight_bytes, state_bytes, scratch_bytes, load_us; /* of all ranks together */
     uint64_t resident_bytes;                                    /* of the leading one */

@@ -55,8 +55,8 @@ struct node_instance {
     wire_ready ready;
     engine_crew *crew; /* NULL: the rank is alone, or its followers are its threads */
     node_follower *followers;
-    model_need crew_need;  /* of those that are ready */
-    uint64_t state_tokens; /* that all its ranks were told */
+    model_need crew_need; /* of those that are ready */
+    node_room room;       /* that all its ranks were told */
     char isa[32], numerics[32];
     double loaded_share;
     uint64_t resident_bytes, loaded_unix_us, last_used_us, retry_at_us, failed_at_us;

@@ -99,25 +99,6 @@ void rank_send(node_instance *i)
 
 /* ---- receiving ----------------------------------------------------------------------------------------------------- */
 
-/* How many positions the pools shall hold: what live sequences may need, out of a quarter of the free memory, at least one context. */
-static uint64_t state_tokens(const node_instance *i, int n_sequences)
-{
-    const model_card *card = i->card;
-    const node_options *o = &i->of->o;
-    os_memory_info memory;
-    int64_t context = o->context ? o->context
-                                 : BASE_MIN(card->trained_context ? card->trained_context : 32768,
-                                            (int64_t)32768);
-    if (os_memory(&memory, NULL) != STATUS_OK || card->kv_bytes_per_token == 0)
-        return (uint64_t)context;
-    uint64_t free_bytes = memory.available_bytes;
-    if (o->memory_limit && o->memory_limit < free_bytes)
-        free_bytes = o->memory_limit;
-    uint64_t wanted = (uint64_t)context * (uint64_t)n_sequences;
-    uint64_t affordable = free_bytes / 4 / card->kv_bytes_per_token;
-    return BASE_MAX((uint64_t)context, BASE_MIN(wanted, affordable));
-}
-
 /* What the limit leaves beside the other ranks, at least a byte: 0 would mean that there is no limit. */
 static uint64_t memory_left(const node_instance *i)
 {
@@ -135,6 +116,20 @@ static uint64_t memory_left(const node_instance *i)
     return limit == 0 || limit > used ? limit - used : 1;
 }
 
+static void find_room(node_instance *i, int n_sequences)
+{
+    const node_options *o = &i->of->o;
+    uint64_t free_bytes = memory_left(i);
+    os_memory_info memory;
+    if (os_memory(&memory, NULL) == STATUS_OK)
+        free_bytes =
+            o->memory_limit ? BASE_MIN(free_bytes, memory.available_bytes) : memory.available_bytes;
+    i->room = node_find_room(i->card, o->kv, o->context, n_sequences, free_bytes);
+    if (i->room.bounded)
+        log_info("node", "%s: a context of %lld, as far as memory goes; the model could do %lld",
+                 i->name, (long long)i->room.context, (long long)i->card->trained_context);
+}
+
 static int sequences(const node_instance *i)
 {
     return i->of->o.max_sequences ? i->of->o.max_sequences : DEFAULT_SEQUENCES;
@@ -148,8 +143,8 @@ model_options rank_model_options(const node_instance *i)
                            .isa = i->of->isa,
                            .n_threads = o->n_threads,
                            .kv = o->kv,
-                           .context = o->context,
-                           .state_tokens = i->state_tokens,
+                           .context = i->room.context,
+                           .state_tokens = i->room.state_tokens,
                            .n_sequences = n,
                            .max_outputs = n + (o->draft ? ENGINE_DRAFT_ROWS : 0),
                            .memory_limit = memory_left(i)};
@@ -215,9 +210,11 @@ static status take_ready(node_instance *i, const wire_frame *f, err *e)
         i->loaded_share = 1;
         i->loaded_unix_us = os_unix_us();
         i->last_used_us = os_now_us();
-        log_info("node", "%s is ready: context %lld, weights %.1f MB, state %.1f MB, %s, %.2f s",
+        log_info("node",
+                 "%s is ready: context %lld, weights %.1f MB, state %.1f MB (%s), %s, %.2f s",
                  i->name, (long long)i->ready.context, (double)i->ready.weight_bytes / 1e6,
-                 (double)i->ready.state_bytes / 1e6, i->isa, (double)i->ready.load_us / 1e6);
+                 (double)i->ready.state_bytes / 1e6, model_kv_name(i->of->o.kv), i->isa,
+                 (double)i->ready.load_us / 1e6);
         instance_wake_leases(i);
     }
     arena_fini(&memory);
@@ -385,7 +382,7 @@ status rank_start(node_instance *i, err *e)
         rank_kill(i);
         return s;
     }
-    i->state_tokens = state_tokens(i, sequences(i));
+    find_room(i, sequences(i));
     s = crew_is_wanted(i) ? crew_start(i, e) : STATUS_OK;
     if (s != STATUS_OK) {
         rank_kill(i);

@@ -368,6 +368,51 @@ def refusals():
         assert code in (1, 2) and said in node.said, f"{arguments}: {code} {node.said}"
 
 
+def answers(node):
+    """Of some requests, greedy and sampled: what they say, and how many guesses were checked and stood."""
+    said, accepted, rejected = [], 0, 0
+    for i in range(4):
+        body = {"prompt": "one two three one two three " * (i + 1), "max_tokens": 120, "ignore_eos": True, "seed": i, "n": 1 + i % 2,
+                "temperature": 0.8 if i % 2 else 0, "logprobs": 2}
+        answer = node.post("/v1/completions", body)[1]
+        said.append([(c["text"], c["logprobs"]["token_logprobs"]) for c in answer["choices"]])
+        details = answer["usage"]["completion_tokens_details"]
+        accepted += details["accepted_prediction_tokens"]
+        rejected += details["rejected_prediction_tokens"]
+    return said, accepted, rejected
+
+
+def drafts():
+    """--draft changes no answer, is counted everywhere, and a draft model of another vocabulary is refused."""
+    with running(TINY) as node:
+        plain, accepted, rejected = answers(node)
+        assert (accepted, rejected) == (0, 0), (accepted, rejected)
+    for guesser in ("ngram", TINY):
+        with running(TINY, "--draft", guesser) as node:
+            said, accepted, rejected = answers(node)
+            assert said == plain, f"--draft {guesser}: the answers differ"
+            requests = node.status()["requests"]
+            assert requests["accepted_tokens"] == accepted and requests["drafted_tokens"] == accepted + rejected, requests
+            assert f"shoal_accepted_tokens_total {accepted}\n" in node.request("GET", "/metrics")[2]
+            assert guesser == "ngram" or accepted > rejected, f"{accepted} of {accepted + rejected} guesses of the model itself stood"
+    node = Node(TINY, "--draft", os.path.join(MODELS, "h16-4-q6_k.gguf"))
+    code = node.wait()
+    shutil.rmtree(node.home)
+    assert code == 1 and "vocabulary" in node.said, f"{code} {node.said}"
+
+
+def small_keys_and_values():
+    """--kv q8_0 takes little more than half the state of f16, and says so."""
+    sizes = {}
+    for kv in ("f16", "q8_0"):
+        with running(TINY, "--kv", kv) as node:
+            node.post("/v1/completions", {"prompt": "x", "max_tokens": 8})
+            model = node.status()["models"][0]
+            assert model["kv"] == kv, model
+            sizes[kv] = model["state_bytes"]
+    assert 0.5 < sizes["q8_0"] / sizes["f16"] < 0.6, sizes
+
+
 def own_address():
     """An address of this machine that is not loopback; None when it has no network."""
     try:
@@ -415,7 +460,7 @@ def run(name, function, *arguments):
 
 def main():
     shared = [concurrent_streams, vanished_client, bad_requests, long_prompt, unknown_model, foreign_host, killed_rank, two_models]
-    own = [taken_port, taken_folder, idle_model_leaves, full_queue, end_with_live_requests, paths_from_elsewhere, refusals]
+    own = [taken_port, taken_folder, idle_model_leaves, full_queue, end_with_live_requests, paths_from_elsewhere, refusals, drafts, small_keys_and_values]
     wanted = sys.argv[1:]
 
     def over_one_node():

@@ -17,6 +17,7 @@ typedef struct subject {
     const char *name, *path; /* path: of tests/data/models; NULL: made */
     make_shape shape;
     int slots;
+    model_kv kv;
 } subject;
 
 static const subject subjects[] = {
@@ -25,6 +26,9 @@ static const subject subjects[] = {
     {.name = "windows and decay",
      .shape = {"shoal-decay", 4, 64, 4, 2, 16, 96, 131, 20, "Q8_0", false, 12},
      .slots = 64},
+    {.name = "pages of q8_0",
+     .shape = {"llama", 2, 64, 4, 2, 40, 96, 131, 0, "Q8_0", true, 11},
+     .kv = MODEL_KV_Q8_0},
     {.name = "tiny-q8_0", .path = TEST_DATA "/models/tiny-q8_0.gguf"},
     {.name = "h14-2-q4_k", .path = TEST_DATA "/models/h14-2-q4_k.gguf"},
 };
@@ -43,6 +47,7 @@ static model *load(const subject *c, const limits *l, const char *device)
     err e = {0};
     model_options o = {.n_threads = 1,
                        .device = device,
+                       .kv = c->kv,
                        .context = 512,
                        .state_tokens = l->state_tokens,
                        .n_sequences = l->n_sequences,
@@ -273,7 +278,7 @@ static void models_over_states(void **state)
         const subject *target, *draft;
     } pairs[] = {{&subjects[0], &subjects[0]}, {&subjects[0], &stranger},
                  {&subjects[1], &subjects[0]}, {&subjects[0], &subjects[2]},
-                 {&subjects[2], &subjects[2]}, {&subjects[3], &subjects[3]},
+                 {&subjects[2], &subjects[2]}, {&subjects[4], &subjects[4]},
                  {&subjects[1], &subjects[1]}};
     const limits all[] = {{8192, 8, 24}, {640, 6, 6}};
     for (size_t i = 0; i < BASE_COUNT(pairs); i++)
@@ -443,7 +448,7 @@ static void other_vocabularies_are_refused(void **state)
                                  .shape = {"llama", 1, 32, 2, 1, 16, 64, 200, 0, "Q8_0", true, 7}};
     static const subject other = {.name = "h16", .path = TEST_DATA "/models/h16-4-q6_k.gguf"};
     limits l = {2048, 4, 8};
-    const subject *pairs[][2] = {{&subjects[0], &wide}, {&subjects[3], &other}};
+    const subject *pairs[][2] = {{&subjects[0], &wide}, {&subjects[4], &other}};
     for (size_t i = 0; i < BASE_COUNT(pairs); i++) {
         model *m = load(pairs[i][0], &l, NULL), *d = load(pairs[i][1], &l, NULL);
         engine *g;
