@@ -322,14 +322,14 @@ static void check_attention_shape(const kernel_table *k, kernel_kv kv, int key_w
         kernel_attention both = a;
         both.end = TOTAL;
         both.dst = y;
-        k->attention(&both);
+        attend(k, kv, &both);
         for (int t = 0; t < T; t++) {
             kernel_attention single = a;
             single.n_tokens = 1;
             single.position = TOTAL - 1;
             single.q = q + t * q_row;
             single.dst = one;
-            k->attention(&single);
+            attend(k, kv, &single);
             assert_memory_equal(one, y + t * y_row, (size_t)y_row * sizeof(float));
         }
     }
