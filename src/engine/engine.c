@@ -821,10 +821,10 @@ static status take_guessed(engine *g, sequence *q, const int32_t *ids, bool keep
 {
     int n_before = q->n_tokens, n_draft = q->n_draft;
     bool at_once = n_draft == 0 || !engine_pool_has_constant(g->pool);
-    float *row = g->logits + (size_t)q->output * (size_t)g->n_vocab;
+    float *row = g->logits + (size_t)q->output * (size_t)g->width;
     q->n_drafted += n_draft;
     g->stats.drafted_tokens += (uint64_t)n_draft;
-    for (int i = 0;; i++, row += g->n_vocab) {
+    for (int i = 0;; i++, row += g->width) {
         status s = at_once ? engine_state_commit(q->state, ids + i, 1, keep, e) : STATUS_OK;
         if (s != STATUS_OK)
             return s;
