@@ -39,6 +39,9 @@ static status submit_all(engine *g, const bench_draft *p, err *e)
     int32_t *prompt = base_alloc(sizeof *prompt * (size_t)n);
     if (!prompt)
         return err_set(e, STATUS_NO_MEMORY, "bench: no memory for a prompt of %d tokens", n);
+    sample_bias alphabet[BENCH_ALPHABET];
+    for (int i = 0; i < p->alphabet; i++)
+        alphabet[i] = (sample_bias){(int32_t)(hash_u64((uint64_t)i, 5) % (uint64_t)n_vocab), 1e5f};
     status s = STATUS_OK;
     for (int k = 0; k < p->n_sequences && s == STATUS_OK; k++) {
         for (int i = 0; i < n; i++)
@@ -52,6 +55,8 @@ static status submit_all(engine *g, const bench_draft *p, err *e)
                             .sample = SAMPLE_DEFAULTS};
         r.sample.temperature = p->temperature;
         r.sample.seed = (uint64_t)k;
+        r.sample.bias = alphabet;
+        r.sample.n_bias = p->alphabet;
         s = engine_submit(g, &r, e);
     }
     base_free(prompt);

@@ -10,7 +10,10 @@ typedef struct bench_draft {
     model *draft_model; /* NULL for lookup */
     int n_sequences, depth, gen;
     float temperature;
+    int alphabet; /* > 0: only so many tokens may be chosen, so that any model's text repeats itself; at most BENCH_ALPHABET */
 } bench_draft;
+
+enum { BENCH_ALPHABET = 64 };
 
 typedef struct bench_draft_result {
     double plain, drafted; /* tokens a second, all sequences together */

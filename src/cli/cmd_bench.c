@@ -4,8 +4,8 @@
  *
  *   prompt   tokens of one prompt ÷ time until its last position is computed
  *   decode   tokens of all sequences ÷ time, one token of each a step, sampled greedily, behind `depth` positions of context
- *   drafts   with --draft: the same sequences through the engine with and without guesses, by turns. Greedy text of most models soon repeats
- *            itself; --temperature 1 gives text that does not.
+ *   drafts   with --draft: the same sequences through the engine with and without guesses, by turns. --alphabet 4 makes any model's text
+ *            repeat itself (only so many tokens may be chosen), --temperature 1 gives text that does not
  */
 #include "cli/bench_draft.h"
 #include "cli/cli.h"
@@ -29,6 +29,7 @@ typedef struct plan {
     engine_draft draft;
     char draft_source[STORE_PATH]; /* of a draft model */
     float temperature;
+    int alphabet;
 } plan;
 
 typedef struct runner {
@@ -112,6 +113,8 @@ static status read_plan(plan *p, const cli *c, err *e)
         s = cli_read_kv(&p->kv, c, e);
     if (s == STATUS_OK)
         s = cli_read_draft(&p->draft, p->draft_source, c, e);
+    if (s == STATUS_OK)
+        s = read_count(&p->alphabet, c, OPT_alphabet, 0, BENCH_ALPHABET, e);
     if (s == STATUS_OK)
         s = read_temperature(&p->temperature, c, e);
     if (s == STATUS_OK && p->draft && p->gen == 0)
@@ -344,7 +347,8 @@ static status time_drafts(drafting *out, const runner *r, model *small, err *e)
                      .n_sequences = p->sequences,
                      .depth = p->depth,
                      .gen = p->gen,
-                     .temperature = p->temperature};
+                     .temperature = p->temperature,
+                     .alphabet = p->alphabet};
     for (int i = 0; i < p->reps; i++) {
         bench_draft_result x;
         status s = bench_draft_turn(&x, &b, i % 2 == 0, e);
