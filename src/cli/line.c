@@ -140,6 +140,8 @@ static line_result read_edited(line_reader *r, sb *out)
     if (r->pastes)
         fputs("\033[?2004h", r->screen);
     fflush(r->screen);
+    /* libedit itself does this only behind the prompt, and a Ctrl-D typed between the two is lost */
+    el_set(r->edit, EL_PREP_TERM, 1);
     const char *text = el_gets(r->edit, &n);
     if (r->pastes)
         fputs("\033[?2004l", r->screen);
