@@ -26,7 +26,6 @@ enum {
     T_ALL = 127
 };
 enum { SCHEMAS_MAX = 20000, BUCKETS = 1024, COUNT_MAX = 20000, SPEC_DEPTH = 16, REF_HOPS = 32 };
-#define INT_LIMIT 1000000000000000LL
 
 /* A subschema and its rule. */
 typedef struct known {
@@ -52,8 +51,7 @@ grammar_program *compiler_program(compiler *c)
     return &c->p;
 }
 
-static bool refuse(compiler *c, const char *path, const char *format, ...) BASE_PRINTF(3, 4);
-static bool refuse(compiler *c, const char *path, const char *format, ...)
+bool schema_refuse(compiler *c, const char *path, const char *format, ...)
 {
     char text[400];
     va_list args;
@@ -116,7 +114,7 @@ static void call_schema(compiler *c, const json_t *schema, const known *from, co
     grammar_emit(&c->p, GRAMMAR_CALL, rule_of(c, schema, from->root, join(c, from->path, more)), 0);
 }
 
-static void end_rule(compiler *c)
+void schema_end(compiler *c)
 {
     grammar_emit(&c->p, GRAMMAR_RETURN, 0, 0);
 }
@@ -194,7 +192,7 @@ static bool check_words(compiler *c, const known *k)
             (!strcmp(word, "uniqueItems") && json_is_false(v)) ||
             (!strcmp(word, "multipleOf") && json_is_integer(v) && json_integer_value(v) == 1);
         if (is_one_of(word, unknown, BASE_COUNT(unknown)) && !harmless)
-            return refuse(c, k->path, "the keyword '%s' is not supported", word);
+            return schema_refuse(c, k->path, "the keyword '%s' is not supported", word);
     }
     return true;
 }
@@ -208,7 +206,7 @@ static bool is_alone(compiler *c, const known *k, const char *word, const char *
     {
         if (is_one_of(other, shaping, BASE_COUNT(shaping)) && strcmp(other, word) &&
             (!beside || strcmp(other, beside)))
-            return refuse(c, k->path, "'%s' beside '%s' is not supported", other, word);
+            return schema_refuse(c, k->path, "'%s' beside '%s' is not supported", other, word);
     }
     return true;
 }
@@ -220,9 +218,9 @@ static bool read_count(compiler *c, const known *k, const char *word, int64_t *o
         return true;
     double d = json_is_number(v) ? json_number_value(v) : -1;
     if (d < 0 || d != floor(d))
-        return refuse(c, k->path, "%s: expected a whole number", word);
+        return schema_refuse(c, k->path, "%s: expected a whole number", word);
     if (d > COUNT_MAX)
-        return refuse(c, k->path, "%s: expected at most %d", word, COUNT_MAX);
+        return schema_refuse(c, k->path, "%s: expected at most %d", word, COUNT_MAX);
     *out = (int64_t)d;
     return true;
 }
@@ -394,10 +392,10 @@ static bool emit_enum(compiler *c, const known *k, const json_t *values)
     const json_t *v;
     size_t i;
     if (!json_is_array(values) || json_array_size(values) == 0)
-        return refuse(c, k->path, "enum: expected an array of values");
+        return schema_refuse(c, k->path, "enum: expected an array of values");
     json_array_foreach(values, i, v) fitting += (type_of_value(v) & types) != 0;
     if (!fitting)
-        return refuse(c, k->path, "enum: no value is of the type that 'type' names");
+        return schema_refuse(c, k->path, "enum: no value is of the type that 'type' names");
     left = fitting;
     json_array_foreach(values, i, v)
     {
@@ -405,134 +403,8 @@ static bool emit_enum(compiler *c, const known *k, const json_t *values)
             continue;
         alternative_begin(&c->p, &split, --left == 0);
         emit_value(c, v);
-        end_rule(c);
+        schema_end(c);
     }
-    return true;
-}
-
-/* ---- numbers ------------------------------------------------------------------------------------------------------- */
-
-typedef struct bounds {
-    double low, high;       /* infinite: none */
-    bool low_out, high_out; /* the bound itself is not allowed */
-} bounds;
-
-static bool read_bounds(compiler *c, const known *k, bounds *b)
-{
-    static const char *const words[] = {"minimum", "exclusiveMinimum", "maximum",
-                                        "exclusiveMaximum"};
-    *b = (bounds){-INFINITY, INFINITY, false, false};
-    for (int i = 0; i < 4; i++) {
-        const json_t *v = json_object_get(k->schema, words[i]);
-        if (!v)
-            continue;
-        if (!json_is_number(v))
-            return refuse(c, k->path, "%s: expected a number", words[i]);
-        double d = json_number_value(v);
-        bool out = i % 2;
-        if (i < 2 && (d > b->low || (d == b->low && out))) {
-            b->low = d;
-            b->low_out = out;
-        } else if (i >= 2 && (d < b->high || (d == b->high && out))) {
-            b->high = d;
-            b->high_out = out;
-        }
-    }
-    return b->low <= b->high || refuse(c, k->path, "the minimum is above the maximum");
-}
-
-static bool has_bounds(const bounds *b)
-{
-    return isfinite(b->low) || isfinite(b->high);
-}
-
-static int64_t whole_within(double d)
-{
-    return (int64_t)fmin(fmax(d, -(double)INT_LIMIT), (double)INT_LIMIT);
-}
-
-/* The whole numbers within, as far as they have 15 digits; false: there are none. */
-static bool whole_range(const bounds *b, int64_t *low, int64_t *high)
-{
-    *low = whole_within(ceil(b->low) + (b->low_out && ceil(b->low) == b->low));
-    *high = whole_within(floor(b->high) - (b->high_out && floor(b->high) == b->high));
-    return *low <= *high && b->low < (double)INT_LIMIT && b->high > -(double)INT_LIMIT;
-}
-
-static bool emit_integer(compiler *c, const known *k)
-{
-    bounds b;
-    int64_t low, high;
-    if (!read_bounds(c, k, &b))
-        return false;
-    if (!has_bounds(&b))
-        json_call(c, RULE_INT);
-    else if (whole_range(&b, &low, &high))
-        json_int_range(&c->p, low, high);
-    else
-        return refuse(c, k->path, "no whole number of up to 15 digits is within the bounds");
-    end_rule(c);
-    return true;
-}
-
-/* .ddd, not ending in 0: greater than the whole number before it and less than the next. */
-static void emit_fraction(compiler *c)
-{
-    grammar_program *p = &c->p;
-    int first;
-    grammar_text(p, ".", 1);
-    first = grammar_here(p);
-    for (int i = 0; i < 12; i++) {
-        grammar_emit(p, GRAMMAR_SPLIT, grammar_here(p) + 1, 0);
-        grammar_any_of(p, "09");
-    }
-    for (int i = 0; i < 12; i++)
-        grammar_patch(p, first + 2 * i, -1, grammar_here(p));
-    grammar_any_of(p, "19");
-    end_rule(c);
-}
-
-/* Whole numbers within the bounds; i.ddd and -i.ddd where both whole numbers beside it are not beyond them. */
-static bool emit_bounded_number(compiler *c, const known *k, const bounds *b)
-{
-    int64_t low, high, most = INT_LIMIT - 1;
-    bool whole = whole_range(b, &low, &high);
-    int64_t from = BASE_MAX(whole_within(ceil(b->low)), 0),
-            to = BASE_MIN(whole_within(floor(b->high)) - 1, most);
-    int64_t minus_from = BASE_MAX(whole_within(ceil(-b->high)), 0),
-            minus_to = BASE_MIN(whole_within(floor(-b->low)) - 1, most);
-    bool plus = from <= to, minus = minus_from <= minus_to;
-    int n = whole + plus + minus, split = -1;
-    if (n == 0)
-        return refuse(c, k->path, "bounds of a number must have a whole number between them");
-    if (whole) {
-        alternative_begin(&c->p, &split, --n == 0);
-        json_int_range(&c->p, low, high);
-        end_rule(c);
-    }
-    if (plus) {
-        alternative_begin(&c->p, &split, --n == 0);
-        json_int_range(&c->p, from, to);
-        emit_fraction(c);
-    }
-    if (minus) {
-        alternative_begin(&c->p, &split, --n == 0);
-        grammar_text(&c->p, "-", 1);
-        json_int_range(&c->p, minus_from, minus_to);
-        emit_fraction(c);
-    }
-    return true;
-}
-
-static bool emit_number(compiler *c, const known *k)
-{
-    bounds b;
-    if (!read_bounds(c, k, &b))
-        return false;
-    if (has_bounds(&b))
-        return emit_bounded_number(c, k, &b);
-    json_call(c, RULE_NUM);
-    end_rule(c);
     return true;
 }
 
@@ -571,25 +443,26 @@ static bool emit_string(compiler *c, const known *k)
     const char *regex = NULL;
     int64_t min = 0, max = -1;
     if (pattern && !json_is_string(pattern))
-        return refuse(c, k->path, "pattern: expected a string");
+        return schema_refuse(c, k->path, "pattern: expected a string");
     if (pattern && counted)
-        return refuse(c, k->path, "minLength or maxLength beside 'pattern' is not supported");
+        return schema_refuse(c, k->path,
+                             "minLength or maxLength beside 'pattern' is not supported");
     if (pattern)
         regex = json_string_value(pattern);
     else if (json_is_string(format) && !counted)
         regex = pattern_of_format(json_string_value(format));
     if (regex) {
         const char *wrong = json_pattern(c, regex);
-        end_rule(c);
+        schema_end(c);
         return !wrong ||
-               refuse(c, k->path, "pattern: %s in '%.100s' is not supported", wrong, regex);
+               schema_refuse(c, k->path, "pattern: %s in '%.100s' is not supported", wrong, regex);
     }
     if (!read_count(c, k, "minLength", &min) || !read_count(c, k, "maxLength", &max))
         return false;
     if (max >= 0 && min > max)
-        return refuse(c, k->path, "minLength is above maxLength");
+        return schema_refuse(c, k->path, "minLength is above maxLength");
     json_string_of(c, min, max);
-    end_rule(c);
+    schema_end(c);
     return true;
 }
 
@@ -617,7 +490,7 @@ static bool emit_array(compiler *c, const known *k)
     if (!read_count(c, k, "minItems", &min) || !read_count(c, k, "maxItems", &max))
         return false;
     if (max >= 0 && min > max)
-        return refuse(c, k->path, "minItems is above maxItems");
+        return schema_refuse(c, k->path, "minItems is above maxItems");
     if (json_is_false(items) && min == 0)
         max = 0;
     grammar_text(p, "[", 1);
@@ -643,7 +516,7 @@ static bool emit_array(compiler *c, const known *k)
     if (empty >= 0)
         grammar_patch(p, empty, -1, grammar_here(p));
     grammar_text(p, "]", 1);
-    end_rule(c);
+    schema_end(c);
     return true;
 }
 
@@ -665,7 +538,7 @@ static member *list_members(compiler *c, const known *k, int *n_out)
     size_t i;
     int n = 0;
     if ((properties && !json_is_object(properties)) || (required && !json_is_array(required))) {
-        refuse(c, k->path, "properties: expected an object; required: an array of names");
+        schema_refuse(c, k->path, "properties: expected an object; required: an array of names");
         return NULL;
     }
     member *m = arena_zalloc(
@@ -679,7 +552,7 @@ static member *list_members(compiler *c, const known *k, int *n_out)
     {
         int at = 0;
         if (!json_is_string(name)) {
-            refuse(c, k->path, "required: expected an array of names");
+            schema_refuse(c, k->path, "required: expected an array of names");
             return NULL;
         }
         while (at < n && strcmp(m[at].name, json_string_value(name)))
@@ -687,8 +560,8 @@ static member *list_members(compiler *c, const known *k, int *n_out)
         if (at == n) {
             const json_t *more = json_object_get(k->schema, "additionalProperties");
             if (json_is_false(more)) {
-                refuse(c, k->path, "required: '%.80s' is none of the properties",
-                       json_string_value(name));
+                schema_refuse(c, k->path, "required: '%.80s' is none of the properties",
+                              json_string_value(name));
                 return NULL;
             }
             m[n++] =
@@ -728,7 +601,7 @@ static void emit_other(compiler *c, const known *k, int name_rule, const json_t 
 static void emit_close(compiler *c)
 {
     grammar_text(&c->p, "}", 1);
-    end_rule(c);
+    schema_end(c);
 }
 
 /* Behind the members: more of other names where they may be, and the end. some: something was written before. */
@@ -772,7 +645,7 @@ static bool emit_object(compiler *c, const known *k)
     bool open = json_is_object(more) || json_is_true(more) || (!more && n == 0);
     if (n == 0 && open && !json_is_object(more)) {
         json_call(c, RULE_ANY_OBJECT);
-        end_rule(c);
+        schema_end(c);
         return true;
     }
     if (open) {
@@ -902,15 +775,16 @@ static bool emit_alternatives(compiler *c, const known *k, const char *word)
     size_t i, n = json_array_size(list);
     int split = -1;
     if (n == 0)
-        return refuse(c, k->path, "%s: expected an array of schemas", word);
+        return schema_refuse(c, k->path, "%s: expected an array of schemas", word);
     if (!is_alone(c, k, word, NULL))
         return false;
     if (!strcmp(word, "allOf") && n > 1)
-        return refuse(c, k->path, "the keyword 'allOf' with more than one schema is not supported");
+        return schema_refuse(c, k->path,
+                             "the keyword 'allOf' with more than one schema is not supported");
     for (i = 0; !strcmp(word, "oneOf") && i < BASE_MIN(n, 64); i++)
         for (size_t other = 0; other < i; other++)
             if (!disjoint(json_array_get(list, i), json_array_get(list, other), k->root))
-                return refuse(
+                return schema_refuse(
                     c, k->path,
                     "oneOf: a value could fit alternatives %zu and %zu: anyOf is supported", other,
                     i);
@@ -920,7 +794,7 @@ static bool emit_alternatives(compiler *c, const known *k, const char *word)
         snprintf(part, sizeof part, "%s[%zu]", word, i);
         alternative_begin(&c->p, &split, i + 1 == n);
         call_schema(c, v, k, part);
-        end_rule(c);
+        schema_end(c);
     }
     return true;
 }
@@ -930,12 +804,12 @@ static bool emit_ref(compiler *c, const known *k)
     const json_t *v = json_object_get(k->schema, "$ref");
     const json_t *to = json_is_string(v) ? resolve(k->root, json_string_value(v)) : NULL;
     if (!to)
-        return refuse(c, k->path, "$ref: '%.100s' is not in this schema",
-                      json_is_string(v) ? json_string_value(v) : "?");
+        return schema_refuse(c, k->path, "$ref: '%.100s' is not in this schema",
+                             json_is_string(v) ? json_string_value(v) : "?");
     if (!is_alone(c, k, "$ref", NULL))
         return false;
     grammar_emit(&c->p, GRAMMAR_CALL, rule_of(c, to, k->root, json_string_value(v)), 0);
-    end_rule(c);
+    schema_end(c);
     return true;
 }
 
@@ -946,11 +820,11 @@ static bool emit_words(compiler *c, const char *a, const char *b)
     int split = -1;
     alternative_begin(&c->p, &split, !b);
     grammar_text(&c->p, a, strlen(a));
-    end_rule(c);
+    schema_end(c);
     if (b) {
         alternative_begin(&c->p, &split, true);
         grammar_text(&c->p, b, strlen(b));
-        end_rule(c);
+        schema_end(c);
     }
     return true;
 }
@@ -969,9 +843,9 @@ static bool emit_type(compiler *c, const known *k, int type)
     case T_STRING:
         return emit_string(c, k);
     case T_INTEGER:
-        return emit_integer(c, k);
+        return schema_integer(c, k->schema, k->path);
     default:
-        return emit_number(c, k);
+        return schema_number(c, k->schema, k->path);
     }
 }
 
@@ -980,10 +854,10 @@ static bool emit_types(compiler *c, const known *k)
     static const int each[] = {T_NULL, T_BOOL, T_OBJECT, T_ARRAY, T_STRING, T_INTEGER, T_NUMBER};
     int types = types_meant(k->schema), split = -1;
     if (!types)
-        return refuse(c, k->path, "type: expected names of JSON types");
+        return schema_refuse(c, k->path, "type: expected names of JSON types");
     if (types == T_ALL) {
         json_call(c, RULE_ANY);
-        end_rule(c);
+        schema_end(c);
         return true;
     }
     if ((types & T_NUMBER) == T_NUMBER)
@@ -1006,12 +880,12 @@ static bool emit_schema(compiler *c, const known *k)
     const json_t *s = k->schema, *v;
     if (json_is_true(s)) {
         json_call(c, RULE_ANY);
-        end_rule(c);
+        schema_end(c);
         return true;
     }
     if (!json_is_object(s))
-        return refuse(c, k->path, "expected a schema, got %s",
-                      json_is_false(s) ? "false, which nothing fits" : "something else");
+        return schema_refuse(c, k->path, "expected a schema, got %s",
+                             json_is_false(s) ? "false, which nothing fits" : "something else");
     if (!check_words(c, k))
         return false;
     if (json_object_get(s, "$ref"))
@@ -1020,9 +894,9 @@ static bool emit_schema(compiler *c, const known *k)
         if (!is_alone(c, k, "const", "type"))
             return false;
         if (!(type_of_value(v) & types_named(s)))
-            return refuse(c, k->path, "const: it is not of the type that 'type' names");
+            return schema_refuse(c, k->path, "const: it is not of the type that 'type' names");
         emit_value(c, v);
-        end_rule(c);
+        schema_end(c);
         return true;
     }
     if ((v = json_object_get(s, "enum")))
@@ -1052,7 +926,7 @@ static bool emit_until(compiler *c, const char *marker, bool ends)
     grammar_program *p = &c->p;
     int n = (int)strlen(marker), at[64], to_next[64] = {0};
     if (n < 1 || n > 64)
-        return refuse(c, "", "a marker of %d bytes", n);
+        return schema_refuse(c, "", "a marker of %d bytes", n);
     /* Place i: i bytes of the marker are there. Each byte of the marker leads to its own place, all others to the first. */
     for (int i = 0; i < n; i++) {
         grammar_class other;
@@ -1116,7 +990,7 @@ static bool emit_repeat(compiler *c, const json_t *spec, const json_t *what, int
     int64_t most = json_integer_value(json_object_get(spec, "most"));
     int ends[64], n_ends = 0;
     if (most < 1)
-        return refuse(c, "", "a repeat of %lld times", (long long)most);
+        return schema_refuse(c, "", "a repeat of %lld times", (long long)most);
     for (int64_t i = 0; i < BASE_MIN(most, 64); i++) {
         if (i > 0) {
             ends[n_ends++] = grammar_emit(p, GRAMMAR_SPLIT, grammar_here(p) + 1, 0);
@@ -1159,7 +1033,7 @@ static bool emit_spec(compiler *c, const json_t *spec, int depth)
     const json_t *v, *one;
     size_t i;
     if (depth > SPEC_DEPTH)
-        return refuse(c, "", "a spec of more than %d levels", SPEC_DEPTH);
+        return schema_refuse(c, "", "a spec of more than %d levels", SPEC_DEPTH);
     if (json_is_string(v = json_object_get(spec, "text"))) {
         grammar_text(p, json_string_value(v), json_string_length(v));
     } else if ((v = json_object_get(spec, "schema"))) {
@@ -1182,9 +1056,9 @@ static bool emit_spec(compiler *c, const json_t *spec, int depth)
         json_call(c, RULE_WS);
         json_call(c, RULE_WS);
     } else {
-        return refuse(c, "",
-                      "a spec that is none of text, schema, sequence, choice, until, free, "
-                      "repeat, blank");
+        return schema_refuse(c, "",
+                             "a spec that is none of text, schema, sequence, choice, until, free, "
+                             "repeat, blank");
     }
     return !p->failed;
 }

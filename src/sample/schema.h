@@ -22,6 +22,13 @@ typedef enum json_rule {
 typedef struct compiler compiler;
 
 grammar_program *compiler_program(compiler *c);
+/* False, and what at `path` is refused as the compiler's error: the first that is said stays. */
+bool schema_refuse(compiler *c, const char *path, const char *format, ...) BASE_PRINTF(3, 4);
+/* The end of a rule or of an alternative. */
+void schema_end(compiler *c);
+/* The body of a rule for whole or any numbers within a schema's bounds (schema_numbers.c); false: refused. */
+bool schema_integer(compiler *c, const json_t *schema, const char *path);
+bool schema_number(compiler *c, const json_t *schema, const char *path);
 void json_call(compiler *c, json_rule rule);
 /* The body of one of them. */
 void json_emit(compiler *c, json_rule rule);
