@@ -3,8 +3,9 @@
  * tokenizer_config.json; config.json beside the weights of a Llama 'l', Qwen2 'q', Qwen3 'w', Gemma 3 'm', Phi-3 'p'), the rest is that file. What can be read becomes a card and a tokenizer, what fits is loaded and
  * runs one step.
  */
+#include "folder.h"
+
 #include "model/model.h"
-#include "os/os.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,28 +22,8 @@ static const char *const usual[] = {
     "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 16, "
     "\"max_position_embeddings\": 128, \"rms_norm_eps\": 1e-05, \"tie_word_embeddings\": true}",
     "{\"eos_token_id\": [1, 2]}", "{\"bos_token\": \"<s>\", \"chat_template\": \"{{ messages }}\"}",
-    "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"<s>\": 0, \"a\": 1, \"b\": 2}, \"merges\": "
-    "[]}}"};
-static char folder[64];
-
-static void write_file(const char *name, const void *bytes, size_t n)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    if (!f || fwrite(bytes, 1, n, f) != n || fclose(f) != 0)
-        abort();
-}
-
-static void remove_folder(void)
-{
-    char path[128];
-    for (size_t i = 0; i < BASE_COUNT(names); i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        unlink(path);
-    }
-    rmdir(folder);
-}
+    ("{\"model\": {\"type\": \"BPE\", \"vocab\": {\"<s>\": 0, \"a\": 1, \"b\": 2}, \"merges\": "
+     "[]}}")};
 
 /* The weights of the family; nothing to do when they are there already. */
 static void write_weights(char family)
@@ -95,24 +76,19 @@ static void write_weights(char family)
     for (; at >= sizeof zeros; at -= sizeof zeros)
         sb_add(&file, zeros, sizeof zeros);
     sb_add(&file, zeros, at);
-    write_file(names[4], file.data, file.length);
+    folder_write(names[4], file.data, file.length);
     sb_fini(&head);
     sb_fini(&file);
 }
 
 static void prepare(void)
 {
-    if (folder[0])
+    if (!folder_make())
         return;
-    snprintf(folder, sizeof folder, "%s/shoal-fuzz-XXXXXX",
-             os_is_dir("/dev/shm") ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(folder))
-        abort();
-    atexit(remove_folder);
     model_admit_test_families(true);
     log_set_level(LOG_ERROR);
     for (size_t i = 0; i < BASE_COUNT(usual); i++)
-        write_file(names[i], usual[i], strlen(usual[i]));
+        folder_write(names[i], usual[i], strlen(usual[i]));
 }
 
 static void step(model *m)
@@ -161,12 +137,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t which = data[0] == 'g' ? 1 : data[0] == 'k' ? 2 : 0;
     prepare();
     write_weights(which ? 'l' : (char)data[0]);
-    write_file(names[which], data + 1, size - 1);
+    folder_write(names[which], data + 1, size - 1);
     if (file_open(&f, folder, &e) == STATUS_OK)
         use(f);
     else if (!e.text[0])
         abort();
     file_close(f);
-    write_file(names[which], usual[which], strlen(usual[which]));
+    folder_write(names[which], usual[which], strlen(usual[which]));
     return 0;
 }

@@ -2,7 +2,8 @@
  * Ollama's store with one manifest of any bytes, under a name that the first byte chooses: listing and finding must name nothing outside the store and
  * nothing that is not there.
  */
-#include "os/os.h"
+#include "folder.h"
+
 #include "store/store.h"
 
 #include <stdio.h>
@@ -18,26 +19,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const char *const places[] = {
     "manifests/registry.ollama.ai/library/tiny", "manifests/registry.ollama.ai/user/tiny",
     "manifests/other.example/user/tiny", "manifests/registry.ollama.ai/library/odd name"};
-static char folder[64];
-
-static void path_of(char out[256], const char *below)
-{
-    snprintf(out, 256, "%s/%s", folder, below);
-}
-
-static void write_file(const char *below, const void *bytes, size_t n)
-{
-    char path[256];
-    path_of(path, below);
-    FILE *f = fopen(path, "wb");
-    if (!f || fwrite(bytes, 1, n, f) != n || fclose(f) != 0)
-        abort();
-}
-
 static void make_folders(const char *below)
 {
     char path[256];
-    path_of(path, below);
+    folder_path(path, below);
     for (char *p = path + strlen(folder) + 1; *p; p++)
         if (*p == '/') {
             *p = '\0';
@@ -47,27 +32,14 @@ static void make_folders(const char *below)
     mkdir(path, 0700);
 }
 
-static void remove_folder(void)
-{
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    if (system(command) != 0)
-        fprintf(stderr, "%s is left\n", folder);
-}
-
 static void prepare(void)
 {
-    if (folder[0])
+    if (!folder_make())
         return;
-    snprintf(folder, sizeof folder, "%s/shoal-fuzz-XXXXXX",
-             os_is_dir("/dev/shm") ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(folder))
-        abort();
-    atexit(remove_folder);
     for (size_t i = 0; i < BASE_COUNT(places); i++)
         make_folders(places[i]);
     make_folders("blobs");
-    write_file("blobs/sha256-" DIGEST, "GGUF\3\0\0\0", 8);
+    folder_write("blobs/sha256-" DIGEST, "GGUF\3\0\0\0", 8);
     setenv("OLLAMA_MODELS", folder, 1);
     setenv("HF_HUB_CACHE", "/nonexistent", 1);
     setenv("HOME", "/nonexistent", 1);
@@ -79,7 +51,7 @@ static status visit(void *context, const store_model *m)
     char blob[256];
     if (strcmp(m->origin, "ollama") != 0)
         return STATUS_OK;
-    path_of(blob, "blobs/sha256-" DIGEST);
+    folder_path(blob, "blobs/sha256-" DIGEST);
     if (strcmp(m->source, blob) != 0 || !m->name[0])
         abort();
     ++*(int *)context;
@@ -95,10 +67,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return -1;
     prepare();
     snprintf(manifest, sizeof manifest, "%s/latest", places[data[0] % BASE_COUNT(places)]);
-    write_file(manifest, data + 1, size - 1);
+    folder_write(manifest, data + 1, size - 1);
     if (store_list(visit, &n, &e) != STATUS_OK || n > 1)
         abort();
-    path_of(path, manifest);
+    folder_path(path, manifest);
     unlink(path);
     return 0;
 }
