@@ -131,15 +131,10 @@ static void get_status(const api_request *q)
 
 /* ---- cancelling ---------------------------------------------------------------------------------------------------- */
 
-/* By the id of the answer ("chatcmpl-…") or of x-request-id ("req-…"): what follows the dash is the same. */
 static void delete_request(const api_request *q)
 {
-    const char *dash = strrchr(q->rest, '-'), *wanted = dash ? dash + 1 : q->rest;
     api_fault f;
-    api_exchange *x = q->of->exchanges;
-    while (x && strcmp(strrchr(x->id, '-') + 1, wanted))
-        x = x->next;
-    if (!x) {
+    if (!api_exchange_cancel(q->of, q->rest) && !api_embed_cancel(q->of, q->rest)) {
         api_fault_set(&f, STATUS_NOT_FOUND, "", "there is no live request '%.100s'", q->rest);
         f.code = "request_not_found";
         api_reply_fault(q->r, &api_admin, &f);
@@ -148,11 +143,8 @@ static void delete_request(const api_request *q)
     sb out;
     sb_init(&out);
     sb_putc(&out, '{');
-    api_put_member(&out, "id", str_from(x->id));
+    api_put_member(&out, "id", str_from(q->rest));
     sb_puts(&out, ",\"object\":\"request\",\"deleted\":true}");
-    api_fault_set(&f, STATUS_CANCELLED, "", "the request was cancelled");
-    f.code = "request_cancelled";
-    api_exchange_fail(x, &f);
     api_reply_json(q->r, 200, &out);
     sb_fini(&out);
 }

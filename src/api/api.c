@@ -72,6 +72,12 @@ bool api_fault_from(api_fault *f, const err *e)
     return false;
 }
 
+void api_fault_cancelled(api_fault *f)
+{
+    api_fault_set(f, STATUS_CANCELLED, "", "the request was cancelled");
+    f->code = "request_cancelled";
+}
+
 int api_fault_http(const api_fault *f)
 {
     return f->http ? f->http : status_http(f->e.code);
@@ -223,6 +229,13 @@ void api_handle(void *context, http_request *r)
     else
         reply_no_route(r, &allowed);
     sb_fini(&allowed);
+}
+
+bool api_request_is(const http_request *r, const char *id, const char *wanted)
+{
+    const char *own = http_request_header(r, "x-client-request-id");
+    const char *dash = strrchr(wanted, '-');
+    return !strcmp(dash ? dash + 1 : wanted, id) || (own && !strcmp(own, wanted));
 }
 
 /* ---- creation ------------------------------------------------------------------------------------------------------ */

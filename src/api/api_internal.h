@@ -29,6 +29,7 @@ bool api_fault_unsupported(api_fault *f, const char *param, const char *format, 
     BASE_PRINTF(3, 4); /* 400 unsupported_parameter */
 /* From an error of below, with the code that clients know. */
 bool api_fault_from(api_fault *f, const err *e);
+void api_fault_cancelled(api_fault *f); /* by its id, from another connection */
 int api_fault_http(const api_fault *f);
 
 /* ---- routes and dialects ------------------------------------------------------------------------------------------- */
@@ -40,6 +41,10 @@ typedef struct api_request {
     const char *rest; /* what "*" of the route's path stands for */
     char id[API_ID];  /* random, hex; x-request-id is "req-" and this */
 } api_request;
+
+/* Whether `wanted` names r, whose id is `id`: the id of the answer ("chatcmpl-…") or of x-request-id ("req-…"), whose ends are both `id`, or what the
+ * client itself called it in x-client-request-id, which it knows before any answer. */
+bool api_request_is(const http_request *r, const char *id, const char *wanted);
 
 typedef struct api_route {
     const char *method, *path; /* path may end in "*": at least one more byte */
@@ -139,6 +144,8 @@ void api_exchange_run(const api_request *q, const api_voice *voice, void *state,
 void api_exchange_send(api_exchange *x, const sb *data);
 /* Cancels what is live, answers with f and frees x. */
 void api_exchange_fail(api_exchange *x, const api_fault *f);
+/* Cancels the request that `wanted` names and tells its client; false: there is none. */
+bool api_exchange_cancel(api *a, const char *wanted);
 /* Says something when nothing was said for long. */
 void api_exchange_ping(api_exchange *x);
 
@@ -169,6 +176,7 @@ typedef struct api_ask {
 typedef struct api_embed api_embed; /* a request for embeddings on its way (openai_embeddings.c) */
 
 api_embed *api_embed_next(const api_embed *x);
+bool api_embed_cancel(api *a, const char *wanted); /* as api_exchange_cancel */
 
 struct api {
     http_loop *loop;

@@ -61,6 +61,19 @@ void api_exchange_fail(api_exchange *x, const api_fault *f)
     free_exchange(x);
 }
 
+bool api_exchange_cancel(api *a, const char *wanted)
+{
+    api_fault f;
+    api_exchange *x = a->exchanges;
+    while (x && !api_request_is(x->r, strrchr(x->id, '-') + 1, wanted))
+        x = x->next;
+    if (!x)
+        return false;
+    api_fault_cancelled(&f);
+    api_exchange_fail(x, &f);
+    return true;
+}
+
 static void on_gone(void *context, http_request *r)
 {
     (void)r;

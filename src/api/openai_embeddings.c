@@ -13,8 +13,9 @@ enum { TEXTS_MAX = 2048, TOKENS_MAX = 1 << 20 };
 
 struct api_embed {
     api *of;
-    http_request *r; /* NULL: the client is gone */
+    http_request *r;
     serve_embedding *job;
+    char id[API_ID];      /* as in api_request */
     bool base64, several; /* several: input was an array of texts: param names one */
     int dimensions;       /* 0 = all */
     api_embed *next;
@@ -199,6 +200,21 @@ static void on_vectors(void *context, const serve_vectors *v)
     free_embed(x);
 }
 
+bool api_embed_cancel(api *a, const char *wanted)
+{
+    api_embed *x = a->embeds;
+    api_fault f;
+    while (x && !api_request_is(x->r, x->id, wanted))
+        x = x->next;
+    if (!x)
+        return false;
+    serve_embed_cancel(x->job);
+    api_fault_cancelled(&f);
+    api_reply_fault(x->r, &api_openai_embeddings, &f);
+    free_embed(x);
+    return true;
+}
+
 static void on_gone(void *context, http_request *r)
 {
     api_embed *x = context;
@@ -227,6 +243,7 @@ static void post_embeddings(const api_request *q)
     } else {
         x->of = q->of;
         x->r = q->r;
+        snprintf(x->id, sizeof x->id, "%s", q->id);
         x->next = q->of->embeds;
         q->of->embeds = x;
         if (serve_embed(&x->job, q->of->s, q->id, name, texts, n, on_vectors, x, &e) == STATUS_OK) {

@@ -69,6 +69,7 @@ void instance_destroy(node_instance *i)
         base_free(f);
     }
     model_card_destroy(i->card);
+    model_card_destroy(i->draft_card);
     text_tokenizer_destroy(i->tokenizer);
     if (i->templates[1] != i->templates[0])
         chat_template_destroy(i->templates[1]);

@@ -45,14 +45,15 @@ typedef struct node_options {
         *default_model; /* for requests that name none; NULL = the only one loaded, else an error */
 } node_options;
 
-/* What a model gets by default when so much memory is free; asked: a context, or 0. bounded: the model could do longer ones. */
+/* What a model gets by default when so much memory is free; draft: the model that guesses for it, which keeps as long a state beside it, or NULL; asked: a
+ * context, or 0. bounded: the model could do longer ones. */
 typedef struct node_room {
     int64_t context;
     uint64_t state_tokens;
     bool bounded;
 } node_room;
-node_room node_find_room(const model_card *card, model_kv kv, int64_t asked, int n_sequences,
-                         uint64_t free_bytes);
+node_room node_find_room(const model_card *card, const model_card *draft, model_kv kv,
+                         int64_t asked, int n_sequences, uint64_t free_bytes);
 
 typedef struct node node;
 typedef struct node_instance node_instance;

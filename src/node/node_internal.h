@@ -39,6 +39,8 @@ struct node_instance {
     node_state state;
     /* from the file's metadata */
     model_card *card;
+    model_card
+        *draft_card; /* of the model that guesses for it; NULL: none, or another vocabulary */
     text_tokenizer *tokenizer;
     chat_template
         *templates[2]; /* without and with tools; the same pointer when there is one for both */

@@ -111,7 +111,8 @@ static uint64_t memory_left(const node_instance *i)
                     other->ready.scratch_bytes + other->crew_need.weight_bytes +
                     other->crew_need.state_bytes + other->crew_need.scratch_bytes;
         else if (other->state == NODE_LOADING)
-            used += other->card->weight_bytes; /* what is known of it by now */
+            used += other->card->weight_bytes + /* what is known of it by now */
+                    (other->draft_card ? other->draft_card->weight_bytes : 0);
     }
     return limit == 0 || limit > used ? limit - used : 1;
 }
@@ -124,7 +125,7 @@ static void find_room(node_instance *i, int n_sequences)
     if (os_memory(&memory, NULL) == STATUS_OK)
         free_bytes =
             o->memory_limit ? BASE_MIN(free_bytes, memory.available_bytes) : memory.available_bytes;
-    i->room = node_find_room(i->card, o->kv, o->context, n_sequences, free_bytes);
+    i->room = node_find_room(i->card, i->draft_card, o->kv, o->context, n_sequences, free_bytes);
     if (i->room.bounded)
         log_info("node", "%s: a context of %lld, as far as memory goes; the model could do %lld",
                  i->name, (long long)i->room.context, (long long)i->card->trained_context);

@@ -10,13 +10,13 @@
 
 enum { LEAST_DEFAULT = 32768, LEAST = 512, STEP = 256, RESERVE_BYTES = 128 << 20 };
 
-/* Of state, for a position of one sequence and for what a sequence takes whatever its length. */
-static void state_bytes(const model_card *card, model_kv kv, uint64_t *per_token, uint64_t *fixed)
+/* Adds state, for a position of one sequence and for what a sequence takes whatever its length. */
+static void add_state_bytes(const model_card *card, model_kv kv, uint64_t *per_token,
+                            uint64_t *fixed)
 {
     enum { RUN_PAGES = 6 }; /* of a window: the step being computed, and what is kept behind */
     double share = (double)model_kv_bytes_per_token(card, kv) /
                    (double)BASE_MAX(model_kv_bytes_per_token(card, MODEL_KV_F16), (uint64_t)1);
-    *per_token = *fixed = 0;
     for (int i = 0; i < card->n_classes; i++) {
         const model_state_class *c = &card->classes[i];
         uint64_t page = (uint64_t)((double)c->page_bytes * share);
@@ -29,14 +29,17 @@ static void state_bytes(const model_card *card, model_kv kv, uint64_t *per_token
     }
 }
 
-node_room node_find_room(const model_card *card, model_kv kv, int64_t asked, int n_sequences,
-                         uint64_t free_bytes)
+node_room node_find_room(const model_card *card, const model_card *draft, model_kv kv,
+                         int64_t asked, int n_sequences, uint64_t free_bytes)
 {
-    uint64_t per_token, fixed;
+    uint64_t per_token = 0, fixed = 0;
     int64_t most = card->trained_context ? card->trained_context : LEAST_DEFAULT;
     node_room r = {.context = asked ? asked : most};
-    state_bytes(card, kv, &per_token, &fixed);
-    fixed = fixed * (uint64_t)n_sequences + card->weight_bytes + RESERVE_BYTES;
+    add_state_bytes(card, kv, &per_token, &fixed);
+    if (draft)
+        add_state_bytes(draft, kv, &per_token, &fixed);
+    fixed = fixed * (uint64_t)n_sequences + card->weight_bytes + (draft ? draft->weight_bytes : 0) +
+            RESERVE_BYTES;
     uint64_t left = free_bytes > fixed ? free_bytes - fixed : 0;
     if (per_token == 0) {
         r.state_tokens = (uint64_t)r.context;

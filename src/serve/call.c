@@ -85,21 +85,6 @@ void serve_cancel(serve_call *c)
     call_leave(c);
 }
 
-status serve_cancel_id(serve *s, const char *id, err *e)
-{
-    for (serve_call *c = s->calls; c; c = c->next) {
-        if (strcmp(c->id, id) || call_is_over(c))
-            continue;
-        err why;
-        err_set(&why, STATUS_CANCELLED, "the request was cancelled");
-        call_enter(c);
-        call_fail(c, &why);
-        call_leave(c);
-        return STATUS_OK;
-    }
-    return err_set(e, STATUS_NOT_FOUND, "there is no live request '%.80s'", id);
-}
-
 /* ---- running ------------------------------------------------------------------------------------------------------- */
 
 static void finish_call(serve_call *c)

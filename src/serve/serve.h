@@ -117,8 +117,6 @@ typedef void (*serve_sink)(void *context, const serve_event *event);
 status serve_start(serve_call **out, serve *s, const char *id, const serve_request *r,
                    serve_sink sink, void *context, err *e);
 void serve_cancel(serve_call *c); /* frees c; no event follows */
-/* By id from another connection: it ends with SERVE_FAILED, CANCELLED. NOT_FOUND. */
-status serve_cancel_id(serve *s, const char *id, err *e);
 /* What SERVE_STARTED told, for dialects that need it late. */
 /* Whether answers can be held to this JSON schema; INVALID says where in it and which keyword cannot. */
 status serve_check_schema(str schema, err *e);

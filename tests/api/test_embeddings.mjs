@@ -75,6 +75,22 @@ await test("openai: a decoder that pools its last row ends texts with its end to
   assert.deepEqual(byIds.data[0].embedding, data[0].embedding);
 });
 
+await test("embeddings are cancelled by the id that their client gave", async () => {
+  const input = Array.from({ length: 2000 }, (_, i) => `${i} `.repeat(60));
+  const pending = client.embeddings.create({ model: bert, input }, { headers: { "x-client-request-id": "mine-1" } });
+  const outcome = pending.then(
+    () => "answered",
+    (e) => e.status,
+  );
+  for (;;) {
+    const { status } = await fetch(`${node.url}/v1/requests/mine-1`, { method: "DELETE" });
+    if (status === 200) break;
+    assert.equal(status, 404);
+    assert.notEqual(await Promise.race([outcome, new Promise((r) => setTimeout(r, 5, "waiting"))]), "answered");
+  }
+  assert.equal(await outcome, 499);
+});
+
 await test("openai: two thousand texts at once", async () => {
   const input = Array.from({ length: 2000 }, (_, i) => (i % 2 ? "small fish" : "the quick fox"));
   const { data } = await client.embeddings.create({ model: bert, input });

@@ -348,6 +348,37 @@ static void cancelled_by_id(void **state)
     sb_fini(&got);
 }
 
+/* A whole answer: its client knows no id of ours before it, but has given its own. */
+static void cancelled_by_its_own_id(void **state)
+{
+    (void)state;
+    static const char body[] = "{\"prompt\":\"x\",\"max_tokens\":2000,\"ignore_eos\":true}";
+    sb request, got;
+    sb_init(&request);
+    sb_init(&got);
+    sb_printf(
+        &request,
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nX-Client-Request-Id: my own 7\r\n"
+        "Content-Length: %zu\r\n\r\n%s",
+        sizeof body - 1, body);
+    int fd = dial(it.port);
+    put(fd, request.data, request.length);
+    await_live(1);
+    reply r;
+    ask(&r, &it, "DELETE", "/v1/requests/my%20own", NULL);
+    assert_int_equal(r.code, 404);
+    reply_fini(&r);
+    ask(&r, &it, "DELETE", "/v1/requests/my%20own%207", NULL);
+    assert_int_equal(r.code, 200);
+    reply_fini(&r);
+    take_until(fd, &got, "request_cancelled");
+    assert_int_equal(strncmp(got.data, "HTTP/1.1 499", 12), 0);
+    close(fd);
+    await_live(0);
+    sb_fini(&got);
+    sb_fini(&request);
+}
+
 static int generated(void)
 {
     reply r;
@@ -498,6 +529,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(tokens_there_and_back),
         cmocka_unit_test(vanished_client),
         cmocka_unit_test(cancelled_by_id),
+        cmocka_unit_test(cancelled_by_its_own_id),
         cmocka_unit_test(slow_reader),
         cmocka_unit_test(queued_stream),
         cmocka_unit_test(metrics),
