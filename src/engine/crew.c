@@ -225,7 +225,9 @@ static status take_ready(member *m, const wire_frame *f, err *e)
     status s = wire_get_ready(&ready, f, &memory, e);
     if (s == STATUS_OK) {
         m->ready = true;
-        m->need = (model_need){ready.weight_bytes, ready.state_bytes, ready.scratch_bytes};
+        m->need = (model_need){.weight_bytes = ready.weight_bytes,
+                               .state_bytes = ready.state_bytes,
+                               .scratch_bytes = ready.scratch_bytes};
     }
     arena_fini(&memory);
     return s;

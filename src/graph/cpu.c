@@ -44,6 +44,7 @@ static void cpu_close(device *base)
     for (int i = 0; i < d->n_buffers; i++)
         if (d->buffers[i].data != NULL)
             os_slab_destroy(d->buffers[i].data, d->buffers[i].bytes);
+    base_free(d->buffers);
     if (d->pool != NULL)
         os_pool_destroy(d->pool);
     base_free(d);
@@ -80,8 +81,14 @@ static int cpu_threads(const device *d)
 static status cpu_alloc(device *base, uint64_t bytes, int32_t *out_buffer, err *e)
 {
     cpu_device *d = cpu_of(base);
-    if (d->n_buffers == CPU_BUFFERS)
-        return err_set(e, STATUS_NO_MEMORY, "cpu: more than %d buffers", CPU_BUFFERS);
+    if (d->n_buffers == d->buffers_capacity) {
+        int larger = BASE_MAX(2 * d->buffers_capacity, 16);
+        cpu_buffer *more = base_realloc(d->buffers, sizeof(*more) * (size_t)larger);
+        if (more == NULL)
+            return err_set(e, STATUS_NO_MEMORY, "cpu: no memory for %d buffers", larger);
+        d->buffers = more;
+        d->buffers_capacity = larger;
+    }
     cpu_buffer *b = &d->buffers[d->n_buffers];
     void *data;
     uint64_t rounded = BASE_MAX(bytes, 1);
@@ -94,12 +101,26 @@ static status cpu_alloc(device *base, uint64_t bytes, int32_t *out_buffer, err *
     return STATUS_OK;
 }
 
+static int32_t cpu_next_buffer(const device *base)
+{
+    return cpu_of_const(base)->n_buffers;
+}
+
 static void cpu_free(device *base, int32_t buffer)
 {
     cpu_device *d = cpu_of(base);
     REQUIRE(buffer >= 0 && buffer < d->n_buffers && d->buffers[buffer].data != NULL);
     os_slab_destroy(d->buffers[buffer].data, d->buffers[buffer].bytes);
     d->buffers[buffer] = (cpu_buffer){0};
+}
+
+static bool inside(const cpu_device *d, device_ref r, uint64_t n);
+
+static void cpu_drop(device *base, device_ref at, uint64_t n)
+{
+    const cpu_device *d = cpu_of_const(base);
+    REQUIRE(inside(d, at, n));
+    os_slab_forget(cpu_at(d, at), n);
 }
 
 /* Whether [r, r + n) lies in a buffer. */
@@ -225,6 +246,99 @@ static status cpu_upload(device *base, const device_weight *w, const void *rows,
     return STATUS_OK;
 }
 
+/* A rectangle of a matrix: from the file (rows), or from another matrix of the same tensor. */
+typedef struct part_task {
+    const device_weight *to, *from;
+    char *to_tiles;
+    const char *from_tiles, *rows;
+    uint64_t row_bytes, to_strip, from_strip;
+    int64_t to_row, from_row, n_rows, column_begin, column_end;
+} part_task;
+
+/* Lanes of strip `strip` of `to`: one run from the file, or runs from the one or two strips of `from` that hold them. */
+static void part_of_strip(const part_task *p, int64_t strip)
+{
+    int64_t begin = BASE_MAX(strip * KERNEL_TILE_ROWS, p->to_row),
+            end = BASE_MIN((strip + 1) * KERNEL_TILE_ROWS, p->to_row + p->n_rows);
+    char *to = p->to_tiles + (uint64_t)strip * p->to_strip;
+    const kernel_type *type = p->to->type;
+    if (p->from == NULL) {
+        kernel_pack_part(type, to, p->to->column_begin, (int)(begin % KERNEL_TILE_ROWS),
+                         p->rows + (uint64_t)(begin - p->to_row) * p->row_bytes, p->row_bytes,
+                         (int)(end - begin), p->column_begin, p->column_end);
+        return;
+    }
+    while (begin < end) {
+        int64_t row = p->from_row + begin - p->to_row;
+        int lane = (int)(row % KERNEL_TILE_ROWS),
+            n = (int)BASE_MIN(end - begin, KERNEL_TILE_ROWS - lane);
+        kernel_move_part(type, to, p->to->column_begin, (int)(begin % KERNEL_TILE_ROWS),
+                         p->from_tiles + (uint64_t)(row / KERNEL_TILE_ROWS) * p->from_strip,
+                         p->from->column_begin, lane, n, p->column_begin, p->column_end);
+        begin += n;
+    }
+}
+
+static void part_strips(void *context, int64_t begin, int64_t end, int worker)
+{
+    const part_task *p = context;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++)
+        part_of_strip(p, p->to_row / KERNEL_TILE_ROWS + i);
+}
+
+static status run_part(cpu_device *d, part_task *p, err *e)
+{
+    const device_weight *w = p->to;
+    uint64_t bytes = cpu_weight_bytes(&d->base, w);
+    if (bytes == 0 || !inside(d, w->at, bytes))
+        return outside(w->at, bytes, e);
+    REQUIRE(p->to_row >= 0 && p->n_rows > 0 && p->to_row + p->n_rows <= w->rows);
+    REQUIRE(p->column_begin >= w->column_begin && p->column_begin % KERNEL_UNIT == 0 &&
+            p->column_end > p->column_begin && p->column_end <= w->column_begin + w->columns);
+    p->to_tiles = cpu_at(d, w->at);
+    p->to_strip = strip_bytes_of(w);
+    int64_t first = p->to_row / KERNEL_TILE_ROWS;
+    os_pool_run(d->pool, part_strips, p, kernel_strips(p->to_row + p->n_rows) - first, 4);
+    return STATUS_OK;
+}
+
+static status cpu_upload_part(device *base, const device_weight *w, const void *rows,
+                              uint64_t row_bytes, int64_t first_row, int64_t n_rows,
+                              int64_t column_begin, int64_t column_end, err *e)
+{
+    part_task p = {.to = w,
+                   .rows = rows,
+                   .row_bytes = row_bytes,
+                   .to_row = first_row,
+                   .n_rows = n_rows,
+                   .column_begin = column_begin,
+                   .column_end = column_end};
+    return run_part(cpu_of(base), &p, e);
+}
+
+static status cpu_move_part(device *base, const device_weight *to, int64_t to_row,
+                            const device_weight *from, int64_t from_row, int64_t n_rows,
+                            int64_t column_begin, int64_t column_end, err *e)
+{
+    cpu_device *d = cpu_of(base);
+    uint64_t bytes = cpu_weight_bytes(base, from);
+    if (bytes == 0 || !inside(d, from->at, bytes))
+        return outside(from->at, bytes, e);
+    REQUIRE(from->type == to->type && from_row >= 0 && from_row + n_rows <= from->rows);
+    REQUIRE(column_begin >= from->column_begin && column_end <= from->column_begin + from->columns);
+    part_task p = {.to = to,
+                   .from = from,
+                   .from_tiles = cpu_at(d, from->at),
+                   .from_strip = strip_bytes_of(from),
+                   .to_row = to_row,
+                   .from_row = from_row,
+                   .n_rows = n_rows,
+                   .column_begin = column_begin,
+                   .column_end = column_end};
+    return run_part(d, &p, e);
+}
+
 /* ---- programs ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t cpu_row_offset(const device *base, const device_weight *w, int64_t row)
@@ -344,6 +458,18 @@ out:
     return s;
 }
 
+static void cpu_discard(device *base, device_program *p)
+{
+    cpu_device *d = cpu_of(base);
+    struct device_program **at = &d->programs;
+    while (*at != NULL && *at != p)
+        at = &(*at)->next;
+    if (p == NULL || *at == NULL)
+        return;
+    *at = p->next;
+    program_destroy(p, d->n_threads);
+}
+
 static int cpu_n_segments(const device_program *p)
 {
     return p->n_segments;
@@ -421,7 +547,9 @@ const device_ops device_cpu = {
     .close = cpu_close,
     .threads = cpu_threads,
     .alloc = cpu_alloc,
+    .next_buffer = cpu_next_buffer,
     .free = cpu_free,
+    .drop = cpu_drop,
     .write = cpu_write,
     .read = cpu_read,
     .copy = cpu_copy,
@@ -431,8 +559,11 @@ const device_ops device_cpu = {
     .needs = cpu_needs,
     .cache_bytes = cpu_cache_bytes_op,
     .upload = cpu_upload,
+    .upload_part = cpu_upload_part,
+    .move_part = cpu_move_part,
     .value_bytes = cpu_value_bytes,
     .compile = cpu_compile,
+    .discard = cpu_discard,
     .n_segments = cpu_n_segments,
     .enqueue = cpu_enqueue,
     .wait = cpu_wait,

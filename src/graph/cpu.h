@@ -10,7 +10,7 @@
 
 #include <stdatomic.h>
 
-enum { CPU_BUFFERS = 256, CPU_MAX_WORKERS = 1024 };
+enum { CPU_MAX_WORKERS = 1024 };
 
 typedef struct cpu_buffer {
     char *data;
@@ -24,8 +24,8 @@ typedef struct cpu_device {
     int n_threads;
     kernel_kv kv;
     bool exact, time_ops;
-    cpu_buffer buffers[CPU_BUFFERS];
-    int n_buffers;
+    cpu_buffer *buffers; /* by handle; freed ones are empty */
+    int n_buffers, buffers_capacity;
     device_op_time times[DEVICE_OP_KINDS];
     struct device_program *programs; /* list */
     atomic_bool out_of_range;        /* some exact sum left its range since the last wait */

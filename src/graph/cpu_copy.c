@@ -165,6 +165,17 @@ static status copy_alloc(device *base, uint64_t bytes, int32_t *out_buffer, err 
     return device_cpu.alloc(copy_of(base)->inner, bytes, out_buffer, e);
 }
 
+static int32_t copy_next_buffer(const device *base)
+{
+    return device_cpu.next_buffer(inner_of(base));
+}
+
+static void copy_drop(device *base, device_ref at, uint64_t n)
+{
+    drain(copy_of(base));
+    device_cpu.drop(copy_of(base)->inner, at, n);
+}
+
 static void copy_free(device *base, int32_t buffer)
 {
     drain(copy_of(base));
@@ -209,20 +220,51 @@ static uint64_t copy_cache_bytes(const device *base, int64_t n_kv_heads, int64_t
     return device_cpu.cache_bytes(inner_of(base), n_kv_heads, head_dim);
 }
 
+/* As a transfer would: nothing may lean on the source after an upload returns, or on its alignment. */
+static void *stage(const void *rows, uint64_t bytes, err *e)
+{
+    void *staged = base_alloc(bytes);
+    if (staged == NULL)
+        err_set(e, STATUS_NO_MEMORY, "cpu_copy: no memory to stage %llu bytes",
+                (unsigned long long)bytes);
+    else
+        memcpy(staged, rows, bytes);
+    return staged;
+}
+
 static status copy_upload(device *base, const device_weight *w, const void *rows,
                           uint64_t row_bytes, int64_t first_row, int64_t n_rows, err *e)
 {
     drain(copy_of(base));
-    /* Staged, as a transfer would be: nothing may lean on the source after this returns, or on its alignment. */
-    uint64_t bytes = row_bytes * (uint64_t)n_rows;
-    void *staged = base_alloc(bytes);
+    void *staged = stage(rows, row_bytes * (uint64_t)n_rows, e);
     if (staged == NULL)
-        return err_set(e, STATUS_NO_MEMORY, "cpu_copy: no memory to stage %llu bytes",
-                       (unsigned long long)bytes);
-    memcpy(staged, rows, bytes);
+        return STATUS_NO_MEMORY;
     status s = device_cpu.upload(copy_of(base)->inner, w, staged, row_bytes, first_row, n_rows, e);
     base_free(staged);
     return s;
+}
+
+static status copy_upload_part(device *base, const device_weight *w, const void *rows,
+                               uint64_t row_bytes, int64_t first_row, int64_t n_rows,
+                               int64_t column_begin, int64_t column_end, err *e)
+{
+    drain(copy_of(base));
+    void *staged = stage(rows, row_bytes * (uint64_t)n_rows, e);
+    if (staged == NULL)
+        return STATUS_NO_MEMORY;
+    status s = device_cpu.upload_part(copy_of(base)->inner, w, staged, row_bytes, first_row, n_rows,
+                                      column_begin, column_end, e);
+    base_free(staged);
+    return s;
+}
+
+static status copy_move_part(device *base, const device_weight *to, int64_t to_row,
+                             const device_weight *from, int64_t from_row, int64_t n_rows,
+                             int64_t column_begin, int64_t column_end, err *e)
+{
+    drain(copy_of(base));
+    return device_cpu.move_part(copy_of(base)->inner, to, to_row, from, from_row, n_rows,
+                                column_begin, column_end, e);
 }
 
 /* ---- programs ------------------------------------------------------------------------------------------------------ */
@@ -258,6 +300,12 @@ static status copy_compile(device *base, device_program **out, const device_valu
     if (s != STATUS_OK)
         return s;
     return device_cpu.compile(d->inner, out, values, n_values, ops, n_ops, limits, e);
+}
+
+static void copy_discard(device *base, device_program *p)
+{
+    drain(copy_of(base));
+    device_cpu.discard(copy_of(base)->inner, p);
 }
 
 static int copy_n_segments(const device_program *p)
@@ -328,7 +376,9 @@ const device_ops device_cpu_copy = {
     .close = copy_close,
     .threads = copy_threads,
     .alloc = copy_alloc,
+    .next_buffer = copy_next_buffer,
     .free = copy_free,
+    .drop = copy_drop,
     .write = copy_write,
     .read = copy_read,
     .copy = copy_copy,
@@ -337,8 +387,11 @@ const device_ops device_cpu_copy = {
     .needs = copy_needs,
     .cache_bytes = copy_cache_bytes,
     .upload = copy_upload,
+    .upload_part = copy_upload_part,
+    .move_part = copy_move_part,
     .value_bytes = copy_value_bytes,
     .compile = copy_compile,
+    .discard = copy_discard,
     .n_segments = copy_n_segments,
     .enqueue = copy_enqueue,
     .wait = copy_wait,

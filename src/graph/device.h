@@ -227,9 +227,12 @@ typedef struct device_ops {
     void (*close)(device *d); /* frees buffers and programs too */
     int (*threads)(const device *d);
 
-    /* Zeroed. Freed by close, or earlier by free. */
+    /* Zeroed. Freed by close, or earlier by free. Handles ascend by one and are not given out again. */
     status (*alloc)(device *d, uint64_t bytes, int32_t *out_buffer, err *e);
+    int32_t (*next_buffer)(const device *d); /* the handle that the next alloc will give */
     void (*free)(device *d, int32_t buffer);
+    /* Nobody needs these bytes any more: their memory goes back to the system as far as it can, the handle stays. */
+    void (*drop)(device *d, device_ref at, uint64_t n);
     status (*write)(device *d, device_ref to, const void *bytes, uint64_t n, err *e);
     status (*read)(device *d, void *bytes, device_ref from, uint64_t n, err *e);
     status (*copy)(device *d, device_ref to, device_ref from, uint64_t n, err *e);
@@ -252,11 +255,22 @@ typedef struct device_ops {
     status (*upload)(device *d, const device_weight *w, const void *rows, uint64_t row_bytes,
                      int64_t first_row, int64_t n_rows, err *e);
 
+    /* The same for any rectangle of w: n_rows rows from first_row on, columns [column_begin, column_end) of the whole matrix (multiples of 32, or
+     * w's end). What lies beside it stays. Only the file blocks that hold those columns are looked at. */
+    status (*upload_part)(device *d, const device_weight *w, const void *rows, uint64_t row_bytes,
+                          int64_t first_row, int64_t n_rows, int64_t column_begin,
+                          int64_t column_end, err *e);
+    /* A rectangle from one matrix to another of the same tensor: rows to_row … of `to` are rows from_row … of `from`. */
+    status (*move_part)(device *d, const device_weight *to, int64_t to_row,
+                        const device_weight *from, int64_t from_row, int64_t n_rows,
+                        int64_t column_begin, int64_t column_end, err *e);
+
     /* Bytes that a value takes for that many rows. */
     uint64_t (*value_bytes)(const device *d, const device_value *v, int64_t n_rows);
     /* values and ops are copied. */
     status (*compile)(device *d, device_program **out, const device_value *values, int n_values,
                       const device_op *ops, int n_ops, const device_limits *limits, err *e);
+    void (*discard)(device *d, device_program *p); /* else close does it; NULL is fine */
     int (*n_segments)(const device_program *p);
     status (*enqueue)(device *d, const device_program *p, int segment, const device_step *step,
                       err *e);

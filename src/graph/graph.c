@@ -40,6 +40,8 @@ void graph_destroy(graph *g)
 {
     if (g == NULL)
         return;
+    if (g->program != NULL)
+        g->device->ops->discard(g->device, g->program);
     base_free(g->values);
     base_free(g->ops);
     base_free(g->sums);

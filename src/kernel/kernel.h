@@ -93,6 +93,16 @@ static inline int64_t kernel_strips(int64_t rows)
 void kernel_pack(const kernel_type *type, void *strip, const void *rows, uint64_t row_bytes,
                  int n_rows, int64_t column_begin, int64_t column_end);
 
+/* The same for some rows and columns of a strip that is there: rows go to lanes [lane, lane + n_rows), columns [begin, end) (multiples of 32, or the
+ * matrix's end) of the strip's, which begin at strip_begin. The other lanes and columns stay as they are. */
+void kernel_pack_part(const kernel_type *type, void *strip, int64_t strip_begin, int lane,
+                      const void *rows, uint64_t row_bytes, int n_rows, int64_t begin, int64_t end);
+
+/* Lanes and columns from strip to strip of one matrix, cut differently or not: what kernel_pack_part would put there, without the file. */
+void kernel_move_part(const kernel_type *type, void *to, int64_t to_begin, int to_lane,
+                      const void *from, int64_t from_begin, int from_lane, int n_rows,
+                      int64_t begin, int64_t end);
+
 /* One row of the shard (embeddings): dst [column_end - column_begin] f32, the exact dequantised values. */
 void kernel_gather_row(float *dst, const kernel_matrix *m, int64_t row);
 

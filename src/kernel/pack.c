@@ -115,6 +115,65 @@ void kernel_pack(const kernel_type *t, void *strip, const void *rows, uint64_t r
     }
 }
 
+/* ---- parts of strips ----------------------------------------------------------------------------------------------- */
+
+/* Where unit `unit` (of the whole matrix) lies in a strip whose columns begin at strip_begin; *header: of its run. */
+static size_t unit_at(const kernel_type *t, int64_t strip_begin, int64_t unit, size_t *header)
+{
+    int64_t first = strip_begin / KERNEL_UNIT, run = unit / t->run_units,
+            runs = run - first / t->run_units; /* before ours, each with a header */
+    int64_t run_first = BASE_MAX(run * t->run_units, first);
+    *header = (size_t)((run_first - first) * t->unit_bytes + runs * t->header_bytes);
+    return *header + (size_t)t->header_bytes + (size_t)((unit - run_first) * t->unit_bytes);
+}
+
+/* Lanes of a tile, or of a header, whose fields are interleaved over the rows. */
+static void move_lanes(unsigned char *to, int to_lane, const unsigned char *from, int from_lane,
+                       int n_rows, const kernel_fields *fields, size_t tile_bytes)
+{
+    if (n_rows == KERNEL_TILE_ROWS) {
+        memcpy(to, from, tile_bytes);
+        return;
+    }
+    for (int list = 0; list < 3 && fields[list].count; list++) {
+        size_t bytes = fields[list].bytes, step = bytes * KERNEL_TILE_ROWS;
+        for (int f = 0; f < fields[list].count; f++, to += step, from += step)
+            memcpy(to + (size_t)to_lane * bytes, from + (size_t)from_lane * bytes,
+                   bytes * (size_t)n_rows);
+    }
+}
+
+void kernel_move_part(const kernel_type *t, void *to, int64_t to_begin, int to_lane,
+                      const void *from, int64_t from_begin, int from_lane, int n_rows,
+                      int64_t begin, int64_t end)
+{
+    const kernel_layout *l = kernel_layout_of(t);
+    int64_t n_units = (end + KERNEL_UNIT - 1) / KERNEL_UNIT;
+    for (int64_t u = begin / KERNEL_UNIT; u < n_units; u++) {
+        size_t to_header, from_header, to_at = unit_at(t, to_begin, u, &to_header),
+                                       from_at = unit_at(t, from_begin, u, &from_header);
+        if (t->header_bytes && (u == begin / KERNEL_UNIT || u % t->run_units == 0))
+            move_lanes((unsigned char *)to + to_header, to_lane,
+                       (const unsigned char *)from + from_header, from_lane, n_rows,
+                       l->header_fields, (size_t)t->header_bytes);
+        move_lanes((unsigned char *)to + to_at, to_lane, (const unsigned char *)from + from_at,
+                   from_lane, n_rows, l->unit_fields, (size_t)t->unit_bytes);
+    }
+}
+
+void kernel_pack_part(const kernel_type *t, void *strip, int64_t strip_begin, int lane,
+                      const void *rows, uint64_t row_bytes, int n_rows, int64_t begin, int64_t end)
+{
+    enum { PIECE = RUN_COLUMNS_MAX };
+    unsigned char piece[KERNEL_TILE_ROWS * (ROW_HEADER_MAX + PIECE / KERNEL_UNIT * ROW_UNIT_MAX)];
+    for (int64_t c = begin; c < end;) {
+        int64_t stop = BASE_MIN((c / PIECE + 1) * PIECE, end);
+        kernel_pack(t, piece, rows, row_bytes, n_rows, c, stop);
+        kernel_move_part(t, strip, strip_begin, lane, piece, c, 0, n_rows, c, stop);
+        c = stop;
+    }
+}
+
 static void gather_unit(float values[KERNEL_UNIT], const kernel_type *t, const kernel_walk *w,
                         int r)
 {

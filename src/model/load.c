@@ -1,9 +1,9 @@
 /*
- * Loading: plan everything, say what it takes, then read every byte of the shard's tensors once, straight from the mapping into the
- * device's layout.
+ * Loading: plan everything, say what it takes, then read the bytes of the shard's tensors once, straight from the mapping into the
+ * device's layout: all of them, or beside another epoch of the same model those that it has not (tiles.c).
  *
- * Buffers come in a fixed order, and devices number them from 0: weights, one pool a class of state, scratch. So ops can be built and
- * everything can be counted before anything is allocated.
+ * Buffers come in a fixed order (weights, one pool a class of state, scratch) and devices number them ascending, so ops can be built and
+ * everything can be counted before anything is allocated. Reading goes on in slices, so that an epoch can run between them.
  */
 #include "model/inside.h"
 
@@ -11,18 +11,24 @@
 
 #include <string.h>
 
-enum { BUFFER_WEIGHTS, BUFFER_POOLS };
-enum { SLICE_BYTES = 8 << 20 }; /* of the file, between two looks at the progress */
+enum { BUFFER_WEIGHTS, BUFFER_POOLS }; /* from loading.first_buffer on */
+enum { SLICE_BYTES = 8 << 20 };        /* of the file, between two looks at the progress */
 
 /* A load under way: the plan and the model that it fills. */
-typedef struct loading {
+struct model_loading {
     const file_model *file;
     model_plan plan;
-    model *m;
+    model *m, *beside;
+    bool paused; /* beside gives up its tiles on the way */
+    int32_t first_buffer;
     uint64_t frequencies_at[MODEL_MAX_ROTARIES]; /* in the weights' buffer */
+    double frequency[MODEL_MAX_ROTARIES][KERNEL_HEAD_MAX / 2];
     double factor[MODEL_MAX_ROTARIES];
-    uint64_t done_bytes;
-} loading;
+    uint64_t to_read;
+    int weight, job; /* at hand */
+    int64_t row;     /* of the job, done so far */
+};
+typedef model_loading loading;
 
 /* ---- options ------------------------------------------------------------------------------------------------------- */
 
@@ -59,9 +65,40 @@ static status check_options(model_options *o, const model_config *c, const char 
     return STATUS_OK;
 }
 
+/* A device belongs to all epochs that share tiles in it. */
+static status join_device(loading *l, err *e)
+{
+    model *m = l->m, *other = l->beside;
+    const model_options *a = &m->options, *b = &other->options;
+    if (other->card->hash != file_model_hash(l->file))
+        return err_set(e, STATUS_INVALID, "%s: not the model that its other epoch has",
+                       l->file->path);
+    if (a->exact != b->exact || a->kv != b->kv ||
+        (a->device != NULL && strcmp(a->device, b->device) != 0))
+        return err_set(e, STATUS_INVALID, "%s: epochs of one model differ in their arithmetic",
+                       l->file->path);
+    m->home = other->home;
+    m->home->users++;
+    m->device = m->home->device;
+    m->kernels = other->kernels;
+    m->isa = other->isa;
+    m->numerics = other->numerics;
+    m->options.isa = b->isa;
+    m->options.device = b->device;
+    m->options.n_threads = b->n_threads;
+    m->options.time_ops = b->time_ops;
+    return STATUS_OK;
+}
+
 static status open_device(loading *l, err *e)
 {
     model *m = l->m;
+    if (l->beside != NULL)
+        return join_device(l, e);
+    m->home = base_zalloc(1, sizeof(*m->home));
+    if (m->home == NULL)
+        return err_set(e, STATUS_NO_MEMORY, "%s: no memory for a device", l->file->path);
+    m->home->users = 1;
     const device_ops *ops = device_find(m->options.device);
     if (ops == NULL)
         return err_set(e, STATUS_INVALID, "device \"%s\" is not known (cpu and cpu_copy are)",
@@ -84,7 +121,8 @@ static status open_device(loading *l, err *e)
         .exact = m->options.exact,
         .time_ops = m->options.time_ops,
     };
-    s = ops->open(&m->device, &o, e);
+    s = ops->open(&m->home->device, &o, e);
+    m->device = m->home->device;
     if (s == STATUS_OK)
         m->options.n_threads = ops->threads(m->device);
     return s;
@@ -92,44 +130,35 @@ static status open_device(loading *l, err *e)
 
 /* ---- places -------------------------------------------------------------------------------------------------------- */
 
-static bool take(uint64_t *end, uint64_t bytes, uint64_t *out_at)
+static const model_tiles *tiles_beside(const loading *l)
 {
-    *out_at = *end;
-    return checked_add(*end, bytes, end) && checked_align(*end, 64, end);
-}
-
-static status place_weight(loading *l, model_weight *w, uint64_t *end, err *e)
-{
-    if (w->row == NULL)
-        return STATUS_OK;
-    uint64_t bytes = (uint64_t)w->device.columns * sizeof(float);
-    if (!(w->row->flags & WEIGHT_VECTOR))
-        bytes = l->m->device->ops->weight_bytes(l->m->device, &w->device);
-    w->device.at.buffer = BUFFER_WEIGHTS;
-    if (bytes == 0 || !take(end, bytes, &w->device.at.offset))
-        return err_set(e, STATUS_UNSUPPORTED, "%s: %.*s: %lld x %lld of %s does not fit the device",
-                       l->file->path, (int)w->tensor->name.length, w->tensor->name.data,
-                       (long long)w->device.rows, (long long)w->device.columns,
-                       w->device.type->name);
-    return STATUS_OK;
+    return l->beside ? &l->beside->tiles : NULL;
 }
 
 static status place_weights(loading *l, err *e)
 {
     const model_config *c = &l->plan.config;
-    model_weights *w = &l->plan.weights;
-    uint64_t end = 0;
-    status s = STATUS_OK;
-    for (int id = 0; id < W_LAYER && s == STATUS_OK; id++)
-        s = place_weight(l, &w->global[id], &end, e);
-    for (int64_t layer = 0; layer < c->L; layer++)
-        for (int id = 0; id < W_IDS - W_LAYER && s == STATUS_OK; id++)
-            s = place_weight(l, &w->layer[layer][id], &end, e);
-    for (int i = 0; i < c->n_ropes && s == STATUS_OK; i++)
-        if (!take(&end, (uint64_t)(c->rope[i].width / 2) * sizeof(double), &l->frequencies_at[i]))
-            s = err_set(e, STATUS_CORRUPT, "%s: the weights are too large", l->file->path);
-    l->m->used.weight_bytes = end;
-    return s;
+    model *m = l->m;
+    uint64_t bytes[MODEL_MAX_ROTARIES] = {0}, all = 0;
+    device_ref angles;
+    for (int i = 0; i < c->n_ropes; i++) {
+        bytes[i] = ((uint64_t)(c->rope[i].width / 2) * sizeof(double) + 63) & ~(uint64_t)63;
+        all += bytes[i];
+    }
+    l->first_buffer = m->device->ops->next_buffer(m->device);
+    status s = tiles_init(&m->tiles, &l->plan.weights, l->plan.family, e);
+    if (s == STATUS_OK)
+        s = tiles_place(&m->tiles, tiles_beside(l), m->device, l->first_buffer + BUFFER_WEIGHTS,
+                        all, &angles, l->file->path, e);
+    if (s != STATUS_OK)
+        return s;
+    for (int i = 0; i < c->n_ropes; i++) {
+        l->frequencies_at[i] = angles.offset;
+        angles.offset += bytes[i];
+    }
+    m->used.weight_bytes = m->tiles.fresh_bytes + m->tiles.kept_bytes;
+    m->used.read_bytes = l->to_read = tiles_to_read(&m->tiles, tiles_beside(l));
+    return STATUS_OK;
 }
 
 /* Pages of a class when the caller does not say. */
@@ -171,7 +200,7 @@ static status place_pools(loading *l, err *e)
             return err_set(e, STATUS_INVALID, "%s: %lld pages of state are too many", l->file->path,
                            (long long)n);
         p->info.n_pages = m->options.n_pages[i] = (int)n;
-        p->at = (device_ref){BUFFER_POOLS + i, 0};
+        p->at = (device_ref){l->first_buffer + BUFFER_POOLS + i, 0};
         m->pools[i] = *p;
     }
     return STATUS_OK;
@@ -209,7 +238,7 @@ static status build(loading *l, err *e)
         .config = &l->plan.config,
         .share = &l->plan.share,
         .device = m->device,
-        .weights = &l->plan.weights,
+        .weights = &m->tiles.weights,
         .pools = m->pools,
         .class_of = l->plan.class_of,
         .index_in = l->plan.index_in,
@@ -217,7 +246,7 @@ static status build(loading *l, err *e)
         .decay_index = l->plan.decay_index,
     };
     for (int i = 0; i < MODEL_MAX_ROTARIES; i++) {
-        b.frequencies[i] = (device_ref){BUFFER_WEIGHTS, l->frequencies_at[i]};
+        b.frequencies[i] = (device_ref){l->first_buffer + BUFFER_WEIGHTS, l->frequencies_at[i]};
         b.rotary_factor[i] = (float)l->factor[i];
     }
     s = l->plan.family->build(&b, e);
@@ -228,111 +257,166 @@ static status build(loading *l, err *e)
     m->sent = b.sent;
     m->share = l->plan.share;
     graph_set_sum(m->graph, m->options.exchange.sum, m->options.exchange.context);
-    return graph_plan(m->graph, BUFFER_POOLS + m->n_classes, &m->used.scratch_bytes, e);
+    return graph_plan(m->graph, l->first_buffer + BUFFER_POOLS + m->n_classes,
+                      &m->used.scratch_bytes, e);
 }
 
 /* ---- values that come from weights but are not uploaded as they are -------------------------------------------------- */
 
-/* A vector tensor as floats, into memory of the caller: columns floats. */
-static void read_vector(const model_weight *w, bool gguf, float *out)
+/* Elements [begin, end) of a vector tensor as floats. */
+static void read_vector(const model_weight *w, bool gguf, int64_t begin, int64_t end, float *out)
 {
-    uint64_t skip = kernel_row_bytes(w->device.type, w->first_column);
-    kernel_dequantise(w->device.type, out, w->tensor->data + skip, w->device.columns);
+    uint64_t skip = kernel_row_bytes(w->device.type, begin);
+    kernel_dequantise(w->device.type, out, w->tensor->data + skip, end - begin);
     if ((w->row->flags & WEIGHT_PLUS_ONE) && !gguf)
-        for (int64_t i = 0; i < w->device.columns; i++)
+        for (int64_t i = 0; i < end - begin; i++)
             out[i] += 1.0f;
 }
 
-/* Frequencies of all rotaries; with divisors from the file where there are some. out: [MODEL_MAX_ROTARIES][KERNEL_HEAD_MAX / 2]. */
-static status frequencies(loading *l, double (*out)[KERNEL_HEAD_MAX / 2], err *e)
+/* Frequencies of all rotaries; with divisors from the file where there are some. */
+static status frequencies(loading *l, err *e)
 {
     const model_config *c = &l->plan.config;
     const model_weight *w = &l->plan.weights.global[W_ROPE_DIVISORS];
     float divisors[KERNEL_HEAD_MAX / 2];
     if (w->row != NULL) {
-        read_vector(w, true, divisors);
+        read_vector(w, true, 0, w->device.columns, divisors);
         for (int64_t i = 0; i < w->device.columns; i++)
             if (!(divisors[i] >= 1e-6f && divisors[i] <= 1e6f))
                 return err_set(e, STATUS_CORRUPT, "%s: rope_freqs.weight[%lld] is %g",
                                l->file->path, (long long)i, (double)divisors[i]);
     }
     for (int i = 0; i < c->n_ropes; i++)
-        model_rope_frequencies(&c->rope[i], w->row != NULL && i == 0 ? divisors : NULL, out[i],
-                               &l->factor[i]);
+        model_rope_frequencies(&c->rope[i], w->row != NULL && i == 0 ? divisors : NULL,
+                               l->frequency[i], &l->factor[i]);
     return STATUS_OK;
 }
 
 /* ---- upload -------------------------------------------------------------------------------------------------------- */
 
-static status report(loading *l, const model_progress *p, uint64_t bytes, err *e)
+static status move_vector(loading *l, const model_weight *w, const model_weight *other,
+                          const tiles_job *j, err *e)
 {
-    l->done_bytes += bytes;
-    if (p != NULL && p->report != NULL &&
-        !p->report(p->context, l->done_bytes, l->m->card->weight_bytes))
-        return err_set(e, STATUS_CANCELLED, "%s: loading was cancelled", l->file->path);
-    return STATUS_OK;
+    device *d = l->m->device;
+    device_ref to = w->device.at, from = other->device.at;
+    to.offset += (uint64_t)(j->column_begin - w->first_column) * sizeof(float);
+    from.offset += (uint64_t)(j->column_begin - other->first_column) * sizeof(float);
+    return d->ops->copy(d, to, from, (uint64_t)(j->column_end - j->column_begin) * sizeof(float),
+                        e);
 }
 
-static status upload_vector(loading *l, const model_weight *w, const model_progress *p, err *e)
+static status upload_vector(loading *l, const model_weight *w, const tiles_job *j, err *e)
 {
-    float *v = base_zalloc((size_t)w->device.columns, sizeof(*v));
+    int64_t n = j->column_end - j->column_begin;
+    float *v = base_zalloc((size_t)n, sizeof(*v));
     if (v == NULL)
         return err_set(e, STATUS_NO_MEMORY, "%s: no memory for a vector", l->file->path);
-    read_vector(w, l->file->format == FILE_GGUF, v);
-    status s = l->m->device->ops->write(l->m->device, w->device.at, v,
-                                        (uint64_t)w->device.columns * sizeof(float), e);
+    read_vector(w, l->file->format == FILE_GGUF, j->column_begin, j->column_end, v);
+    device_ref to = w->device.at;
+    to.offset += (uint64_t)(j->column_begin - w->first_column) * sizeof(float);
+    status s = l->m->device->ops->write(l->m->device, to, v, (uint64_t)n * sizeof(float), e);
     base_free(v);
-    return s == STATUS_OK ? report(l, p, w->tensor->bytes, e) : s;
-}
-
-static status upload_matrix(loading *l, const model_weight *w, const model_progress *p, err *e)
-{
-    uint64_t row_bytes = kernel_row_bytes(w->device.type, w->file_columns);
-    int64_t step = (int64_t)(SLICE_BYTES / row_bytes) / KERNEL_TILE_ROWS * KERNEL_TILE_ROWS;
-    step = BASE_MAX(step, KERNEL_TILE_ROWS);
-    status s = STATUS_OK;
-    for (int64_t row = 0; row < w->device.rows && s == STATUS_OK; row += step) {
-        int64_t n = BASE_MIN(step, w->device.rows - row);
-        uint64_t offset = (uint64_t)(w->first_row + row) * row_bytes,
-                 bytes = (uint64_t)n * row_bytes;
-        s = l->m->device->ops->upload(l->m->device, &w->device, w->tensor->data + offset, row_bytes,
-                                      row, n, e);
-        file_forget(l->file, w->tensor, offset, bytes);
-        if (s == STATUS_OK)
-            s = report(l, p, bytes, e);
-    }
     return s;
 }
 
-static status upload(loading *l, const model_weight *w, const model_progress *p, err *e)
+/* Rows [row, row + n) of the job, from the file. Whole strips of all columns are packed where they lie; whatever else, part by part. */
+static status upload_rows(loading *l, const model_weight *w, const tiles_job *j, int64_t row,
+                          int64_t n, err *e)
 {
-    if (w->row == NULL)
-        return STATUS_OK;
-    return w->row->flags & WEIGHT_VECTOR ? upload_vector(l, w, p, e) : upload_matrix(l, w, p, e);
+    device *d = l->m->device;
+    uint64_t row_bytes = kernel_row_bytes(w->device.type, w->file_columns),
+             offset = (uint64_t)row * row_bytes;
+    int64_t at = row - w->first_row;
+    bool whole = j->column_begin == w->device.column_begin &&
+                 j->column_end == w->device.column_begin + w->device.columns &&
+                 at % KERNEL_TILE_ROWS == 0 &&
+                 (n % KERNEL_TILE_ROWS == 0 || at + n == w->device.rows);
+    const char *rows = (const char *)w->tensor->data + offset;
+    status s = whole ? d->ops->upload(d, &w->device, rows, row_bytes, at, n, e)
+                     : d->ops->upload_part(d, &w->device, rows, row_bytes, at, n, j->column_begin,
+                                           j->column_end, e);
+    file_forget(l->file, w->tensor, offset, (uint64_t)n * row_bytes);
+    return s;
 }
 
-static status upload_all(loading *l, double (*frequency)[KERNEL_HEAD_MAX / 2],
-                         const model_progress *p, err *e)
+/* The next piece of the job at hand, at most about `most` bytes of it; *bytes: done now. */
+static status do_job(loading *l, const model_weight *w, const model_weight *other,
+                     const tiles_job *j, uint64_t most, uint64_t *bytes, err *e)
+{
+    device *d = l->m->device;
+    int64_t n_rows = j->row_end - j->row_begin, left = n_rows - l->row;
+    uint64_t row_bytes = BASE_MAX(j->bytes / (uint64_t)n_rows, 1);
+    int64_t n = (int64_t)BASE_MIN(most, SLICE_BYTES) / (int64_t)row_bytes;
+    n = BASE_MIN(BASE_MAX(n / KERNEL_TILE_ROWS * KERNEL_TILE_ROWS, KERNEL_TILE_ROWS), left);
+    int64_t row = j->row_begin + l->row;
+    status s;
+    if (w->row->flags & WEIGHT_VECTOR)
+        s = j->move ? move_vector(l, w, other, j, e) : upload_vector(l, w, j, e);
+    else if (j->move)
+        s = d->ops->move_part(d, &w->device, row - w->first_row, &other->device,
+                              row - other->first_row, n, j->column_begin, j->column_end, e);
+    else
+        s = upload_rows(l, w, j, row, n, e);
+    if (s != STATUS_OK)
+        return s;
+    *bytes = (uint64_t)n * row_bytes;
+    *(j->move ? &l->m->moved_bytes : &l->m->read_bytes) += *bytes;
+    l->row += n;
+    if (l->row == n_rows) {
+        l->row = 0;
+        l->job++;
+    }
+    return STATUS_OK;
+}
+
+status model_load_more(model_loading *l, uint64_t most, bool *done, err *e)
+{
+    model_tiles *t = &l->m->tiles;
+    status s = STATUS_OK;
+    int n_weights = tiles_n_weights(t);
+    for (uint64_t spent = 0; s == STATUS_OK && spent < most && l->weight < n_weights;) {
+        const model_weight *w = tiles_weight(t, l->weight),
+                           *other = l->beside ? tiles_weight(&l->beside->tiles, l->weight) : NULL;
+        tiles_job jobs[TILES_JOBS];
+        bool nothing = w->row == NULL || tiles_is_kept(t, l->weight);
+        int n = nothing ? 0 : tiles_jobs(jobs, w, other);
+        uint64_t bytes = 0;
+        if (l->job < n) {
+            s = do_job(l, w, other, &jobs[l->job], most - spent, &bytes, e);
+            spent += bytes;
+            continue;
+        }
+        l->weight++;
+        l->job = 0;
+        if (l->paused)
+            tiles_let_go_until(t, &l->beside->tiles, l->weight, l->m->device);
+    }
+    *done = l->weight == n_weights;
+    return s;
+}
+
+uint64_t model_load_bytes(const model_loading *l, uint64_t *to_read)
+{
+    *to_read = l->to_read;
+    return l->m->read_bytes;
+}
+
+static status write_angles(loading *l, err *e)
 {
     const model_config *c = &l->plan.config;
-    const device *d = l->m->device;
+    const device_ops *ops = l->m->device->ops;
     status s = STATUS_OK;
-    for (int id = 0; id < W_LAYER && s == STATUS_OK; id++)
-        s = upload(l, &l->plan.weights.global[id], p, e);
-    for (int64_t layer = 0; layer < c->L; layer++)
-        for (int id = W_LAYER; id < W_IDS && s == STATUS_OK; id++)
-            s = upload(l, weights_get(&l->plan.weights, layer, (weight_id)id), p, e);
     for (int i = 0; i < c->n_ropes && s == STATUS_OK; i++)
-        s = d->ops->write(l->m->device, (device_ref){BUFFER_WEIGHTS, l->frequencies_at[i]},
-                          frequency[i], (uint64_t)(c->rope[i].width / 2) * sizeof(double), e);
+        s = ops->write(l->m->device,
+                       (device_ref){l->first_buffer + BUFFER_WEIGHTS, l->frequencies_at[i]},
+                       l->frequency[i], (uint64_t)(c->rope[i].width / 2) * sizeof(double), e);
     return s;
 }
 
 /* ---- all of it ----------------------------------------------------------------------------------------------------- */
 
 /* Everything but memory: after this used and limits are known. */
-static status prepare(loading *l, const file_model *f, const model_options *o,
-                      double (*frequency)[KERNEL_HEAD_MAX / 2], err *e)
+static status prepare(loading *l, const file_model *f, const model_options *o, err *e)
 {
     model *m = l->m;
     l->file = f;
@@ -345,7 +429,7 @@ static status prepare(loading *l, const file_model *f, const model_options *o,
     if (s == STATUS_OK)
         s = open_device(l, e);
     if (s == STATUS_OK)
-        s = frequencies(l, frequency, e);
+        s = frequencies(l, e);
     if (s == STATUS_OK)
         s = place_weights(l, e);
     if (s == STATUS_OK)
@@ -357,13 +441,27 @@ static status prepare(loading *l, const file_model *f, const model_options *o,
     return s;
 }
 
+/* Bytes that this load needs of what is free. A limit is on all that there is then, and counts what the other epoch keeps meanwhile. */
+static uint64_t needed_bytes(const loading *l)
+{
+    const model *m = l->m, *other = l->beside;
+    uint64_t sum, fresh = m->tiles.fresh_bytes;
+    if (l->paused) {
+        uint64_t gone = tiles_let_go_bytes(&m->tiles, &other->tiles);
+        fresh = m->options.memory_limit ? m->used.weight_bytes : fresh - BASE_MIN(fresh, gone);
+    } else if (other && m->options.memory_limit) {
+        fresh += other->used.weight_bytes + other->used.state_bytes + other->used.scratch_bytes;
+    }
+    if (!checked_add(fresh, m->used.state_bytes, &sum) ||
+        !checked_add(sum, m->used.scratch_bytes, &sum))
+        return UINT64_MAX;
+    return sum;
+}
+
 static status check_memory(const loading *l, err *e)
 {
     const model_need *n = &l->m->used;
-    uint64_t needed, available = l->m->options.memory_limit;
-    if (!checked_add(n->weight_bytes, n->state_bytes, &needed) ||
-        !checked_add(needed, n->scratch_bytes, &needed))
-        needed = UINT64_MAX;
+    uint64_t needed = needed_bytes(l), available = l->m->options.memory_limit;
     if (available == 0) {
         os_memory_info info;
         if (os_memory(&info, NULL) != STATUS_OK)
@@ -374,24 +472,26 @@ static status check_memory(const loading *l, err *e)
         return STATUS_OK;
     char a[32], b[32], c[32], d[32], free_text[32];
     return err_set(e, STATUS_NO_MEMORY,
-                   "%s: needs %s (weights %s, state %s, scratch %s), free are %s", l->file->path,
-                   base_format_bytes(a, needed), base_format_bytes(b, n->weight_bytes),
-                   base_format_bytes(c, n->state_bytes), base_format_bytes(d, n->scratch_bytes),
-                   base_format_bytes(free_text, available));
+                   "%s: needs %s%s (weights %s, state %s, scratch %s), free are %s", l->file->path,
+                   base_format_bytes(a, needed), l->beside ? " beside another epoch" : "",
+                   base_format_bytes(b, n->weight_bytes), base_format_bytes(c, n->state_bytes),
+                   base_format_bytes(d, n->scratch_bytes), base_format_bytes(free_text, available));
 }
 
 static status allocate(loading *l, err *e)
 {
     model *m = l->m;
     const device_ops *ops = m->device->ops;
-    int32_t buffer;
-    status s = ops->alloc(m->device, m->used.weight_bytes, &buffer, e);
-    for (int i = 0; i < m->n_classes && s == STATUS_OK; i++)
-        s = ops->alloc(m->device, m->pools[i].info.page_bytes * (uint64_t)m->pools[i].info.n_pages,
-                       &buffer, e);
-    if (s == STATUS_OK)
-        s = ops->alloc(m->device, m->used.scratch_bytes, &buffer, e);
-    REQUIRE(s != STATUS_OK || buffer == BUFFER_POOLS + m->n_classes);
+    status s = tiles_acquire(&m->tiles, tiles_beside(l), m->device, e);
+    for (int i = 0; i <= m->n_classes && s == STATUS_OK; i++) {
+        uint64_t bytes = i == m->n_classes
+                             ? m->used.scratch_bytes
+                             : m->pools[i].info.page_bytes * (uint64_t)m->pools[i].info.n_pages;
+        s = ops->alloc(m->device, bytes, &m->buffers[i], e);
+        m->n_buffers += s == STATUS_OK;
+    }
+    REQUIRE(s != STATUS_OK ||
+            m->buffers[m->n_classes] == l->first_buffer + BUFFER_POOLS + m->n_classes);
     if (s != STATUS_OK)
         return s;
     m->ids = base_zalloc((size_t)m->limits.n_tokens, sizeof(*m->ids));
@@ -426,49 +526,103 @@ static loading *loading_create(err *e)
     return l;
 }
 
+/* On error or when all is done. */
+static void loading_destroy(loading *l)
+{
+    model_plan_fini(&l->plan);
+    model_destroy(l->m);
+    base_free(l);
+}
+
 status model_needs(model_need *out, const file_model *f, const model_options *o, err *e)
 {
-    double frequency[MODEL_MAX_ROTARIES][KERNEL_HEAD_MAX / 2];
     loading *l = loading_create(e);
     if (l == NULL)
         return STATUS_NO_MEMORY;
     model_options one = *o;
     one.n_threads = 1;
-    status s = prepare(l, f, &one, frequency, e);
+    status s = prepare(l, f, &one, e);
     if (s == STATUS_OK)
         *out = l->m->used;
-    model_plan_fini(&l->plan);
-    model_destroy(l->m);
-    base_free(l);
+    loading_destroy(l);
     return s;
 }
 
-status model_load(model **out, const file_model *f, const model_options *o,
-                  const model_progress *progress, err *e)
+/* The state, scratch and program of an epoch whose weights are still wanted. */
+static void end_running(model *m)
 {
-    double frequency[MODEL_MAX_ROTARIES][KERNEL_HEAD_MAX / 2];
+    graph_destroy(m->graph);
+    m->graph = NULL;
+    for (int i = 0; i < m->n_buffers; i++)
+        m->device->ops->free(m->device, m->buffers[i]);
+    m->n_buffers = 0;
+}
+
+status model_load_begin(model_loading **out, const file_model *f, const model_options *o,
+                        model *beside, bool paused, err *e)
+{
     loading *l = loading_create(e);
     if (l == NULL)
         return STATUS_NO_MEMORY;
-    status s = prepare(l, f, o, frequency, e);
+    l->beside = beside;
+    l->paused = paused && beside != NULL;
+    status s = prepare(l, f, o, e);
+    if (s == STATUS_OK && l->paused) {
+        end_running(beside);
+        tiles_let_go_unused(&l->m->tiles, &beside->tiles, beside->device);
+    }
     if (s == STATUS_OK)
         s = check_memory(l, e);
-    if (s == STATUS_OK) /* class exact/1 is proved, not assumed; some milliseconds */
+    if (s == STATUS_OK &&
+        beside == NULL) /* class exact/1 is proved, not assumed; some milliseconds */
         s = kernel_self_test(l->m->kernels, e);
     if (s == STATUS_OK)
         s = model_card_read(&l->m->card, f, e);
     if (s == STATUS_OK)
         s = allocate(l, e);
     if (s == STATUS_OK)
-        s = upload_all(l, frequency, progress, e);
+        *out = l;
+    else
+        loading_destroy(l);
+    return s;
+}
+
+status model_load_end(model **out, model_loading *l, err *e)
+{
+    REQUIRE(l->weight == tiles_n_weights(&l->m->tiles));
+    status s = write_angles(l, e);
     if (s == STATUS_OK)
         s = graph_compile(l->m->graph, e);
-    if (s == STATUS_OK)
+    if (s == STATUS_OK) {
         *out = l->m;
-    else
-        model_destroy(l->m);
-    model_plan_fini(&l->plan);
-    base_free(l);
+        l->m = NULL;
+    }
+    loading_destroy(l);
+    return s;
+}
+
+void model_load_cancel(model_loading *l)
+{
+    if (l != NULL)
+        loading_destroy(l);
+}
+
+status model_load(model **out, const file_model *f, const model_options *o,
+                  const model_progress *progress, err *e)
+{
+    model_loading *l;
+    status s = model_load_begin(&l, f, o, NULL, false, e);
+    if (s != STATUS_OK)
+        return s;
+    for (bool done = false; !done && s == STATUS_OK;) {
+        s = model_load_more(l, SLICE_BYTES, &done, e);
+        if (s == STATUS_OK && progress != NULL && progress->report != NULL &&
+            !progress->report(progress->context, l->m->read_bytes, l->to_read))
+            s = err_set(e, STATUS_CANCELLED, "%s: loading was cancelled", f->path);
+    }
+    if (s == STATUS_OK)
+        return model_load_end(out, l, e);
+    loading_destroy(l);
     return s;
 }
 
@@ -476,9 +630,17 @@ void model_destroy(model *m)
 {
     if (m == NULL)
         return;
-    graph_destroy(m->graph);
-    if (m->device != NULL)
-        m->device->ops->close(m->device);
+    if (m->device != NULL) {
+        end_running(m);
+        tiles_release(&m->tiles, m->device);
+    } else {
+        weights_fini(&m->tiles.weights);
+    }
+    if (m->home != NULL && --m->home->users == 0) {
+        if (m->device != NULL)
+            m->device->ops->close(m->device);
+        base_free(m->home);
+    }
     model_card_destroy(m->card);
     base_free(m->ids);
     base_free(m->run_of);

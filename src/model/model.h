@@ -169,6 +169,7 @@ typedef struct model model;
 /* What loading would take with these options. */
 typedef struct model_need {
     uint64_t weight_bytes, state_bytes, scratch_bytes;
+    uint64_t read_bytes; /* of the file, for the weights */
 } model_need;
 status model_needs(model_need *out, const file_model *f, const model_options *o, err *e);
 
@@ -177,6 +178,24 @@ status model_needs(model_need *out, const file_model *f, const model_options *o,
 status model_load(model **out, const file_model *f, const model_options *o,
                   const model_progress *progress, err *e);
 void model_destroy(model *m);
+
+/* The same in slices, and beside another epoch of the model (or NULL), whose tiles it shares: weights that the borders leave as they were are one
+ * and the same, of the others what both hold is moved in memory, and only the rest is read. Both run, on one device, from one thread; each has
+ * state of its own, and either may be destroyed first. paused: where memory has no room for both, beside ends here: its state goes at once, its
+ * tiles as soon as they are moved; from then on, also on error, it can only be destroyed. NO_MEMORY says what is missing; without paused
+ * nothing has changed then. f and beside are borrowed until end or cancel. */
+typedef struct model_loading model_loading;
+status model_load_begin(model_loading **out, const file_model *f, const model_options *o,
+                        model *beside, bool paused, err *e);
+/* Moves and reads about `most` bytes of the file's form more. */
+status model_load_more(model_loading *l, uint64_t most, bool *done, err *e);
+uint64_t model_load_bytes(const model_loading *l, uint64_t *to_read); /* read so far, of how many */
+status model_load_end(model **out, model_loading *l,
+                      err *e); /* when done; frees l, also on error */
+void model_load_cancel(model_loading *l);
+/* What the load read of the file (in whole blocks of the weights' types), and what it moved from the other epoch's tiles, as bytes of the file. */
+uint64_t model_read_bytes(const model *m);
+uint64_t model_moved_bytes(const model *m);
 
 const model_card *model_get_card(const model *m);
 int model_n_classes(const model *m);

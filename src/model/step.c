@@ -27,6 +27,14 @@ const model_need *model_used(const model *m)
 {
     return &m->used;
 }
+uint64_t model_read_bytes(const model *m)
+{
+    return m->read_bytes;
+}
+uint64_t model_moved_bytes(const model *m)
+{
+    return m->moved_bytes;
+}
 const char *model_isa(const model *m)
 {
     return m->isa;

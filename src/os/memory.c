@@ -71,6 +71,20 @@ void os_slab_destroy(void *p, uint64_t bytes)
     REQUIRE(failure == 0);
 }
 
+void os_slab_forget(void *part, uint64_t bytes)
+{
+    uintptr_t page = (uintptr_t)os_page_bytes();
+    uintptr_t begin = ((uintptr_t)part + page - 1) & ~(page - 1),
+              end = ((uintptr_t)part + (uintptr_t)bytes) & ~(page - 1);
+#ifdef __APPLE__
+    int advice = MADV_FREE;
+#else
+    int advice = MADV_DONTNEED;
+#endif
+    if (end > begin) /* advice: when it is not taken, memory stays until the slab goes */
+        madvise((unsigned char *)part + (begin - (uintptr_t)part), end - begin, advice);
+}
+
 /* ---- how much there is ----------------------------------------------------------------------------------------- */
 
 #ifdef __linux__

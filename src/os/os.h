@@ -59,6 +59,8 @@ status os_self_path(char *out, size_t out_bytes, err *e); /* of the running bina
 /* Anonymous zeroed memory, 2 MiB aligned and advised for huge pages when bytes ≥ 2 MiB. Not touched yet. */
 status os_slab_create(void **out, uint64_t bytes, err *e);
 void os_slab_destroy(void *p, uint64_t bytes);
+/* A part of a slab that nobody needs any more: the whole pages in it go back to the system; what it holds is undefined from here on. */
+void os_slab_forget(void *part, uint64_t bytes);
 typedef struct os_memory_info {
     uint64_t total_bytes,
         available_bytes; /* of the machine, or of its cgroup when that is smaller */
