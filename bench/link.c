@@ -3,6 +3,7 @@
  * bare socket, sums of three ranks by each way, bulk over several TLS streams beside what AES does on one core.
  *
  *   bench_link [seconds per figure [shm|tls|three|forms|bulk]]
+ *   bench_link probe shm|tls LATENCY_US GBIT_S     what two ranks measure of a link with so much latency added and such a cap (0: none)
  *
  * Ranks over shm are processes, others threads; ten runs are timed together. Prints; asserts nothing. Where the cores are busy the medians are the scheduler's; the
  * best tenth of the rounds (which the ratios are made of) still shows the links when both ranks happen to run.
@@ -494,8 +495,76 @@ static void three_ranks(void)
     }
 }
 
+/* ---- probe -------------------------------------------------------------------------------------------------------- */
+
+typedef struct prober {
+    int rank;
+    link_conn *conns[2];
+} prober;
+
+enum { PROBES = 5, PROBE_SPIN_US = 2000 /* as ranks have it */ };
+
+static int by_double(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Medians of some measurements as ranks make them, in JSON. */
+static void probe_play(void *context)
+{
+    prober *p = context;
+    link_group *g;
+    double small[PROBES], slope[PROBES];
+    err e;
+    link_group_config c = {.rank = p->rank, .n_ranks = 2, .n_lanes = 1, .spin_us = PROBE_SPIN_US};
+    check(link_group_create(&g, &c, p->conns, &e), &e);
+    check(link_group_wait(g, &e), &e);
+    for (int i = 0; i < PROBES; i++) {
+        link_rates rates[4];
+        check(link_measure(g, rates, &e), &e);
+        link_cost cost = link_cost_of(&rates[1]);
+        small[i] = cost.latency_us;
+        slope[i] = cost.us_per_byte;
+    }
+    link_group_destroy(g);
+    qsort(small, PROBES, sizeof *small, by_double);
+    qsort(slope, PROBES, sizeof *slope, by_double);
+    if (p->rank == 0)
+        printf("{\"latency_us\": %.3f, \"us_per_byte\": %.9f}\n", small[PROBES / 2],
+               slope[PROBES / 2]);
+}
+
+static int probe(const char *kind, const char *latency_text, const char *gbit_text)
+{
+    uint64_t latency;
+    double gbit;
+    bool tls = strcmp(kind, "tls") == 0;
+    pid_t child;
+    err e;
+    if (!base_parse_u64(latency_text, &latency) || !base_parse_double(gbit_text, &gbit))
+        return 2;
+    prober two[2] = {{.rank = 0}, {.rank = 1}};
+    link_conn **x = &two[0].conns[1], **y = &two[1].conns[0];
+    join(x, y, tls);
+    if (latency || gbit > 0) {
+        check(link_shape_open(x, *x, latency, gbit * 1.25e8, NULL, &e), &e);
+        check(link_shape_open(y, *y, latency, gbit * 1.25e8, NULL, &e), &e);
+    }
+    child = fork();
+    if (child < 0)
+        return 1;
+    probe_play(&two[child == 0]);
+    if (child == 0)
+        _exit(0);
+    (void)waitpid(child, NULL, 0);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 5 && strcmp(argv[1], "probe") == 0)
+        return probe(argv[2], argv[3], argv[4]);
     const char *only = argc > 2 ? argv[2] : "";
     if (argc > 1 && !base_parse_double(argv[1], &seconds))
         return 2;

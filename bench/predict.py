@@ -1,25 +1,43 @@
 #!/usr/bin/env python3
-"""The planner's predictions against runs on this machine.
+"""The planner's predictions against runs on this machine: one rank, tensor cuts and a pipeline over two, links as they are and made worse.
 
-First everything is predicted from the profile (`shoal doctor --profile`) and a probe of the links (bench_link), and written to
-build/predictions.json; then `shoal bench` runs the same cuts; then both are printed side by side. The bar is 15 %.
+First everything is predicted from the profile (`shoal doctor --profile`) and a probe of each link (`bench_link probe`, which measures what
+ranks would measure), and written to build/predictions.json; only then `shoal bench` runs the same cuts; then both are printed side by
+side and kept in bench/results/predict.csv. The bar is 15 %. About a minute.
 
     bench/predict.py [MODEL]        MODEL or SHOAL_BENCH_MODEL: a GGUF file of some hundred megabytes, in one type of weights
 
-A small model will not do: its time is that of ops, not of memory. Where the machine is busy the runs are those of the scheduler.
-Not here: shaped links (added latency, caps), which `shoal bench` does not offer yet. Prints; asserts nothing.
+A small model will not do: its time is that of ops, not of memory. Where the machine is busy the runs are those of the scheduler: two ranks
+wait for each other, and the one that is not let run costs both. Prints; asserts nothing.
 """
+import csv
 import json
 import os
-import re
 import subprocess
 import sys
+from statistics import median
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BUILD = os.path.join(HERE, "..", "build", "release")
 SHOAL = os.path.join(BUILD, "shoal")
 PREDICTIONS = os.path.join(BUILD, "..", "predictions.json")
-PROMPT, GEN, DEPTH = 128, 32, 64
+RESULTS = os.path.join(HERE, "results", "predict.csv")
+GEN, DEPTH, REPS = 32, 64, 3
+OWN_US = 14  # a message, which the engine `shoal` adds itself (src/plan/engines.def)
+
+# what, ranks, mode, link, latency added in us, cap in Gbit/s (0: none)
+CUTS = [
+    ("1 rank", 1, "tensor", "", 0, 0),
+    ("tensor over 2, shm", 2, "tensor", "shm", 0, 0),
+    ("tensor over 2, tls", 2, "tensor", "tls", 0, 0),
+    ("pipeline of 2, shm", 2, "pipeline", "shm", 0, 0),
+    ("pipeline of 2, tls", 2, "pipeline", "tls", 0, 0),
+    ("tensor over 2, shm + 50 us", 2, "tensor", "shm", 50, 0),
+    ("tensor over 2, shm + 300 us", 2, "tensor", "shm", 300, 0),
+    ("tensor over 2, shm + 1000 us", 2, "tensor", "shm", 1000, 0),
+    ("tensor over 2, shm at 10 Gbit/s", 2, "tensor", "shm", 0, 10),
+    ("tensor over 2, shm at 1 Gbit/s", 2, "tensor", "shm", 0, 1),
+]
 
 
 def run(*command):
@@ -29,22 +47,12 @@ def run(*command):
     return done.stdout
 
 
-def probe_links():
-    """One way latency in us and Gbit/s of shm and tls between two ranks, from the medians of sums of 8 and 4,096 values."""
-    text = run(os.path.join(BUILD, "bench_link"), "0.3")
-
-    def median(line):
-        found = re.search(re.escape(line) + r".*median +([0-9.]+)", text)
-        return float(found.group(1)) if found else None
-
-    small, large = median("shm, 2 ranks, 8 values, f64"), median("shm, 2 ranks, 4096 values, f64")
-    tls = median("tls, 2 ranks, 4096 values, f64")
-    per_us = 8 * 4088 / max(large - small, 0.1)  # bytes a us
-    own = 14  # us a message that the engine `shoal` adds itself (engines.def)
-    return {
-        "shm": {"latency_us": max(small - own, 0), "gbit_s": per_us * 8e-3},
-        "tls": {"latency_us": max(tls - 32768 / per_us - own, 0), "gbit_s": per_us * 8e-3},
-    }
+def probe_link(link, latency, gbit):
+    """What the link takes for a message, as a link of a cluster file: less the engine's own time, which predictions add."""
+    command = [os.path.join(BUILD, "bench_link"), "probe", link, str(latency), str(gbit)]
+    seen = [json.loads(run(*command)) for _ in range(3)]
+    us, per_byte = (median(s[key] for s in seen) for key in ("latency_us", "us_per_byte"))
+    return {"latency_us": max(us - OWN_US, 0), "gbit_s": min(8e-3 / max(per_byte, 1e-6), 1e5)}
 
 
 def node(name, bandwidth, rate, shared):
@@ -67,35 +75,30 @@ def cluster_of(profile, kind, ranks, link):
 
 
 def predict(model, kind, profile, links):
+    """Tokens/s of every cut; None where the planner finds no such plan."""
     made = {}
-    for name, ranks, mode, link in CUTS:
-        path = os.path.join(BUILD, "..", "predict-cluster.json")
+    path = os.path.join(BUILD, "..", "predict-cluster.json")
+    for name, ranks, mode, *link in CUTS:
         with open(path, "w") as f:
-            json.dump(cluster_of(profile, kind, ranks, dict(links.get(link, {}))), f)
+            json.dump(cluster_of(profile, kind, ranks, links.get(name)), f)
         command = [SHOAL, "plan", model, "--cluster", path, "--context", "1k", "--prompt", str(DEPTH + GEN // 2), "--json"]
         if ranks > 1:
             command += ["--mode", mode] + (["--shares", ",".join(["1"] * ranks)] if mode == "tensor" else [])
         answer = json.loads(run(*command))
         plans = [p for p in answer["plans"] if sum(len(s["ranks"]) for s in p["stages"]) == ranks]
         made[name] = plans[0]["tokens_per_second"] if plans else None
+    os.remove(path)
     return made
 
 
-def measure(model, ranks, mode, link, cores):
-    command = [SHOAL, "bench", model, "--prompt", "0", "--gen", str(GEN), "--depth", str(DEPTH), "--reps", "3", "--json",
+def measure(model, ranks, mode, link, latency, gbit, cores):
+    command = [SHOAL, "bench", model, "--prompt", "0", "--gen", str(GEN), "--depth", str(DEPTH), "--reps", str(REPS), "--json",
                "--threads", str(max(1, cores // ranks))]
     if ranks > 1:
         command += ["--ranks", str(ranks), "--mode", mode, "--link", link]
+    if latency or gbit:
+        command += ["--link-latency-us", str(latency), "--link-gbit", str(gbit)]
     return json.loads(run(*command).strip().splitlines()[-1])["decode_tokens_per_s"]
-
-
-CUTS = [
-    ("1 rank", 1, "tensor", ""),
-    ("tensor over 2, shm", 2, "tensor", "shm"),
-    ("tensor over 2, tls", 2, "tensor", "tls"),
-    ("pipeline of 2, shm", 2, "pipeline", "shm"),
-    ("pipeline of 2, tls", 2, "pipeline", "tls"),
-]
 
 
 def main():
@@ -105,18 +108,24 @@ def main():
         return
     kind = json.loads(run(SHOAL, "show", model, "--json")).get("weights", "Q4_0")
     profile = json.loads(run(SHOAL, "doctor", "--profile", "--json"))["profile"]
-    links = probe_links()
+    links = {name: probe_link(link, latency, gbit) for name, _, _, link, latency, gbit in CUTS if link}
     predicted = predict(model, kind, profile, links)
     with open(PREDICTIONS, "w") as f:
         json.dump({"model": model, "weights": kind, "links": links, "profile": profile, "tokens_per_s": predicted}, f, indent=1)
     print("predictions are in %s; now the runs" % os.path.normpath(PREDICTIONS), flush=True)
-    for name, ranks, mode, link in CUTS:
+    rows = []
+    for name, ranks, mode, link, latency, gbit in CUTS:
         if predicted[name] is None:
-            print("%-20s no such plan" % name)
+            print("%-32s no such plan" % name)
             continue
-        got = measure(model, ranks, mode, link, profile["threads"])
-        print("%-20s predicted %7.2f tok/s, measured %7.2f, off by %+.0f %%"
-              % (name, predicted[name], got, 100 * (predicted[name] / got - 1)), flush=True)
+        got = measure(model, ranks, mode, link, latency, gbit, profile["threads"])
+        off = 100 * (predicted[name] / got - 1)
+        rows.append([name, "%.2f" % predicted[name], "%.2f" % got, "%+.1f" % off])
+        print("%-32s predicted %7.2f tok/s, measured %7.2f, off by %+.1f %%" % (name, predicted[name], got, off), flush=True)
+    with open(RESULTS, "w", newline="") as f:
+        out = csv.writer(f, lineterminator="\n")
+        out.writerow(["cut", "predicted tok/s", "measured tok/s", "off by %"])
+        out.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -133,6 +133,16 @@ plan_link plan_worst_link(const plan_cluster *c, const int *nodes, int n)
     return worst;
 }
 
+double plan_hop_bytes(const plan_shape *s, plan_load l)
+{
+    return l.tokens * s->m->d_model * s->g->hop_bytes;
+}
+
+double plan_back_bytes(const plan_shape *s, plan_load l)
+{
+    return l.sequences * s->m->n_vocab * s->g->logit_bytes;
+}
+
 double plan_hop_us(const plan_shape *s, const int *from, int n_from, const int *to, int n_to,
                    double bytes)
 {
@@ -272,15 +282,30 @@ double plan_node_rate(const plan_shape *s, int node)
     return n->rate * (n->measured ? 1 : s->g->rate_efficiency) / 1e6;
 }
 
+/* What a leader sends to the others before a step and gets from them after it. Both take the link's latency, but not one after the other: who
+ * hears of the step late is late in every sum by turns, the leader first, and is the earlier one when the scores go. */
+static double round_us(const plan_shape *s, plan_load l, plan_link worst, int n)
+{
+    if (n < 2 || (s->g->announce_bytes <= 0 && s->g->logit_bytes <= 0))
+        return 0;
+    double bytes = s->g->announce_bytes + plan_back_bytes(s, l) * (n - 1) / n;
+    return worst.latency_us + 2 * s->g->hop_us + bytes / worst.bandwidth * 1e6;
+}
+
 plan_fixed plan_fixed_of(const plan_shape *s, plan_load l, plan_link worst, int n)
 {
     double bytes = l.tokens * s->m->d_model * s->g->wire_bytes, op = s->g->op_us;
+    double sum = plan_sum_us(NULL, n, bytes, worst, s->g);
+    bool gathers = s->g->logit_bytes > 0;
     return (plan_fixed){.dense_ops_us = op * s->ops_dense,
                         .expert_ops_us = op * s->ops_expert,
                         .last_ops_us = 2 * op,
-                        .layer_sums_us = 2 * plan_sum_us(NULL, n, bytes, worst, s->g),
+                        .layer_sums_us = 2 * sum,
+                        .first_sums_us = s->g->embedding_sum ? sum : 0,
                         /* the best token over the shards of the vocabulary */
-                        .last_sum_us = plan_sum_us(NULL, n, 16 * l.sequences, worst, s->g)};
+                        .last_sum_us =
+                            gathers ? 0 : plan_sum_us(NULL, n, 16 * l.sequences, worst, s->g),
+                        .round_us = round_us(s, l, worst, n)};
 }
 
 plan_cost plan_cost_of(const plan_terms t[PLAN_KINDS], const double us[PLAN_KINDS],
@@ -292,10 +317,14 @@ plan_cost plan_cost_of(const plan_terms t[PLAN_KINDS], const double us[PLAN_KIND
     for (int k = 0; k < PLAN_KINDS; k++)
         if (t[k].times > 0)
             cost.compute_us += t[k].times * us[k];
+    if (p.first)
+        cost.sum_us += f->first_sums_us;
     if (p.last) {
         cost.compute_us += f->last_ops_us;
         cost.sum_us += f->last_sum_us;
     }
+    if (p.first && p.last)
+        cost.sum_us += f->round_us;
     return cost;
 }
 

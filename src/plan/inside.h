@@ -108,8 +108,8 @@ double plan_node_rate(const plan_shape *s, int node);
 
 /* What does not depend on shares. */
 typedef struct plan_fixed {
-    double dense_ops_us, expert_ops_us, last_ops_us; /* a layer; the output */
-    double layer_sums_us, last_sum_us;
+    double dense_ops_us, expert_ops_us, last_ops_us;            /* a layer; the output */
+    double layer_sums_us, first_sums_us, last_sum_us, round_us; /* round: of one stage alone */
 } plan_fixed;
 plan_fixed plan_fixed_of(const plan_shape *s, plan_load l, plan_link worst, int n);
 plan_cost plan_cost_of(const plan_terms t[PLAN_KINDS], const double us[PLAN_KINDS],
@@ -147,7 +147,10 @@ plan_cost plan_stage_share(const plan_shape *s, plan_shares *h, plan_span p, pla
 double plan_span_bytes(const plan_shape *s, plan_span p);
 /* The slowest link inside a group; bandwidth 0 when two of it have none. */
 plan_link plan_worst_link(const plan_cluster *c, const int *nodes, int n);
-/* From any rank of one stage to every rank of another; bytes 0 = one token id. Infinite without links. */
+/* Bytes between stages: of a step, and of what the last stage sends back. */
+double plan_hop_bytes(const plan_shape *s, plan_load l);
+double plan_back_bytes(const plan_shape *s, plan_load l);
+/* From any rank of one stage to every rank of another. Infinite without links. */
 double plan_hop_us(const plan_shape *s, const int *from, int n_from, const int *to, int n_to,
                    double bytes);
 

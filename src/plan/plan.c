@@ -116,7 +116,10 @@ static status check(const plan_model *m, const plan_cluster *c, const plan_engin
     CHECK("time of an op in us", g->op_us, 0, 1e6);
     CHECK("time of a message in us", g->hop_us, 0, 1e7);
     CHECK("time of an expert in us", g->expert_us, 0, 1e6);
-    CHECK("bytes of a number on the wire", g->wire_bytes, 0.1, 16);
+    CHECK("bytes of a number of a sum", g->wire_bytes, 0.1, 16);
+    CHECK("bytes of a number between stages", g->hop_bytes, 0.1, 16);
+    CHECK("bytes that announce a step", g->announce_bytes, 0, 1e6);
+    CHECK("bytes of a word's score", g->logit_bytes, 0, 16);
     CHECK("context", r->context, 1, 1e9);
     CHECK("prompt", r->prompt, 1, (double)r->context);
     CHECK("concurrency", r->concurrency, 1, 1e6);
@@ -220,13 +223,14 @@ static totals run_through(plan_cut *p, const plan_shape *s, const bench_of_stage
 {
     totals t = {0, 0};
     double bytes = l.tokens * s->m->d_model * s->g->wire_bytes;
+    double passed = plan_hop_bytes(s, l);
     for (int i = 0; i < p->n_stages; i++) {
         plan_stage *stage = &p->stages[i];
         plan_shares h = shares_of(stage, b);
         plan_link worst = plan_worst_link(s->c, b->nodes, h.n);
         plan_cost cost =
             plan_stage_cost(s, &h, plan_span_of(s->m, stage->first, stage->last), l, worst);
-        double in = i ? hop_between(s, &p->stages[i - 1], stage, bytes) : 0;
+        double in = i ? hop_between(s, &p->stages[i - 1], stage, passed) : 0;
         double all = cost.compute_us + cost.sum_us + in;
         t.sum += all;
         t.slowest = fmax(t.slowest, all);
@@ -241,13 +245,18 @@ static totals run_through(plan_cut *p, const plan_shape *s, const bench_of_stage
     return t;
 }
 
+static double hop_back(const plan_shape *s, const plan_cut *p, plan_load l)
+{
+    const plan_stage *last = &p->stages[p->n_stages - 1];
+    return p->n_stages > 1 ? hop_between(s, last, &p->stages[0], plan_back_bytes(s, l)) : 0;
+}
+
 static void predict(plan_cut *p, const plan_shape *s, const bench_of_stage *b)
 {
     const plan_request *r = s->r;
     plan_stage *last = &p->stages[p->n_stages - 1];
-    double back = p->n_stages > 1 ? hop_between(s, last, &p->stages[0], 0) : 0;
     run_through(p, s, b, plan_load_decode(r, 1), true);
-    last->hop_us = back;
+    last->hop_us = hop_back(s, p, plan_load_decode(r, 1));
     p->compute_us = p->sum_us = p->hop_us = 0;
     p->n_nodes = 0;
     for (int i = 0; i < p->n_stages; i++) {
@@ -260,6 +269,7 @@ static void predict(plan_cut *p, const plan_shape *s, const bench_of_stage *b)
     p->tokens_s = 1e6 / p->step_us;
     double batch = ceil((double)r->concurrency / BASE_MIN(p->n_stages, r->concurrency));
     totals many = run_through(p, s, b, plan_load_decode(r, batch), false);
+    double back = hop_back(s, p, plan_load_decode(r, batch));
     double cycle = fmax(many.sum + back, ceil(r->concurrency / batch) * many.slowest);
     p->throughput = r->concurrency * 1e6 / cycle;
     totals prompt = run_through(p, s, b, plan_load_prompt(r), false);

@@ -93,7 +93,11 @@ typedef struct plan_engine {
     double op_us, hop_us;   /* time per op; per message beyond the link's latency */
     double rate_efficiency; /* share of the node's rate that a prompt reaches */
     double expert_us;       /* per expert that a rank touches in a layer */
-    double wire_bytes;      /* a number on the wire */
+    double wire_bytes;      /* a number of a sum on the wire */
+    double hop_bytes;       /* a number between stages */
+    double announce_bytes;  /* what the leader tells every rank of a step; 0 = nothing */
+    double logit_bytes;     /* a word's score, which the leader gathers; 0 = the best word alone */
+    bool embedding_sum;     /* ranks of the first stage add up the rows of the embedding */
     bool
         star; /* sums go through the first rank, which sends to and receives from one after the other */
 } plan_engine;

@@ -241,7 +241,7 @@ static bool push(searcher *x, search_group *g)
     bool reached = false;
     if (d) {
         const search_group *p = x->path[d - 1];
-        double bytes = x->load.tokens * x->s->m->d_model * x->s->g->wire_bytes;
+        double bytes = plan_hop_bytes(x->s, x->load);
         hop = plan_hop_us(x->s, p->nodes, p->n, g->nodes, g->n, bytes);
         if (isinf(hop))
             return false;
@@ -272,7 +272,9 @@ static bool push(searcher *x, search_group *g)
 static double back_hop(const searcher *x, int depth)
 {
     const search_group *a = x->path[depth - 1], *b = x->path[0];
-    return depth < 2 ? 0 : plan_hop_us(x->s, a->nodes, a->n, b->nodes, b->n, 0);
+    return depth < 2
+               ? 0
+               : plan_hop_us(x->s, a->nodes, a->n, b->nodes, b->n, plan_back_bytes(x->s, x->load));
 }
 
 static int nodes_of(const searcher *x, int depth)
@@ -734,7 +736,7 @@ static int groups_of(searcher *x, const structure *w, search_group **groups)
 static void sharpen(searcher *x, structure *all, size_t n)
 {
     search_group *groups[SEARCH_FEW];
-    double bytes = x->load.tokens * x->s->m->d_model * x->s->g->wire_bytes;
+    double bytes = plan_hop_bytes(x->s, x->load);
     for (size_t i = 0; i < n; i++) {
         structure *w = &all[i];
         int depth = groups_of(x, w, groups);

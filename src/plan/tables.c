@@ -22,8 +22,9 @@ static const plan_link_kind links[] = {
 };
 
 static const plan_engine engines[] = {
-#define ENGINE(name, efficiency, op, hop, rate, expert, wire, star)                                \
-    {name, efficiency, op, hop, rate, expert, wire, star},
+#define ENGINE(name, efficiency, op, hop, rate, expert, wire, between, announce, logit, embedding, \
+               star)                                                                               \
+    {name, efficiency, op, hop, rate, expert, wire, between, announce, logit, embedding, star},
 #include "plan/engines.def"
 #undef ENGINE
 };

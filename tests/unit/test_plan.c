@@ -116,11 +116,13 @@ static void solve_stage(oracle *o, int bits, int first, int last)
 static void go_on(oracle *o, int used, int first, int last, int layer, double sum)
 {
     int from[8], to[8], all = (1 << o->c->cluster.n_nodes) - 1, n = o->c->cluster.n_nodes;
-    double bytes = o->c->model.d_model * o->c->engine.wire_bytes;
+    plan_load one = plan_load_decode(&o->c->request, 1);
+    double bytes = plan_hop_bytes(&o->s, one);
     (void)n;
     if (layer == o->c->model.n_layers) {
         int a = nodes_of_bits(last, from), b = nodes_of_bits(first, to);
-        double back = first == last ? 0 : plan_hop_us(&o->s, from, a, to, b, 0);
+        double back =
+            first == last ? 0 : plan_hop_us(&o->s, from, a, to, b, plan_back_bytes(&o->s, one));
         o->best =
             fmin(o->best, (sum + back) * (1 + PLAN_TIES * __builtin_popcount((unsigned)used)));
         return;
