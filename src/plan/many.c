@@ -1,7 +1,7 @@
 /*
  * Which structures of more than six nodes are tried: islands of the link graph under each latency; in each, tensor groups of the fastest
- * nodes, pipelines by speed and by memory, equal groups in a row, finer islands in a row; then, from the best, the exchange of single nodes
- * until nothing gains or the counted work is spent. A heuristic: unlike the search over few nodes it promises nothing but plans that fit.
+ * nodes, pipelines by speed and by memory, equal groups in a row, finer islands in a row; then small changes of the best (exchange.c). A
+ * heuristic: unlike the search over few nodes it promises nothing but plans that fit.
  */
 #include "plan/search.h"
 
@@ -9,8 +9,6 @@
 #include <string.h>
 
 enum { CLASSES = 8 };
-
-#define EXCHANGES 22e6 /* counted in roughly nanoseconds */
 
 static void try_pipeline(searcher *x, search_group *const *groups, int n)
 {
@@ -207,124 +205,10 @@ static void islands(searcher *x)
     }
 }
 
-/* ---- exchanges ------------------------------------------------------------------------------------------------------ */
-
-static search_group *changed(searcher *x, const search_group *g, int without, int with)
-{
-    uint64_t bits[SEARCH_WORDS];
-    memcpy(bits, g->bits, sizeof bits);
-    if (without >= 0)
-        bits[without / 64] &= ~(1ull << (without % 64));
-    if (with >= 0)
-        bits[with / 64] |= 1ull << (with % 64);
-    return search_group_of_bits(x, bits);
-}
-
-typedef struct exchange {
-    search_group **now; /* [m] the structure that is being improved */
-    search_group **trial;
-    int m;
-    bool *used;
-} exchange;
-
-static void try_replaced(searcher *x, exchange *w, int at, search_group *g)
-{
-    memcpy(w->trial, w->now, (size_t)w->m * sizeof *w->now);
-    w->trial[at] = g;
-    search_try(x, w->trial, w->m);
-}
-
-static void try_without(searcher *x, exchange *w, int at)
-{
-    memcpy(w->trial, w->now, (size_t)at * sizeof *w->now);
-    memcpy(w->trial + at, w->now + at + 1, (size_t)(w->m - at - 1) * sizeof *w->now);
-    if (w->m > 1)
-        search_try(x, w->trial, w->m - 1);
-}
-
-static void try_inserted(searcher *x, exchange *w, int at, search_group *g)
-{
-    memcpy(w->trial, w->now, (size_t)at * sizeof *w->now);
-    w->trial[at] = g;
-    memcpy(w->trial + at + 1, w->now + at, (size_t)(w->m - at) * sizeof *w->now);
-    if (w->m < x->max_depth)
-        search_try(x, w->trial, w->m + 1);
-}
-
-static void exchange_stage(searcher *x, exchange *w, int at)
-{
-    search_group *g = w->now[at];
-    bool tensor = x->s->r->mode != PLAN_PIPELINE;
-    try_without(x, w, at);
-    if (at + 1 < w->m) {
-        memcpy(w->trial, w->now, (size_t)w->m * sizeof *w->now);
-        w->trial[at] = w->now[at + 1];
-        w->trial[at + 1] = g;
-        search_try(x, w->trial, w->m);
-        uint64_t bits[SEARCH_WORDS];
-        for (int i = 0; i < SEARCH_WORDS; i++)
-            bits[i] = g->bits[i] | w->now[at + 1]->bits[i];
-        memcpy(w->trial, w->now, (size_t)w->m * sizeof *w->now);
-        memmove(w->trial + at + 1, w->trial + at + 2, (size_t)(w->m - at - 2) * sizeof *w->now);
-        w->trial[at] = search_group_of_bits(x, bits);
-        if (tensor)
-            search_try(x, w->trial, w->m - 1);
-    }
-    for (int i = 0; i < g->n && g->n > 1; i++)
-        try_replaced(x, w, at, changed(x, g, g->nodes[i], -1));
-    for (int u = 0; u < x->n && x->work < EXCHANGES && !x->failed; u++) {
-        if (w->used[u])
-            continue;
-        if (tensor)
-            try_replaced(x, w, at, changed(x, g, -1, u));
-        try_inserted(x, w, at, search_group_of(x, &u, 1));
-        for (int i = 0; i < g->n && g->n <= 8; i++)
-            try_replaced(x, w, at, changed(x, g, g->nodes[i], u));
-    }
-}
-
-/* One round from a found structure: every single change of it. */
-static void exchange_from(searcher *x, exchange *w, const plan_found *f)
-{
-    w->m = f->n_stages;
-    memset(w->used, 0, (size_t)x->n * sizeof(bool));
-    for (int i = 0; i < f->start[f->n_stages]; i++)
-        w->used[f->nodes[i]] = true;
-    for (int i = 0; i < w->m; i++)
-        w->now[i] = search_group_of(x, f->nodes + f->start[i], f->start[i + 1] - f->start[i]);
-    for (int i = 0; i < w->m && x->work < EXCHANGES && !x->failed; i++)
-        exchange_stage(x, w, i);
-}
-
-/* From the best that has not been changed yet, until none of the kept ones is left. */
-static void exchanges(searcher *x)
-{
-    exchange w = {.now = search_take(x, (size_t)x->max_depth + 1, sizeof(search_group *)),
-                  .trial = search_take(x, (size_t)x->max_depth + 1, sizeof(search_group *)),
-                  .used = search_take(x, (size_t)x->n, sizeof(bool))};
-    uint64_t done[64];
-    int n_done = 0;
-    while (!x->failed && x->work < EXCHANGES && n_done < (int)BASE_COUNT(done)) {
-        int next = 0;
-        for (; next < x->out->n_found; next++) {
-            int k = 0;
-            while (k < n_done && done[k] != x->keys[next])
-                k++;
-            if (k == n_done)
-                break;
-        }
-        if (next == x->out->n_found)
-            break;
-        done[n_done++] = x->keys[next];
-        plan_found from = x->out->found[next];
-        exchange_from(x, &w, &from);
-    }
-}
-
 void search_many(searcher *x)
 {
     x->probes = 8;
     islands(x);
     if (!x->any_will_do || !x->out->n_found)
-        exchanges(x);
+        search_exchange(x);
 }

@@ -273,7 +273,8 @@ static void predict(plan_cut *p, const plan_shape *s, const bench_of_stage *b)
     double cycle = fmax(many.sum + back, ceil(r->concurrency / batch) * many.slowest);
     p->throughput = r->concurrency * 1e6 / cycle;
     totals prompt = run_through(p, s, b, plan_load_prompt(r), false);
-    p->ttft_us = prompt.sum + (ceil((double)r->prompt / PLAN_CHUNK) - 1) * prompt.slowest;
+    p->ttft_us = prompt.sum + hop_back(s, p, plan_load_prompt(r)) +
+                 (ceil((double)r->prompt / PLAN_CHUNK) - 1) * prompt.slowest;
     p->score = plan_score(s, p);
 }
 

@@ -294,7 +294,8 @@ static double score_of(const searcher *x, int depth, double sum, double slowest)
     case PLAN_FEWEST:
         return nodes * 1e9 + sum + back_hop(x, depth);
     case PLAN_TTFT:
-        return (sum + (ceil((double)r->prompt / PLAN_CHUNK) - 1) * slowest) * ties;
+        return (sum + back_hop(x, depth) + (ceil((double)r->prompt / PLAN_CHUNK) - 1) * slowest) *
+               ties;
     case PLAN_THROUGHPUT:
         return fmax(sum + back_hop(x, depth), ceil(r->concurrency / x->load.sequences) * slowest) *
                ties;
@@ -320,7 +321,8 @@ static double sum_for(const searcher *x, int depth, double score)
         sum = score - nodes * 1e9 - back_hop(x, depth);
         break;
     case PLAN_TTFT:
-        sum = time / (1 + (ceil((double)r->prompt / PLAN_CHUNK) - 1) / depth);
+        sum =
+            (time - back_hop(x, depth)) / (1 + (ceil((double)r->prompt / PLAN_CHUNK) - 1) / depth);
         break;
     case PLAN_THROUGHPUT:
         sum = fmin(time - back_hop(x, depth),

@@ -7,7 +7,13 @@
 
 #include "plan/inside.h"
 
-enum { SEARCH_FEW = 6, SEARCH_WORDS = PLAN_NODES / 64, SEARCH_BUCKETS = 4096, SEARCH_PIECES = 4 };
+enum {
+    SEARCH_FEW = 6,
+    SEARCH_MOVES = 32,
+    SEARCH_WORDS = PLAN_NODES / 64,
+    SEARCH_BUCKETS = 4096,
+    SEARCH_PIECES = 4
+};
 
 /* A group under a load. */
 typedef struct search_table {
@@ -72,6 +78,7 @@ void search_set_load(searcher *x, int depth);
 void search_try(searcher *x, search_group *const *groups, int n);
 void search_try_prefixes(searcher *x, search_group *const *groups, int n);
 
-void search_many(searcher *x); /* many.c */
+void search_many(searcher *x);     /* many.c */
+void search_exchange(searcher *x); /* exchange.c */
 
 #endif

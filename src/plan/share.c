@@ -22,7 +22,9 @@
 
 enum { FEW_NODES = 6 }; /* of a cluster: as many as the search tries everything of */
 
-#define ALL_WAYS 6e4 /* ways to give out units that are tried one by one */
+/* Ways to give out units that are tried one by one, in clusters of few nodes and of many. */
+#define ALL_WAYS_FEW  6e4
+#define ALL_WAYS_MANY 2e3
 
 struct plan_scratch {
     bool few; /* nodes in the cluster: attention is given out in every way */
@@ -562,7 +564,7 @@ static bool few_ways(const sharing *x)
     double ways = 1;
     for (int k = 0; k < PLAN_KINDS; k++)
         ways *= x->terms[k].total ? n_ways(x->terms[k].total, x->n) : 1;
-    return ways <= ALL_WAYS;
+    return ways <= (x->w->few ? ALL_WAYS_FEW : ALL_WAYS_MANY);
 }
 
 /* ---- a stage -------------------------------------------------------------------------------------------------------- */

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-enum { RANDOM_NODES = 12 };
+enum { RANDOM_NODES = 16 };
 
 typedef struct random_case {
     plan_model model;

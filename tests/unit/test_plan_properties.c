@@ -3,8 +3,8 @@
  * memory does not make a plan impossible, nor a prediction worse; a faster link or device does not make one worse; the order of nodes
  * changes nothing. Each cluster is planned twice: as it is, and with one of those changes in turn.
  * PLAN_CLUSTERS says how many clusters: 10,000 unless told, 100,000 in make test-long. PLAN_SHOW prints every prediction that got worse.
- * Larger clusters, where the search is a heuristic: never over memory, and the order of nodes changes nothing; how often a faster device
- * made a prediction worse there is printed.
+ * A tenth as many larger clusters, of 7 to 16 nodes, where the search is a heuristic: never over memory, and the order of nodes changes
+ * nothing; how often a change for the better made a prediction worse there is counted, printed and bounded.
  */
 #include "plan_random.h"
 
@@ -118,17 +118,21 @@ static void check_plans(const random_case *c, const plan_result *r)
 }
 
 typedef struct counts {
-    int n, planned, memory, device, link, order, worse;
+    int n, planned, memory, device, link, order, worse, lost;
     double worst;
 } counts;
 
 static void check_better(counts *k, int *which, uint64_t seed, double before, double after)
 {
+    if (isinf(before))
+        return;
     ++*which;
-    if (isinf(before) || after <= before * (1 + 1e-9))
+    if (after <= before * (1 + 1e-9))
         return;
     k->worse++;
-    k->worst = fmax(k->worst, after / before - 1);
+    k->lost += isinf(after);
+    if (isfinite(after))
+        k->worst = fmax(k->worst, after / before - 1);
     if (getenv("PLAN_SHOW"))
         printf("seed %llu: %g -> %g\n", (unsigned long long)seed, before, after);
 }
@@ -248,15 +252,20 @@ static void test_properties(void **state)
 
 static void test_larger(void **state)
 {
-    uint64_t n = n_clusters() / 20;
+    uint64_t n = n_clusters() / 10;
     counts k = {0};
     (void)state;
     for (uint64_t i = 0; i < n; i++)
-        check_one(&k, hash_u64(i, 77), 7 + (int)(i % 6), (int)(i / 6 % 4));
-    printf("%d random clusters of 7 to 12 nodes, %d with a plan: of %d changes for the better %d "
-           "made the prediction worse (by %.3f %% at most)\n",
-           k.n, k.planned, k.memory + k.device + k.link, k.worse, 100 * k.worst);
-    assert_true(k.planned > k.n / 3);
+        check_one(&k, hash_u64(i, 77), 7 + (int)(i % 10), (int)(i / 10 % 4));
+    int changes = k.memory + k.device + k.link;
+    printf(
+        "%d random clusters of 7 to 16 nodes, %d with a plan: of %d changes for the better, %d "
+        "lost the plan and %d made the prediction worse (by %.3f %% at most); of %d other orders "
+        "of nodes none changed anything\n",
+        k.n, k.planned, changes, k.lost, k.worse - k.lost, 100 * k.worst, k.order);
+    assert_true(k.planned > k.n / 5);
+    assert_true(k.worse <= changes / 10); /* a heuristic, but not any heuristic */
+    assert_true(k.lost <= changes / 100);
 }
 
 int main(void)
