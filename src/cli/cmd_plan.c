@@ -248,13 +248,21 @@ static int write_svg(const cli *c, const plans_answer *a)
     return good ? 0 : cli_fail(c, "--svg: %s cannot be written", path);
 }
 
+/* Errors of the planner begin with its name, which is the command's too. */
+static int fail(const cli *c, const err *e)
+{
+    static const char own[] = "plan: ";
+    bool twice = strncmp(e->text, own, sizeof own - 1) == 0;
+    return cli_fail(c, "%s", e->text + (twice ? sizeof own - 1 : 0));
+}
+
 static int show(const cli *c, const question *q)
 {
     plan_result result;
     err e;
     status s = plan_make(&result, &q->model, &q->cluster->cluster, q->engine, &q->request, &e);
     if (s != STATUS_OK && s != STATUS_TOO_LARGE)
-        return cli_fail_err(c, &e);
+        return fail(c, &e);
     plans_answer a = {&q->model,
                       &q->cluster->cluster,
                       q->engine,
@@ -272,7 +280,7 @@ static int show(const cli *c, const question *q)
     if (!code && s == STATUS_OK)
         code = write_svg(c, &a);
     if (!code && s != STATUS_OK)
-        code = cli_fail_err(c, &e);
+        code = fail(c, &e);
     plan_result_fini(&result);
     return code;
 }
@@ -315,12 +323,12 @@ static int grow(const cli *c, const question *q)
     status s = plan_make(&now, &q->model, &q->cluster->cluster, q->engine, &q->request, &e);
     double tokens_s = s == STATUS_OK ? now.plans[0].tokens_s : 0;
     if (s != STATUS_OK && s != STATUS_TOO_LARGE)
-        return cli_fail_err(c, &e);
+        return fail(c, &e);
     plan_result_fini(&now);
     s = plan_grow(growth, &n, &q->model, &q->cluster->cluster, q->engine, &q->request,
                   q->cluster->common, &e);
     if (s != STATUS_OK)
-        return cli_fail_err(c, &e);
+        return fail(c, &e);
     if (cli_flag(c, OPT_json))
         return look_json(c, growth_json(growth, n));
     print_growth(growth, n, tokens_s);
@@ -345,7 +353,7 @@ int cli_cmd_plan(cli *c)
         return cli_fail(c, "no memory");
     int code;
     if (read_question(q, c, &e) != STATUS_OK)
-        code = cli_fail_err(c, &e);
+        code = fail(c, &e);
     else
         code = cli_flag(c, OPT_grow) ? grow(c, q) : show(c, q);
     base_free(q->cluster);

@@ -26,8 +26,8 @@ static status check_keys(const reader *r, const char *where, json_t *o, const ch
     {
         snprintf(word, sizeof word, " %.60s ", key);
         if (!strstr(known, word))
-            return err_set(r->e, STATUS_INVALID, "%s: %s has an unknown key '%.60s'; known are%s",
-                           r->path, where, key, known);
+            return err_set(r->e, STATUS_INVALID, "%s: %s has an unknown key '%.60s'; known are%.*s",
+                           r->path, where, key, (int)strlen(known) - 1, known);
     }
     return STATUS_OK;
 }
@@ -309,7 +309,9 @@ static status read_file(reader *r)
     json_error_t at;
     json_t *root = json_load_file(r->path, JSON_REJECT_DUPLICATES, &at);
     if (!root)
-        return err_set(r->e, STATUS_CORRUPT, "%s: line %d: %s", r->path, at.line, at.text);
+        return at.line > 0
+                   ? err_set(r->e, STATUS_CORRUPT, "%s: line %d: %s", r->path, at.line, at.text)
+                   : err_set(r->e, STATUS_NOT_FOUND, "--cluster: %s", at.text);
     status s = json_is_object(root) ? read_cluster(r, root)
                                     : err_set(r->e, STATUS_INVALID,
                                               "%s: expected an object with \"nodes\"", r->path);

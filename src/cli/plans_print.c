@@ -183,7 +183,8 @@ static void print_money(const plans_answer *a, const plan_cut *p)
         printf("money             price or watts of a node are not known\n");
         return;
     }
-    printf("money             $%.0f of machines, %.0f W; electricity $%.3g a million tokens\n",
+    printf("money             $%.0f of machines, %.0f W; electricity $%.3g a million tokens\n"
+           "                  (`shoal plan` alone says which prices and watts are estimated)\n",
            m.price, m.watts, m.energy_per_million);
     if (a->token_price <= 0)
         return;
@@ -192,8 +193,8 @@ static void print_money(const plans_answer *a, const plan_cut *p)
                a->token_price);
     else
         printf("                  breaks even against $%.3g a million tokens after\n"
-               "                  %.3g million tokens, %.0f days of full use\n",
-               a->token_price, m.even_tokens / 1e6, m.even_days);
+               "                  %.*f million tokens, %.0f days of full use\n",
+               a->token_price, m.even_tokens < 1e7 ? 2 : 0, m.even_tokens / 1e6, m.even_days);
 }
 
 /* "2 x (a + b) | c": stages with bars between. */
@@ -231,15 +232,16 @@ void plans_print(const plans_answer *a)
     plan_size size;
     look l = look_of(1);
     plan_model_size(&size, a->model);
-    printf("%s%s%s: %.3g B parameters, %.3g B active\n"
+    printf("%s%s%s: %.4g B parameters, %.3g B active\n"
            "%.1f GB of weights, %.2f GB read a token, %.1f kB of state a position\n",
            l.bold, a->model->name, l.off, size.parameters / 1e9, size.active / 1e9,
            size.weight_bytes / 1e9, size.bytes_per_token / 1e9, size.state_bytes_per_token / 1e3);
-    printf("predicted for %s, goal %s, context %lld, %d at once\n\n", a->engine->name,
+    printf("predicted for %s, goal %s, context %lld, %d at once\n", a->engine->name,
            plan_goal_name(a->request->goal), (long long)a->request->context,
            a->request->concurrency);
     if (a->result->n_plans) {
         const plan_cut *best = &a->result->plans[0];
+        printf("\n");
         print_diagram(a, best);
         printf("\n");
         print_ranks(a, best);
@@ -335,7 +337,7 @@ static void xml(sb *out, const char *text)
             sb_putc(out, (unsigned char)*text < 0x20 ? '?' : *text);
 }
 
-enum { STAGE_W = 190, RANK_H = 46, GAP = 70, TOP = 92, NAME_BYTES = 26 };
+enum { STAGE_W = 190, RANK_H = 56, GAP = 70, TOP = 92, PAD = 8, NAME_BYTES = 24 };
 
 /* At most so many bytes of a name, whole characters, with an ellipsis. */
 static void xml_name(sb *out, const char *name, size_t most)
@@ -356,15 +358,19 @@ static void svg_rank(sb *out, const plans_answer *a, const plan_stage *s, int i,
     double used = r->weight_bytes + r->state_bytes + r->scratch_bytes + r->reserve_bytes;
     sb_printf(out,
               "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" rx=\"4\" fill=\"#eef2f6\" "
-              "stroke=\"#8899aa\"/>\n<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"6\" "
-              "fill=\"#2f6fb0\"/>\n",
-              x, y, STAGE_W, RANK_H - 6, x, y + RANK_H - 12,
-              STAGE_W * fmin(1, used / r->memory_bytes));
-    sb_printf(out, "<text x=\"%d\" y=\"%d\">", x + 8, y + 16);
+              "stroke=\"#8899aa\"/>\n",
+              x, y, STAGE_W, RANK_H - 6);
+    for (int full = 0; full < 2; full++) /* the rank's memory, and what of it is used */
+        sb_printf(out, "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"4\" fill=\"%s\"/>\n",
+                  x + PAD, y + RANK_H - 15,
+                  (STAGE_W - 2 * PAD) * (full ? fmin(1, used / r->memory_bytes) : 1),
+                  full ? "#2f6fb0" : "#ccd6e0");
+    sb_printf(out, "<text x=\"%d\" y=\"%d\">", x + PAD, y + 16);
     xml_name(out, a->cluster->nodes[r->node].name, NAME_BYTES);
-    sb_printf(out,
-              "</text>\n<text x=\"%d\" y=\"%d\" fill=\"#556\">%.1f %%, %.1f of %.1f GB</text>\n",
-              x + 8, y + 31, share_of(s, i), used / 1e9, r->memory_bytes / 1e9);
+    sb_printf(out, "</text>\n<text x=\"%d\" y=\"%d\" fill=\"#556\">", x + PAD, y + 32);
+    if (s->n_ranks > 1)
+        sb_printf(out, "%.1f %% \u00b7 ", share_of(s, i));
+    sb_printf(out, "%.1f of %.1f GB</text>\n", used / 1e9, r->memory_bytes / 1e9);
 }
 
 void plans_svg(sb *out, const plans_answer *a)
@@ -379,17 +385,22 @@ void plans_svg(sb *out, const plans_answer *a)
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
         "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%%\" height=\"100%%\" "
         "fill=\"white\"/>\n<text x=\"20\" y=\"24\" font-size=\"15\">",
-        width, TOP + most * RANK_H + 20);
+        width, TOP + most * RANK_H + 34);
     xml(out, a->model->name);
-    sb_printf(out,
-              "</text>\n<text x=\"20\" y=\"46\" fill=\"#556\">%.3g tok/s one stream, %.3g "
-              "together, first token %.3g s</text>\n",
-              p->tokens_s, p->throughput, p->ttft_us / 1e6);
+    sb_printf(out, "</text>\n<text x=\"20\" y=\"46\" fill=\"#556\">%.3g tok/s one stream",
+              p->tokens_s);
+    if (a->request->concurrency > 1)
+        sb_printf(out, ", %.3g together with %d", p->throughput, a->request->concurrency);
+    sb_printf(out, ", first token %.3g s after %lld tokens</text>\n", p->ttft_us / 1e6,
+              (long long)a->request->prompt);
     for (int i = 0; i < p->n_stages; i++) {
         const plan_stage *s = &p->stages[i];
         int x = 20 + i * (STAGE_W + GAP);
-        sb_printf(out, "<text x=\"%d\" y=\"%d\">layers %d-%d, %.3g ms</text>\n", x, TOP - 12,
-                  s->first, s->last - 1, (s->compute_us + s->sum_us) / 1e3);
+        sb_printf(out, "<text x=\"%d\" y=\"%d\">layers %d-%d, %.3g ms", x, TOP - 12, s->first,
+                  s->last - 1, (s->compute_us + s->sum_us) / 1e3);
+        if (s->n_ranks > 1)
+            sb_printf(out, ", sums %.3g", s->sum_us / 1e3);
+        sb_puts(out, "</text>\n");
         for (int k = 0; k < s->n_ranks; k++)
             svg_rank(out, a, s, k, x, TOP + k * RANK_H);
         if (i + 1 < p->n_stages)
@@ -399,7 +410,10 @@ void plans_svg(sb *out, const plans_answer *a)
                 "x=\"%d\" y=\"%d\" font-size=\"10\">%.3g ms</text>\n",
                 x + STAGE_W + 8, TOP + 20, GAP - 16, x + STAGE_W + 12, TOP + 12, s->hop_us / 1e3);
     }
-    sb_puts(out, "</svg>\n");
+    sb_printf(out,
+              "<text x=\"20\" y=\"%d\" font-size=\"10\" fill=\"#556\">times of one token; bars: "
+              "memory used; %%: share of the stage's weights</text>\n</svg>\n",
+              TOP + most * RANK_H + 18);
 }
 
 /* ---- what is known by name ------------------------------------------------------------------------------------------ */
