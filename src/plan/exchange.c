@@ -2,7 +2,7 @@
  * Better structures of many nodes by small changes of good ones. A *beam* is the ranked few of a plan_search; of each that has not been
  * changed yet every single change is tried: a node added, left out, exchanged, moved to another stage or made one of its own; stages
  * joined, left out, put elsewhere. When all of a beam are done, others begin from structures that are made of names and counts
- * alone, and what they find joins the first. The work of all is counted, never timed, so that the same question has the same answer.
+ * alone, or from the best with some nodes elsewhere, and what they find joins the first. The work of all is counted, never timed, so that the same question has the same answer.
  *
  * A heuristic. It promises nothing but plans that fit; that many beams begin at places which do not depend on speeds or memory makes it
  * rare, not impossible, that a better cluster gets a worse plan (docs/planner.md has the counts).
@@ -12,11 +12,11 @@
 #include <math.h>
 #include <string.h>
 
-enum { BEAMS = 200, DONE = 256 };
+enum { BEAMS = 600, DONE = 256 };
 
 /* Counted in roughly nanoseconds: of the first beam, of everything. */
 #define FIRST_WORK 12e6
-#define ALL_WORK   18e6
+#define ALL_WORK   16e6
 
 typedef struct exchange {
     searcher *x;
@@ -227,13 +227,60 @@ static bool make_start(exchange *w, int turn)
     return true;
 }
 
+/* Node `node` leaves its stage and goes to a stage of its own, to another, or nowhere. */
+static void kick_node(exchange *w, int node, uint64_t random)
+{
+    searcher *x = w->x;
+    for (int i = 0; i < w->m; i++) {
+        if (!(w->now[i]->bits[node / 64] >> (node % 64) & 1))
+            continue;
+        if (w->now[i]->n > 1) {
+            w->now[i] = changed(x, w->now[i], node, -1);
+        } else {
+            memmove(w->now + i, w->now + i + 1, (size_t)(w->m - i - 1) * sizeof *w->now);
+            w->m--;
+        }
+        break;
+    }
+    int way = (int)(random % 4), to = (int)(random / 4 % (uint64_t)(w->m + 1));
+    bool alone = x->s->r->mode == PLAN_PIPELINE || w->m == 0 || to == w->m || way == 1;
+    if (way == 0 && w->m > 0)
+        return;
+    if (!alone || x->s->r->mode == PLAN_TENSOR) {
+        to = BASE_MIN(to, BASE_MAX(w->m - 1, 0));
+        w->now[to] = w->m ? changed(x, w->now[to], -1, node) : search_group_of(x, &node, 1);
+        w->m = BASE_MAX(w->m, 1);
+    } else if (w->m < x->max_depth) {
+        memmove(w->now + to + 1, w->now + to, (size_t)(w->m - to) * sizeof *w->now);
+        w->now[to] = search_group_of(x, &node, 1);
+        w->m++;
+    }
+}
+
+/* The best so far with some nodes elsewhere. */
+static bool make_kick(exchange *w, int turn)
+{
+    searcher *x = w->x;
+    uint64_t state = hash_u64((uint64_t)turn, 9);
+    load_found(w, &x->out->found[0]);
+    for (int k = 0; k < 2 + turn % 3 && !x->failed; k++) {
+        int node = (int)((state = hash_u64(state, 9)) % (uint64_t)x->n);
+        kick_node(w, node, state = hash_u64(state, 9));
+    }
+    for (int i = 0; i < w->m; i++)
+        if (!w->now[i] || !w->now[i]->linked)
+            return false;
+    return true;
+}
+
 /* Another beam, from a start of its own; what it finds is offered to the first. */
 static void begin_elsewhere(exchange *w, int turn)
 {
     searcher *x = w->x;
     plan_search *first = x->out, own = *first;
     uint64_t keys[PLAN_RANKED];
-    if (!make_start(w, turn))
+    bool kicks = turn % 3 && x->out->n_found;
+    if (!(kicks ? make_kick(w, turn) : make_start(w, turn)))
         return;
     memcpy(keys, x->keys, sizeof keys);
     own.n_found = 0;
