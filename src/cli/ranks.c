@@ -1,4 +1,4 @@
-/* The options of a cut: see ranks.h. */
+/* The options of a cut and of the links between its ranks: see ranks.h. */
 #include "cli/ranks.h"
 
 #include <stdio.h>
@@ -77,6 +77,14 @@ status ranks_read(engine_cut *out, const cli *c, err *e)
                        ENGINE_MOST_RANKS);
     if (link && !engine_link_find(&out->link, link))
         return err_set(e, STATUS_INVALID, "--link %s: expected shm, tls or loop", link);
+    double latency = cli_number(c, OPT_link_latency_us), gbit = cli_number(c, OPT_link_gbit);
+    out->link_latency_us = (float)latency;
+    out->link_gbit = (float)gbit;
+    if (!engine_link_shape_fits(out))
+        return err_set(e, STATUS_INVALID,
+                       "--link-latency-us %g --link-gbit %g: expected up to 10000000, and 0 or "
+                       "0.001 to 1000000",
+                       latency, gbit);
     status s = read_mode(out, (int)n, cli_text(c, OPT_mode), e);
     return s == STATUS_OK ? read_shares(out, (int)n, cli_text(c, OPT_shares), e) : s;
 }

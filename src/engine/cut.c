@@ -26,6 +26,12 @@ bool engine_link_find(engine_link *out, const char *name)
     return false;
 }
 
+bool engine_link_shape_fits(const engine_cut *c)
+{
+    return c->link_latency_us >= 0 && c->link_latency_us <= 1e7f &&
+           (c->link_gbit == 0 || (c->link_gbit >= 1e-3f && c->link_gbit <= 1e6f));
+}
+
 static int stages(const engine_cut *c)
 {
     return c->n_stages > 0 ? c->n_stages : 1;

@@ -24,7 +24,8 @@
 enum {
     SPIN_US = 2000,           /* where every rank has its cores: waits inside a step are shorter */
     HELLO_US = 600 * 1000000, /* others may still be loading; whoever started us sees them die */
-    LEAST_DEADLINE_US = 5 * 1000000
+    LEAST_DEADLINE_US = 5 * 1000000,
+    MOST_WIDTH = 1 << 15 /* of a residual stream, when time on a slow wire is reckoned */
 };
 #define SLOW_BYTES_PER_US                                                                          \
     1e5 /* weight bytes × tokens that a thread gets through: a tenth of what is usual */
@@ -157,6 +158,11 @@ static void plan_hash(unsigned char out[32], const engine_group *g)
     sha256_end(&h, out);
 }
 
+static double wire_us_per_byte(const engine_cut *c)
+{
+    return c->link_gbit > 0 ? 8e-3 / (double)c->link_gbit : 0;
+}
+
 static uint64_t deadline(const engine_group *g)
 {
     const model_options *o = model_get_options(g->m);
@@ -164,6 +170,9 @@ static uint64_t deadline(const engine_group *g)
         return g->place.deadline_us * SLOWNESS;
     double us = (double)model_get_card(g->m)->weight_bytes * o->max_tokens /
                 (SLOW_BYTES_PER_US * BASE_MAX(o->n_threads, 1));
+    /* a slow wire: ten times what the largest rows take that travel in a step */
+    double widest = 4.0 * (double)g->n_vocab * o->max_outputs + 8.0 * MOST_WIDTH * o->max_tokens;
+    us += 10 * ((double)g->place.cut.link_latency_us + widest * wire_us_per_byte(&g->place.cut));
     return (uint64_t)(BASE_MAX(us, (double)LEAST_DEADLINE_US)) * SLOWNESS;
 }
 
@@ -173,13 +182,17 @@ static uint64_t spin(const engine_group *g)
 }
 
 /* The numbers are of this kind of link, not of this machine: they only choose how sums go, and must be the same everywhere. */
-static link_cost cost_of(engine_link l)
+static link_cost cost_of(const engine_cut *c)
 {
-    return l == ENGINE_LINK_TLS ? (link_cost){30, 1.0 / 1500} : (link_cost){5, 1.0 / 6000};
+    link_cost cost =
+        c->link == ENGINE_LINK_TLS ? (link_cost){30, 1.0 / 1500} : (link_cost){5, 1.0 / 6000};
+    cost.latency_us += (double)c->link_latency_us;
+    cost.us_per_byte = BASE_MAX(cost.us_per_byte, wire_us_per_byte(c));
+    return cost;
 }
 
-static status open_one(link_conn **out, engine_group *g, bool in_stage, int self, int peer,
-                       const int **handle, err *e)
+static status open_plain(link_conn **out, engine_group *g, bool in_stage, int self, int peer,
+                         const int **handle, err *e)
 {
     const engine_place *p = &g->place;
     char identity[64];
@@ -204,6 +217,17 @@ static status open_one(link_conn **out, engine_group *g, bool in_stage, int self
     return err_set(e, STATUS_INTERNAL, "an unknown kind of link");
 }
 
+static status open_one(link_conn **out, engine_group *g, bool in_stage, int self, int peer,
+                       const int **handle, err *e)
+{
+    const engine_cut *c = &g->place.cut;
+    status s = open_plain(out, g, in_stage, self, peer, handle, e);
+    if (s != STATUS_OK || (c->link_latency_us == 0 && c->link_gbit == 0))
+        return s;
+    return link_shape_open(out, *out, (uint64_t)c->link_latency_us, (double)c->link_gbit * 1e9 / 8,
+                           NULL, e);
+}
+
 /* A link group of n ranks, of which we are `self`. *handle: the descriptors that are left; those used are no longer ours. */
 static status open_links(link_group **out, engine_group *g, bool in_stage, const int **handle,
                          err *e)
@@ -223,7 +247,7 @@ static status open_links(link_group **out, engine_group *g, bool in_stage, const
                            .n_ranks = n,
                            .n_lanes = 1,
                            .epoch = g->place.epoch,
-                           .cost = cost_of(g->place.cut.link),
+                           .cost = cost_of(&g->place.cut),
                            .deadline_us = deadline(g),
                            .hello_us = HELLO_US,
                            .spin_us = spin(g)};

@@ -431,6 +431,8 @@ void wire_put_join(sb *out, const engine_place *m)
     put_i32(out, m->cut.n_shares);
     for (int i = 0; i < m->cut.n_shares; i++)
         put_f32(out, m->cut.shares[i]);
+    put_f32(out, m->cut.link_latency_us);
+    put_f32(out, m->cut.link_gbit);
     put_i32(out, m->rank);
     put_u32(out, m->epoch.term);
     put_u32(out, m->epoch.number);
@@ -453,6 +455,9 @@ status wire_get_join(engine_place *out, const wire_frame *f, err *e)
     for (int i = 0; i < m.cut.n_shares && !c.bad; i++)
         m.cut.shares[i] = get_f32(&c);
     m.cut.link = (engine_link)(c.bad ? 0 : link);
+    m.cut.link_latency_us = get_f32(&c);
+    m.cut.link_gbit = get_f32(&c);
+    c.bad |= !engine_link_shape_fits(&m.cut);
     m.rank = get_i32(&c);
     m.epoch.term = get_u32(&c);
     m.epoch.number = get_u32(&c);

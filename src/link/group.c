@@ -558,7 +558,9 @@ static void sleep_a_while(link_group *g, uint64_t again_us)
             interests[n++] = want;
     }
     uint64_t now = now_us(g), span = blind ? BLIND_SLEEP_US : LONGEST_SLEEP_US;
-    span = BASE_MIN(span, again_us > now ? again_us - now : 0);
+    uint64_t left = again_us > now ? again_us - now : 0;
+    if (left < span) /* rather too early than too late: poll rounds up */
+        span = left / SHORT_SLEEP_US * SHORT_SLEEP_US;
     if (n == 0)
         os_sleep_us(span);
     else if (os_wait_any(interests, n, span, NULL) != STATUS_OK)

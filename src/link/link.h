@@ -95,7 +95,8 @@ void link_loop_fault(link_loop *l,
                      link_fault fault); /* before the first connection is used; one per net */
 status link_loop_open(link_conn **out, link_loop *l, int rank, int peer, int lane, err *e);
 
-/* shape. Owns inner, also on error. Frames are given to inner latency_us later, and no faster than bytes_per_s (0: no cap). */
+/* shape. Owns inner, also on error. What this side sends comes out of the other latency_us later, and no faster than bytes_per_s (0: no
+ * cap), whatever this side does meanwhile. Both sides are shaped, in one machine or over one virtual clock. */
 status link_shape_open(link_conn **out, link_conn *inner, uint64_t latency_us, double bytes_per_s,
                        os_clock *clock, err *e);
 

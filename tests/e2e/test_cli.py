@@ -748,7 +748,8 @@ def cut_models_say_the_same():
     args = ("logits", TINY, "--tokens", ids, "--full", "--greedy", "6", "--threads", "1")
     whole, _ = shoal(*args)
     for cut in (["2"], ["2", "--link", "tls"], ["3", "--shares", "5,2,1"], ["2", "--mode", "pipeline"],
-                ["4", "--mode", "2x2", "--link", "loop"]):
+                ["4", "--mode", "2x2", "--link", "loop"], ["2", "--link-latency-us", "300", "--link-gbit", "0.5"],
+                ["4", "--mode", "2x2", "--link", "tls", "--link-latency-us", "200"]):
         must(shoal(*args, "--ranks", *cut)[0] == whole, cut)
     answer = shoal("run", "minnow", "What is 12 + 30?", "--max-tokens", "12", "--temperature", "0")[0]
     must(shoal("run", "minnow", "What is 12 + 30?", "--max-tokens", "12", "--temperature", "0", "--ranks", "2")[0] == answer)
@@ -764,7 +765,8 @@ def cuts_that_cannot_be_are_refused():
     for words, code, why in ((["--ranks", "3", "--mode", "pipeline"], 1, "3 stages"), (["--ranks", "0"], 1, "--ranks 0"),
                              (["--ranks", "3", "--mode", "2x2"], 1, "4 ranks"), (["--ranks", "2", "--shares", "1,x"], 1, "'x'"),
                              (["--ranks", "2", "--shares", "1"], 1, "1 shares"), (["--ranks", "2", "--link", "wire"], 1, "wire"),
-                             (["--ranks", "65"], 1, "64")):
+                             (["--ranks", "65"], 1, "64"), (["--ranks", "2", "--link-gbit", "1e-9"], 1, "--link-gbit"),
+                             (["--ranks", "2", "--link-latency-us", "-1"], 1, "--link-latency-us")):
         _, err = shoal("logits", TINY, "--tokens", ids, *words, code=code)
         must(why in err, words, err)
 

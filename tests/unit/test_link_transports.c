@@ -482,6 +482,7 @@ static void test_shaped(void **state)
     RIG_OK(link_shm_open(&a, (link_shm_end){r.fd[0][1][0], r.memory[0][1][0]}, 0, e));
     RIG_OK(link_shm_open(&b, (link_shm_end){r.fd[1][0][0], r.memory[1][0][0]}, 1, e));
     RIG_OK(link_shape_open(&a, a, 20000, 1e6, NULL, e));
+    RIG_OK(link_shape_open(&b, b, 0, 0, NULL, e));
     uint64_t start = os_now_us();
     meet(a, b, &ea, &eb, &s0, &s1, &ready);
     assert_true(ready);
