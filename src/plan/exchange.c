@@ -197,7 +197,8 @@ static void climb(exchange *w)
             break;
         w->done[w->n_done++] = x->keys[next];
         load_found(w, &x->out->found[next]);
-        change(w);
+        if (!x->failed)
+            change(w);
     }
 }
 

@@ -246,14 +246,18 @@ static bool push(searcher *x, search_group *g)
         if (isinf(hop))
             return false;
         const double *ends = hopes_of(x, g, t, 2);
+        if (!ends)
+            return false;
         slide_pieces(x, row, before, t, hop);
         row[L] = INFINITY;
-        for (int k = 1; ends && k < L; k++)
+        for (int k = 1; k < L; k++)
             row[L] = plan_less(row[L], before[k] + ends[L - k] + hop);
         x->work += 4.0 * p->n * g->n;
     } else {
         const double *first = hopes_of(x, g, t, 1), *all = hopes_of(x, g, t, 3);
-        for (int l = 0; l <= L && all; l++)
+        if (!first || !all)
+            return false;
+        for (int l = 0; l <= L; l++)
             row[l] = l == L ? all[L] : border_allowed(x, l) ? first[l] : INFINITY;
     }
     for (int l = 1; l <= L; l++)

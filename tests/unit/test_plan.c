@@ -488,23 +488,27 @@ static void test_bad_questions(void **state)
     plan_result_fini(&t.result);
 }
 
+/* The exact search, and that of many nodes. */
 static void test_no_memory(void **state)
 {
-    static const char *const devices[] = {"m4-pro", "m4-max", "m4"};
-    setting t;
+    static const char *const devices[] = {"m4-pro", "m4-max", "m4", "m4-pro",
+                                          "m2",     "m4-max", "m1", "pi-5"};
     (void)state;
-    set_up(&t, "llama-3.2-1b:4bit", devices, 3, "10gbe");
-    uint64_t before = base_allocations();
-    assert_int_equal(make(&t), STATUS_OK);
-    uint64_t n = base_allocations() - before;
-    for (uint64_t i = 1; i <= n; i++) {
-        base_fail_after(i);
-        status s = make(&t);
-        assert_true(s == STATUS_NO_MEMORY || s == STATUS_OK);
+    for (int nodes = 3; nodes <= 8; nodes += 5) {
+        setting t;
+        set_up(&t, "llama-3.2-1b:4bit", devices, nodes, "10gbe");
+        uint64_t before = base_allocations();
+        assert_int_equal(make(&t), STATUS_OK);
+        uint64_t n = base_allocations() - before;
+        for (uint64_t i = 1; i <= n; i++) {
+            base_fail_after(i);
+            status s = make(&t);
+            assert_true(s == STATUS_NO_MEMORY || s == STATUS_OK);
+        }
+        base_fail_after(0);
+        assert_int_equal(make(&t), STATUS_OK);
+        plan_result_fini(&t.result);
     }
-    base_fail_after(0);
-    assert_int_equal(make(&t), STATUS_OK);
-    plan_result_fini(&t.result);
 }
 
 int main(void)
