@@ -758,6 +758,17 @@ def cut_models_say_the_same():
 
 
 @test
+def drafts_of_cut_models_say_the_same():
+    args = ("run", "minnow", "What is the capital of France?", "--max-tokens", "24", "--seed", "5")
+    for temperature in ("0", "1"):
+        whole = shoal(*args, "--temperature", temperature)[0]
+        for draft in ("ngram", "minnow"):
+            for cut in (["2"], ["3", "--shares", "5,2,1"], ["2", "--mode", "pipeline", "--link", "tls"]):
+                said = shoal(*args, "--temperature", temperature, "--draft", draft, "--ranks", *cut)[0]
+                must(said == whole, temperature, draft, cut, said, whole)
+
+
+@test
 def cuts_that_cannot_be_are_refused():
     ids = os.path.join(HOME, "ids.json")
     with open(ids, "w") as f:
