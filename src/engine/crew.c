@@ -10,7 +10,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { RING_BYTES = 1 << 20, CONNECT_US = 10 * 1000000, PIECE = 4096, REAP_US = 200000 };
+enum {
+    RING_BYTES = 1 << 20,
+    CONNECT_US = 10 * 1000000,
+    PIECE = 4096,
+    REAP_US = 200000,
+    LEAVE_US = 2000000
+};
 
 typedef struct member {
     os_child child;
@@ -21,7 +27,9 @@ typedef struct member {
 } member;
 
 struct engine_crew {
-    int n; /* followers: rank i + 1 */
+    int n;         /* followers: rank i + 1 */
+    bool changing; /* an epoch is being prepared: how many the old one and the new one have */
+    int n_old, n_new;
     member of[ENGINE_MOST_RANKS];
 };
 
@@ -92,11 +100,14 @@ static status connect_all(engine_place *places, int n, err *e)
 
 /* ---- places -------------------------------------------------------------------------------------------------------- */
 
-status engine_place_send(int fd, const engine_place *p, err *e)
+static status place_send(int fd, const engine_place *p, bool next, err *e)
 {
     sb frame;
     sb_init(&frame);
-    wire_put_join(&frame, p);
+    if (next)
+        wire_put_prepare(&frame, p, false);
+    else
+        wire_put_join(&frame, p);
     status s = frame.failed ? err_set(e, STATUS_NO_MEMORY, "no memory for a message")
                             : os_send_all(fd, frame.data, frame.length, e);
     sb_fini(&frame);
@@ -104,6 +115,11 @@ status engine_place_send(int fd, const engine_place *p, err *e)
         s = os_send_descriptors(fd, p->handles + at,
                                 BASE_MIN(p->n_handles - at, (int)GROUP_DESCRIPTORS), e);
     return s;
+}
+
+status engine_place_send(int fd, const engine_place *p, err *e)
+{
+    return place_send(fd, p, false, e);
 }
 
 static status fill_places(engine_place *places, const engine_team_options *o, err *e)
@@ -145,6 +161,31 @@ static status start_member(member *m, const engine_place *p, const engine_team_o
     return s == STATUS_OK ? os_set_nonblocking(m->child.fd, true, e) : s;
 }
 
+/* Up to follower n; they are ours to end as soon as they are counted. */
+static status start_members(engine_crew *c, const engine_place *places, int n,
+                            const engine_team_options *o, err *e)
+{
+    status s = STATUS_OK;
+    while (c->n < n && s == STATUS_OK) {
+        c->n++;
+        s = start_member(&c->of[c->n - 1], &places[c->n], o, e);
+    }
+    return s;
+}
+
+static void end_members(engine_crew *c, int n)
+{
+    while (c->n > n) {
+        member *m = &c->of[--c->n];
+        if (m->started) {
+            os_child_kill(&m->child);
+            os_child_close(&m->child);
+        }
+        sb_fini(&m->incoming);
+        *m = (member){0};
+    }
+}
+
 status engine_crew_start(engine_crew **out, engine_place *own, const engine_team_options *o, err *e)
 {
     int n = engine_cut_ranks(&o->cut);
@@ -156,9 +197,7 @@ status engine_crew_start(engine_crew **out, engine_place *own, const engine_team
     if (s == STATUS_OK)
         s = connect_all(places, n, e);
     if (s == STATUS_OK)
-        c->n = n - 1;
-    for (int i = 1; i < n && s == STATUS_OK; i++)
-        s = start_member(&c->of[i - 1], &places[i], o, e);
+        s = start_members(c, places, n - 1, o, e);
     for (int i = s == STATUS_OK ? 1 : 0; places && i < n; i++)
         engine_place_close(&places[i]);
     if (s == STATUS_OK) {
@@ -175,15 +214,61 @@ void engine_crew_destroy(engine_crew *c)
 {
     if (!c)
         return;
-    for (int i = 0; i < c->n; i++) {
-        member *m = &c->of[i];
-        if (m->started) {
-            os_child_kill(&m->child);
-            os_child_close(&m->child);
-        }
-        sb_fini(&m->incoming);
-    }
+    end_members(c, 0);
     base_free(c);
+}
+
+/* A place in the next epoch: the socket may be full of nothing, as all a follower gets there are such frames. */
+static status send_next(member *m, const engine_place *p, err *e)
+{
+    status s = os_set_nonblocking(m->child.fd, false, e);
+    if (s == STATUS_OK)
+        s = place_send(m->child.fd, p, true, e);
+    if (s == STATUS_OK)
+        s = os_set_nonblocking(m->child.fd, true, e);
+    return s;
+}
+
+status engine_crew_prepare(engine_crew **crew, engine_place *own, const engine_team_options *o,
+                           err *e)
+{
+    int n = engine_cut_ranks(&o->cut);
+    REQUIRE(n >= 1 && n <= ENGINE_MOST_RANKS && (n == 1 || o->cut.link != ENGINE_LINK_LOOP));
+    engine_crew *c = *crew ? *crew : base_zalloc(1, sizeof *c);
+    engine_place *places = base_zalloc((size_t)n, sizeof *places);
+    *crew = c;
+    status s = c && places ? fill_places(places, o, e)
+                           : err_set(e, STATUS_NO_MEMORY, "no memory for %d ranks", n);
+    if (c) {
+        c->changing = true;
+        c->n_old = c->n;
+        c->n_new = n - 1;
+    }
+    if (s == STATUS_OK)
+        s = connect_all(places, n, e);
+    for (int i = 0; s == STATUS_OK && i < BASE_MIN(c->n_old, n - 1); i++)
+        s = send_next(&c->of[i], &places[i + 1], e);
+    if (s == STATUS_OK)
+        s = start_members(c, places, n - 1, o, e);
+    for (int i = s == STATUS_OK ? 1 : 0; places && i < n; i++)
+        engine_place_close(&places[i]);
+    if (s == STATUS_OK)
+        *own = places[0];
+    base_free(places);
+    return s;
+}
+
+void engine_crew_settle(engine_crew *c, bool changed)
+{
+    if (!c->changing)
+        return;
+    int n = changed ? c->n_new : c->n_old;
+    uint64_t until = os_now_us() + LEAVE_US;
+    for (int i = n; changed && i < c->n; i++) /* they were told to end: a moment for it */
+        while (os_now_us() < until && !os_child_ended(&c->of[i].child, (char[64]){0}))
+            os_sleep_us(1000);
+    end_members(c, n);
+    c->changing = false;
 }
 
 int engine_crew_size(const engine_crew *c)
@@ -316,6 +401,8 @@ status engine_crew_hear(engine_crew *c, int i, err *e)
             return err_set(e, STATUS_NO_MEMORY, "rank %d: no memory for its messages", i + 1);
         status s =
             os_try_recv(m->child.fd, m->incoming.data + m->incoming.length, PIECE, &got, NULL);
+        if (s != STATUS_OK && c->changing && i >= c->n_new)
+            return STATUS_OK; /* left out, and gone */
         if (s != STATUS_OK)
             return ended(m, i + 1, e);
         if (got == 0)

@@ -38,6 +38,8 @@ typedef struct sequence {
     int32_t *tokens;
     int n_tokens, capacity, n_prompt;
     engine_state *state; /* NULL while waiting */
+    int side;            /* where it is: engine.at */
+    engine_state *twin;  /* beside a state on the old side: how far the new one has been read */
     sample *sampler;
     sample_guide *guide; /* NULL: free */
     bool held, cancelled;
@@ -50,10 +52,18 @@ typedef struct sequence {
     struct sequence *next;
 } sequence;
 
-struct engine {
+/* An epoch that sequences live in. */
+typedef struct side {
     model *m;
-    engine_options o;
     engine_pool *pool;
+} side;
+
+struct engine {
+    side at[2]; /* [1]: while sequences move there, else empty */
+    int now;    /* which one a step is being made for */
+    status switch_failed;
+    err switch_error;
+    engine_options o;
     engine_sink sink;
     void *context;
     int64_t positions; /* context of a sequence */
@@ -99,7 +109,7 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     engine *g = base_zalloc(1, sizeof *g);
     if (!g)
         return err_set(e, STATUS_NO_MEMORY, "engine: no memory");
-    g->m = m;
+    g->at[0].m = m;
     g->o = *o;
     g->sink = sink;
     g->context = context;
@@ -133,7 +143,7 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     if (s == STATUS_OK)
         s = guides_create(&g->guides, m, e);
     if (s == STATUS_OK)
-        s = engine_pool_create(&g->pool, m, pool_salt(m), o->cache_slots, e);
+        s = engine_pool_create(&g->at[0].pool, m, pool_salt(m), o->cache_slots, e);
     if (s == STATUS_OK)
         s = g->pooling == MODEL_POOLING_NONE ? draft_create(&g->draft, &g->o, m, e) : s;
     if (s == STATUS_OK && g->draft &&
@@ -167,6 +177,7 @@ static void free_sequence(sequence *q)
     if (!q)
         return;
     engine_state_drop(q->state);
+    engine_state_drop(q->twin);
     draft_sequence_destroy(q->guesses);
     sample_destroy(q->sampler);
     sample_guide_destroy(q->guide);
@@ -200,7 +211,8 @@ void engine_destroy(engine *g)
         free_request(r);
     }
     draft_destroy(g->draft);
-    engine_pool_destroy(g->pool);
+    engine_pool_destroy(g->at[0].pool);
+    engine_pool_destroy(g->at[1].pool);
     base_free(g->calls);
     base_free(g->ids);
     base_free(g->runs);
@@ -394,7 +406,8 @@ static void give_up_state(engine *g, sequence *q)
     if (q->sum)
         memset(q->sum, 0, sizeof *q->sum * (size_t)g->width);
     engine_state_drop(q->state);
-    q->state = NULL;
+    engine_state_drop(q->twin);
+    q->state = q->twin = NULL;
     draft_sequence_forget(q->guesses);
     g->stats.preemptions++;
 }
@@ -490,11 +503,17 @@ static void send_started(engine *g, sequence *q, int64_t n_cached)
     g->sink(g->context, &event);
 }
 
+/* Whether q has state on the side at hand. */
+static bool is_here(const engine *g, const sequence *q)
+{
+    return q->state && q->side == g->now;
+}
+
 /* A held sequence gives up its state; false: none has any. */
 static bool preempt_held(engine *g)
 {
     for (sequence *q = g->sequences; q; q = q->next) {
-        if (q->held && q->state) {
+        if (q->held && is_here(g, q)) {
             give_up_state(g, q);
             return true;
         }
@@ -505,7 +524,7 @@ static bool preempt_held(engine *g)
 static bool is_alone(const engine *g, const sequence *q)
 {
     for (const sequence *other = g->sequences; other; other = other->next)
-        if (other != q && other->state)
+        if (other != q && is_here(g, other))
             return false;
     return true;
 }
@@ -528,10 +547,11 @@ static bool give_state(engine *g, sequence *q)
 {
     bool reuse = reuses(g, q) && !scores(q);
     engine_state *state;
-    if (engine_state_create(&state, g->pool, NULL) != STATUS_OK)
+    engine_pool *pool = g->at[g->now].pool;
+    if (engine_state_create(&state, pool, NULL) != STATUS_OK)
         return false;
     int64_t n_cached = reuse ? engine_state_reuse(state, q->tokens, q->n_tokens) : 0;
-    while (!engine_pool_has_room(g->pool, state, q->n_tokens - n_cached + 1)) {
+    while (!engine_pool_has_room(pool, state, q->n_tokens - n_cached + 1)) {
         if (is_alone(g, q))
             break;
         if (!preempt_held(g)) {
@@ -540,6 +560,7 @@ static bool give_state(engine *g, sequence *q)
         }
     }
     q->state = state;
+    q->side = g->now;
     send_started(g, q, n_cached);
     return true;
 }
@@ -547,6 +568,7 @@ static bool give_state(engine *g, sequence *q)
 /* Requests begin while there is a place for all their choices, and get state while there is room, strictly in order. */
 static void admit(engine *g)
 {
+    g->now = g->at[1].m != NULL; /* who has no state begins where all are going */
     for (sequence *q = g->sequences; q; q = q->next)
         if (!q->state && !q->held && !give_state(g, q))
             return;
@@ -573,7 +595,7 @@ static bool preempt_other(engine *g, const sequence *q)
 {
     sequence *victim = NULL;
     for (sequence *other = g->sequences; other; other = other->next)
-        if (other != q && other->state && other->n_run == 0 &&
+        if (other != q && is_here(g, other) && other->n_run == 0 &&
             (!victim || other->held >= victim->held))
             victim = other;
     if (!victim || (!victim->held && victim->age < q->age))
@@ -620,9 +642,9 @@ static void add_run(engine *g, plan *b, sequence *q, int64_t n)
     }
 }
 
-static bool decodes(const sequence *q)
+static bool decodes(const engine *g, const sequence *q)
 {
-    return q->state && !q->held && pending(q) == 1;
+    return is_here(g, q) && !q->held && pending(q) == 1;
 }
 
 /* Guesses that q may check: as many tokens as it may still have but one, and as far as its state can go in one run. */
@@ -634,7 +656,7 @@ static int guess_room(const engine *g, const sequence *q)
 
 static bool may_guess(const engine *g, const sequence *q)
 {
-    return g->draft && decodes(q) && emitted(q) > 0;
+    return g->draft && decodes(g, q) && emitted(q) > 0;
 }
 
 /* Asks for guesses for every sequence that decodes; they lie behind its tokens, n_draft of them. */
@@ -643,7 +665,7 @@ static void guess(engine *g)
     int n = 0, n_rows = 0;
     for (sequence *q = g->sequences; q; q = q->next) {
         q->n_draft = 0;
-        if (g->draft && q->state && !q->held)
+        if (g->draft && is_here(g, q) && !q->held)
             n_rows += (int)BASE_MIN(pending(q), (int64_t)g->o.chunk);
         if (may_guess(g, q) && n < g->o.max_sequences)
             g->calls[n++] = (draft_call){.s = q->guesses,
@@ -676,6 +698,161 @@ static bool make_room_to_decode(engine *g, sequence *q)
     return make_room(g, q, 1);
 }
 
+/* ---- from one epoch to the next ------------------------------------------------------------------------------------ */
+
+/* Room for n positions of q's twin: cached prefixes give way, then the youngest other twin, which begins again. Where not even that helps, and
+ * nobody is there to make room later, q moves like one that was preempted. */
+static bool make_room_for_twin(engine *g, sequence *q, int64_t n)
+{
+    while (engine_state_extend(q->twin, n, NULL) != STATUS_OK) {
+        sequence *victim = NULL;
+        bool others = !is_alone(g, q);
+        for (sequence *other = g->sequences; other; other = other->next) {
+            others |= other != q && other->twin;
+            if (other->twin && other->n_run == 0 && other->age > q->age)
+                victim = other;
+        }
+        if (victim) {
+            engine_state_drop(victim->twin);
+            victim->twin = NULL;
+            continue;
+        }
+        if (!others)
+            give_up_state(g, q);
+        return false;
+    }
+    return true;
+}
+
+static bool begin_twin(engine *g, sequence *q)
+{
+    if (engine_state_create(&q->twin, g->at[1].pool, NULL) != STATUS_OK)
+        return false;
+    if (reuses(g, q))
+        engine_state_reuse(q->twin, q->tokens, engine_state_length(q->state) + 1);
+    return true;
+}
+
+/* Sequences of the old side are read again on the new one, oldest first, out of the budget of a step. */
+static void plan_twins(engine *g, plan *b, int *budget)
+{
+    for (sequence *q = g->sequences; q && *budget > 0 && b->n_runs < g->o.max_sequences;
+         q = q->next) {
+        if (!q->state || q->side == 1 || (!q->twin && !begin_twin(g, q)))
+            continue;
+        int64_t length = engine_state_length(q->twin),
+                n = BASE_MIN(engine_state_length(q->state) - length, (int64_t)*budget);
+        n = BASE_MIN(n, engine_state_run_limit(q->twin));
+        if (n <= 0 || !make_room_for_twin(g, q, n))
+            continue;
+        memcpy(g->ids + b->n_tokens, q->tokens + length, sizeof(int32_t) * (size_t)n);
+        engine_state_run(q->twin, (int)n, &g->runs[b->n_runs]);
+        g->run_of[b->n_runs++] = q;
+        b->n_tokens += (int)n;
+        q->n_run = (int)n;
+        *budget -= (int)n;
+    }
+}
+
+/* After a step: who has caught up is on the new side from here on; nobody left on the old one: it is done with. */
+static void move_sequences(engine *g)
+{
+    bool left = false;
+    for (sequence *q = g->sequences; q; q = q->next) {
+        if (!q->state || q->side == 1)
+            continue;
+        if (q->twin && engine_state_length(q->twin) == engine_state_length(q->state)) {
+            engine_state_drop(q->state);
+            q->state = q->twin;
+            q->twin = NULL;
+            q->side = 1;
+        }
+        left |= q->side == 0;
+    }
+    if (left)
+        return;
+    engine_pool_destroy(g->at[0].pool);
+    g->at[0] = g->at[1];
+    g->at[1] = (side){0};
+    for (sequence *q = g->sequences; q; q = q->next)
+        q->side = 0;
+}
+
+static status check_epoch(const engine *g, const model *m, err *e)
+{
+    const model_options *a = model_get_options(g->at[0].m), *b = model_get_options(m);
+    if (pool_salt(g->at[0].m) != pool_salt(m) || a->context != b->context ||
+        a->max_tokens != b->max_tokens || a->max_outputs != b->max_outputs ||
+        a->n_sequences != b->n_sequences || g->o.max_sequences > b->n_sequences)
+        return err_set(e, STATUS_INVALID,
+                       "engine: an epoch of another model, or loaded for other steps");
+    return g->at[1].m ? err_set(e, STATUS_BUSY, "engine: it is changing epochs already")
+                      : STATUS_OK;
+}
+
+status engine_switch(engine *g, model *next, err *e)
+{
+    status s = check_epoch(g, next, e);
+    if (s == STATUS_OK)
+        s = engine_pool_create(&g->at[1].pool, next, pool_salt(next), g->o.cache_slots, e);
+    if (s != STATUS_OK)
+        return s;
+    g->at[1].m = next;
+    g->switch_failed = STATUS_OK;
+    for (sequence *q = g->sequences; q; q = q->next)
+        if (q->state && pending(q) != 1) /* it is being read anyhow */
+            give_up_state(g, q);
+    move_sequences(g);
+    return STATUS_OK;
+}
+
+bool engine_is_switching(const engine *g)
+{
+    return g->at[1].m != NULL;
+}
+
+status engine_switch_result(const engine *g, err *e)
+{
+    if (g->switch_failed != STATUS_OK && e)
+        *e = g->switch_error;
+    return g->switch_failed;
+}
+
+void engine_switch_cancel(engine *g)
+{
+    if (!g->at[1].m)
+        return;
+    for (sequence *q = g->sequences; q; q = q->next) {
+        if (q->state && q->side == 1)
+            give_up_state(g, q);
+        engine_state_drop(q->twin);
+        q->twin = NULL;
+        q->side = 0;
+    }
+    engine_pool_destroy(g->at[1].pool);
+    g->at[1] = (side){0};
+    g->now = 0;
+}
+
+void engine_leave(engine *g)
+{
+    REQUIRE(!g->at[1].m);
+    for (sequence *q = g->sequences; q; q = q->next)
+        if (q->state)
+            give_up_state(g, q);
+    engine_pool_destroy(g->at[0].pool);
+    g->at[0].pool = NULL;
+}
+
+status engine_enter(engine *g, model *next, err *e)
+{
+    REQUIRE(!g->at[0].pool);
+    status s = engine_pool_create(&g->at[0].pool, next, pool_salt(next), g->o.cache_slots, e);
+    if (s == STATUS_OK)
+        g->at[0].m = next;
+    return s;
+}
+
 /* Decoding sequences first, each its token; then prompts, oldest first, out of what is left. */
 static plan make_plan(engine *g)
 {
@@ -684,12 +861,14 @@ static plan make_plan(engine *g)
         q->n_run = 0;
     guess(g);
     for (sequence *q = g->sequences; q; q = q->next)
-        if (decodes(q) && b.n_outputs < g->max_outputs && make_room_to_decode(g, q))
+        if (decodes(g, q) && b.n_outputs < g->max_outputs && make_room_to_decode(g, q))
             add_run(g, &b, q, 1 + q->n_draft);
-    bool decoding = b.n_tokens && g->pooling == MODEL_POOLING_NONE;
+    bool decoding = (b.n_tokens || g->now == 1) && g->pooling == MODEL_POOLING_NONE;
     int budget = BASE_MIN(decoding ? g->o.chunk : g->max_tokens, g->max_tokens - b.n_tokens);
+    if (g->now == 1)
+        plan_twins(g, &b, &budget);
     for (sequence *q = g->sequences; q && budget > 0; q = q->next) {
-        if (!q->state || q->held || q->n_run)
+        if (!is_here(g, q) || q->held || q->n_run)
             continue;
         int64_t n =
             BASE_MIN(BASE_MIN(pending(q), (int64_t)budget), engine_state_run_limit(q->state));
@@ -807,6 +986,7 @@ static void fork_choices(engine *g, sequence *first, float *logits)
             continue;
         }
         q->age = first->age;
+        q->side = first->side;
         if (engine_state_fork(&q->state, first->state, NULL) != STATUS_OK)
             q->state = NULL; /* it will read the prompt again, out of the cache */
         insert(g, q);
@@ -820,7 +1000,7 @@ static void fork_choices(engine *g, sequence *first, float *logits)
 static status take_guessed(engine *g, sequence *q, const int32_t *ids, bool keep, err *e)
 {
     int n_before = q->n_tokens, n_draft = q->n_draft;
-    bool at_once = n_draft == 0 || !engine_pool_has_constant(g->pool);
+    bool at_once = n_draft == 0 || !engine_pool_has_constant(g->at[g->now].pool);
     float *row = g->logits + (size_t)q->output * (size_t)g->width;
     q->n_drafted += n_draft;
     g->stats.drafted_tokens += (uint64_t)n_draft;
@@ -884,6 +1064,14 @@ static status take_results(engine *g, const plan *b, err *e)
         sequence *q = g->run_of[i];
         bool keep = reuses(g, q);
         int n = q->n_run;
+        if (q->side != g->now) { /* its twin was read */
+            status s = engine_state_commit(q->twin, ids, n, keep, e);
+            ids += n;
+            q->n_run = 0;
+            if (s != STATUS_OK)
+                return s;
+            continue;
+        }
         bool guessed = g->draft && q->output >= 0 && n == 1 + q->n_draft && emitted(q) > 0;
         status s = guessed ? take_guessed(g, q, ids, keep, e)
                            : engine_state_commit(q->state, ids, n, keep, e);
@@ -951,35 +1139,59 @@ static bool has_work(const engine *g)
     return g->first_waiting && g->n_sequences + g->first_waiting->r.n_choices <= g->o.max_sequences;
 }
 
+/* A step of the side at hand. */
+static status step_side(engine *g, err *e)
+{
+    plan b = make_plan(g);
+    if (b.n_tokens == 0)
+        return STATUS_OK;
+    model_batch batch = {.n_tokens = b.n_tokens,
+                         .ids = g->ids,
+                         .n_runs = b.n_runs,
+                         .runs = g->runs,
+                         .n_outputs = b.n_outputs,
+                         .outputs = g->outputs};
+    uint64_t before = os_now_us();
+    err why = {0};
+    status s = model_step(g->at[g->now].m, &batch, g->logits, &why);
+    g->stats.step_us += os_now_us() - before;
+    g->stats.steps++;
+    if (g->draft)
+        draft_measure(g->draft, b.n_tokens, os_now_us() - before);
+    if (s != STATUS_OK && g->now == 1) { /* the old side is unharmed: everybody goes on there */
+        g->switch_failed = s;
+        g->switch_error = why;
+        engine_switch_cancel(g);
+        return STATUS_OK;
+    }
+    if (s == STATUS_OK)
+        s = take_results(g, &b, &why);
+    if (s != STATUS_OK) {
+        fail_step(g, &b, &why);
+        if (e)
+            *e = why;
+    }
+    return s;
+}
+
 status engine_step(engine *g, bool *busy, err *e)
 {
     remove_cancelled(g);
-    admit(g);
-    plan b = make_plan(g);
-    status s = STATUS_OK;
-    if (b.n_tokens > 0) {
-        model_batch batch = {.n_tokens = b.n_tokens,
-                             .ids = g->ids,
-                             .n_runs = b.n_runs,
-                             .runs = g->runs,
-                             .n_outputs = b.n_outputs,
-                             .outputs = g->outputs};
-        uint64_t before = os_now_us();
-        err why = {0};
-        s = model_step(g->m, &batch, g->logits, &why);
-        g->stats.step_us += os_now_us() - before;
-        g->stats.steps++;
-        if (g->draft)
-            draft_measure(g->draft, b.n_tokens, os_now_us() - before);
-        if (s == STATUS_OK)
-            s = take_results(g, &b, &why);
-        if (s != STATUS_OK) {
-            fail_step(g, &b, &why);
-            if (e)
-                *e = why;
-        }
+    if (!g->at[0].pool) { /* between two epochs */
+        *busy = has_work(g);
+        return STATUS_OK;
     }
-    *busy = has_work(g);
+    admit(g);
+    g->now = 0;
+    status s = step_side(g, e);
+    if (s == STATUS_OK && g->at[1].m) {
+        g->now = 1;
+        s = step_side(g, e);
+        if (s == STATUS_OK && g->at[1].m)
+            move_sequences(g);
+        g->now = 0;
+    }
+    *busy = has_work(g) || g->at[1].m;
     return s;
 }
 
@@ -993,7 +1205,10 @@ void engine_get_stats(const engine *g, engine_stats *out)
         out->live++;
         out->decoding += q->state && pending(q) == 1;
     }
-    engine_pool_usage(g->pool, &total, &unused, &cached);
+    const engine_pool *pool = g->at[g->at[1].m != NULL].pool;
+    total = unused = cached = 0;
+    if (pool)
+        engine_pool_usage(pool, &total, &unused, &cached);
     out->state_tokens = total * 64;
     out->state_used_tokens = (total - unused - cached) * 64;
     out->cached_prefix_tokens = cached * 64;

@@ -134,6 +134,18 @@ void engine_cancel(engine *g, uint64_t id, int choice);
 /* One step of the model. *busy = there is more to do. An error ends the requests that were in the batch, each with an event. */
 status engine_step(engine *g, bool *busy, err *e);
 
+/* Epochs: the same model, cut differently. From here on a step is one of m and one of `next`: sequences that decode are read again there in
+ * chunks, while their tokens go on here, and each moves when it has caught up; whoever has no state, or is still being read, begins there. Tokens are
+ * the same as ever. When it is over m is no longer used. INVALID: other weights, numerics or limits of a step. */
+status engine_switch(engine *g, model *next, err *e); /* next is borrowed from here on */
+bool engine_is_switching(const engine *g);
+/* OK, or why a step of the new epoch failed: then all are back in the old one. */
+status engine_switch_result(const engine *g, err *e);
+void engine_switch_cancel(engine *g); /* likewise; next is no longer used */
+/* The same where memory has room for one epoch only: everybody gives up state, and m is no longer used; until enter no step is made. */
+void engine_leave(engine *g);
+status engine_enter(engine *g, model *next, err *e);
+
 typedef struct engine_stats {
     uint64_t steps, prompt_tokens, cached_tokens, generated_tokens, preemptions, step_us;
     uint64_t drafted_tokens, accepted_tokens; /* guesses that were checked, and that stood */

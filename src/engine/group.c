@@ -287,6 +287,18 @@ status engine_group_join(engine_group *g, model *m, err *e)
     return s;
 }
 
+void group_refuse(engine_place *place)
+{
+    int n = engine_cut_ranks(&place->cut);
+    for (int peer = 0; place->cut.link == ENGINE_LINK_LOOP && peer < n; peer++) {
+        link_conn *conn;
+        if (peer != place->rank &&
+            link_loop_open(&conn, place->loops[0], place->rank, peer, 0, NULL) == STATUS_OK)
+            link_conn_close(conn);
+    }
+    engine_place_close(place);
+}
+
 bool engine_group_failed(const engine_group *g)
 {
     return g->failed;

@@ -20,7 +20,14 @@ enum {
     GROUP_COPIES = 1024,   /* kept until the next announcement */
     GROUP_DESCRIPTORS = 16 /* of a place, in one message behind JOIN */
 };
-typedef enum group_kind { GROUP_STEP = 1, GROUP_END = 2 } group_kind;
+typedef enum group_kind {
+    GROUP_STEP = 1,
+    GROUP_END = 2,
+    GROUP_TURN = 3,    /* whoever is in the next epoch too hears one announcement of that */
+    GROUP_PREPARE = 4, /* term number node(2) paused n_ranks: of the next epoch */
+    GROUP_SLICE = 5,   /* load a piece of it */
+    GROUP_CANCEL = 6   /* it is given up */
+} group_kind;
 
 typedef struct group_copy {
     int32_t state_class, from, to;
@@ -34,6 +41,7 @@ struct engine_group {
         *in_stage; /* the same one when there is one stage; in_stage NULL when it is of one rank */
     model *m;      /* borrowed */
     bool failed;
+    engine_group *older; /* a leader's, while it lives: of the epoch before; borrowed */
     int n_classes;
     int64_t n_vocab;
     int32_t *words; /* [capacity] the announcement at hand */
@@ -53,5 +61,14 @@ void group_exchange(engine_group *g, model_exchange *x);
 /* Memory for steps of g->m. */
 status group_make_room(engine_group *g, err *e);
 status group_announce_end(engine_group *g, err *e);
+/* The leader says kind and words[n] (behind the head). */
+status group_announce(engine_group *g, group_kind kind, const int32_t *words, size_t n, err *e);
+/* A follower: the next announcement, into g->words; and the step that it says. */
+status group_hear(engine_group *g, err *e);
+status group_do_step(engine_group *g, err *e);
+/* Ends the group for everyone, as far as it has not ended by itself; returns s. */
+status group_broken(engine_group *g, status s, const char *why);
+/* Peers that wait for a place's links learn that nobody will come. Takes the place. */
+void group_refuse(engine_place *place);
 
 #endif

@@ -22,7 +22,8 @@ enum {
     OUTGOING_LIMIT = 4 << 20,
     STATS_EVERY_US = 500000,
     PROGRESS_EVERY_US = 100000,
-    FLUSH_US = 2000000
+    FLUSH_US = 2000000,
+    PLACE_US = 30000000 /* a place in an epoch that was announced */
 };
 
 typedef struct rank {
@@ -35,6 +36,13 @@ typedef struct rank {
     bool sending; /* what was in outgoing is on its way */
     bool quit, joined;
     engine_place place;
+    bool next_given, next_paused; /* the place in the next epoch, not yet taken */
+    engine_place next;
+    char *source;
+    model_options options; /* as LOAD said */
+    engine_change *change; /* NULL: none */
+    bool change_paused;
+    link_epoch change_epoch;
     model *m;
     engine_group *group; /* NULL: alone, or the threads of a team */
     engine_team *team;
@@ -51,23 +59,33 @@ static void die(const char *why)
     os_exit_now(1);
 }
 
-/* The descriptors behind a JOIN, before the frame is passed on. */
-static void take_place(rank *r, const unsigned char *payload, uint32_t bytes)
+/* The descriptors behind a JOIN or PREPARE, before the frame is passed on. */
+static void take_place(rank *r, const wire_frame *frame)
 {
-    const wire_frame frame = {WIRE_JOIN, payload, bytes};
     engine_place place;
+    bool next = frame->message == WIRE_PREPARE, paused = false;
     err e;
-    status s = wire_get_join(&place, &frame, &e);
+    status s =
+        next ? wire_get_prepare(&place, &paused, frame, &e) : wire_get_join(&place, frame, &e);
     for (int at = 0; s == STATUS_OK && at < place.n_handles; at += GROUP_DESCRIPTORS)
         s = os_recv_descriptors(r->fd, place.handles + at,
                                 BASE_MIN(place.n_handles - at, (int)GROUP_DESCRIPTORS), 0, &e);
-    if (s == STATUS_OK && r->joined)
+    os_mutex_lock(r->lock);
+    if (s == STATUS_OK && r->joined && !next)
         s = err_set(&e, STATUS_INVALID, "a second place");
     if (s != STATUS_OK)
         die(e.text);
-    os_mutex_lock(r->lock);
-    r->place = place;
-    r->joined = true;
+    if (next) {
+        if (r->next_given)
+            engine_place_close(&r->next);
+        r->next = place;
+        r->next_paused = paused;
+        r->next_given = true;
+        os_cond_signal(r->arrived);
+    } else {
+        r->place = place;
+        r->joined = true;
+    }
     os_mutex_unlock(r->lock);
 }
 
@@ -96,10 +114,11 @@ static void read_frames(void *context)
         }
         if (bytes && os_recv_all(r->fd, payload, bytes, 0, &e) != STATUS_OK)
             os_exit_now(0);
-        if (frame.message == WIRE_JOIN) {
-            take_place(r, payload, bytes);
+        frame = (wire_frame){frame.message, payload, bytes};
+        if (frame.message == WIRE_JOIN || frame.message == WIRE_PREPARE)
+            take_place(r, &frame);
+        if (frame.message == WIRE_JOIN)
             continue;
-        }
         os_mutex_lock(r->lock);
         sb_add(&r->incoming, header, sizeof header);
         sb_add(&r->incoming, payload, bytes);
@@ -287,11 +306,51 @@ static void load_draft(rank *r, wire_load *load)
     file_close(file);
 }
 
+/* For the engine thread: its place in the next epoch. */
+static bool claim_next(rank *r, engine_place *place, bool *paused, uint64_t patience_us)
+{
+    uint64_t until = os_now_us() + patience_us;
+    os_mutex_lock(r->lock);
+    while (!r->next_given && os_now_us() < until)
+        os_cond_wait_us(r->arrived, r->lock, 10000);
+    bool given = r->next_given;
+    if (given) {
+        *place = r->next;
+        *paused = r->next_paused;
+        r->next_given = false;
+    }
+    os_mutex_unlock(r->lock);
+    return given;
+}
+
+static status take_next(void *context, link_epoch epoch, engine_place *place, model_options *o,
+                        file_model **file, err *e)
+{
+    rank *r = context;
+    engine_place next;
+    bool paused;
+    do {
+        if (!claim_next(r, &next, &paused, PLACE_US))
+            return err_set(e, STATUS_TIMEOUT, "no place in epoch %u came", epoch.number);
+        if (next.epoch.number != epoch.number)
+            engine_place_close(&next); /* of one that came to nothing */
+    } while (next.epoch.number != epoch.number);
+    status s = r->open(file, r->source, e);
+    if (s != STATUS_OK) {
+        engine_place_close(&next);
+        return s;
+    }
+    *place = next;
+    *o = r->options;
+    return s;
+}
+
 /* A follower's life after loading; does not return. */
 static void follow(rank *r)
 {
     err e = {0};
-    if (engine_group_follow(r->group, &e) == STATUS_OK) {
+    const engine_taker taker = {take_next, r};
+    if (engine_group_follow(&r->group, &r->m, &taker, &e) == STATUS_OK) {
         engine_group_destroy(r->group);
         os_exit_now(0);
     }
@@ -313,6 +372,13 @@ static status load_model(rank *r, const wire_frame *frame, err *e)
         s = err_set(e, STATUS_CONFLICT, "rank: a model is loaded already");
     if (s == STATUS_OK)
         s = load_part(r, &load, e);
+    if (s == STATUS_OK && !(r->source = base_strdup(load.source)))
+        s = err_set(e, STATUS_NO_MEMORY, "rank: no memory for a name");
+    if (s == STATUS_OK) {
+        r->options = load.model;
+        r->options.device = model_get_options(r->m)->device; /* for as long as we live */
+        r->options.isa = model_get_options(r->m)->isa;
+    }
     bool leads = !r->joined || r->place.rank == 0;
     if (s == STATUS_OK && leads && load.draft_source)
         load_draft(r, &load);
@@ -324,6 +390,87 @@ static status load_model(rank *r, const wire_frame *frame, err *e)
     if (s == STATUS_OK && !leads)
         follow(r);
     return s;
+}
+
+/* ---- from one epoch to the next ------------------------------------------------------------------------------------- */
+
+static void say_switched(rank *r, status code, const char *text)
+{
+    const model_need *used = model_used(r->m);
+    wire_switched m = {.code = code,
+                       .text = text,
+                       .number = r->place.epoch.number,
+                       .weight_bytes = used->weight_bytes,
+                       .state_bytes = used->state_bytes,
+                       .scratch_bytes = used->scratch_bytes,
+                       .read_bytes = model_read_bytes(r->m),
+                       .moved_bytes = model_moved_bytes(r->m)};
+    SAY(r, wire_put_switched(&r->outgoing, &m));
+}
+
+/* Nothing is left to go on with. */
+static void give_up(rank *r, const err *e)
+{
+    say_failed(r, e);
+    flush(r);
+    os_exit_now(1);
+}
+
+/* PREPARE for the leading rank: its place is there. */
+static status start_change(rank *r, err *e)
+{
+    engine_place place;
+    bool paused;
+    file_model *file = NULL;
+    err why = {0};
+    if (!r->g || !claim_next(r, &place, &paused, 0))
+        return err_set(e, STATUS_INVALID, "rank: an epoch for a rank that does not lead");
+    bool cut = engine_cut_ranks(&place.cut) > 1;
+    link_epoch epoch = place.epoch;
+    status s = STATUS_OK;
+    if (r->change)
+        s = err_set(&why, STATUS_BUSY, "another epoch is being prepared");
+    else if (r->team || place.cut.link == ENGINE_LINK_LOOP || place.rank != 0)
+        s = err_set(&why, STATUS_UNSUPPORTED, "ranks that are threads keep their cut here");
+    else
+        s = r->open(&file, r->source, &why);
+    if (s == STATUS_OK && paused) {
+        log_info("rank", "paused for epoch %u: memory has room for one", epoch.number);
+        engine_leave(r->g);
+    }
+    bool taken = s == STATUS_OK;
+    if (taken)
+        s = engine_change_begin(&r->change, r->group, r->m, cut ? &place : NULL, file, &r->options,
+                                paused, &why);
+    if (!taken || !cut)
+        engine_place_close(&place);
+    r->change_paused = paused;
+    r->change_epoch = epoch;
+    if (s != STATUS_OK && taken && (paused || (r->group && engine_group_failed(r->group))))
+        give_up(r, &why);
+    if (s != STATUS_OK)
+        say_switched(r, s, why.text);
+    return STATUS_OK;
+}
+
+/* Between two steps. */
+static void work_on_change(rank *r)
+{
+    bool over;
+    err why = {0};
+    status s = engine_change_work(r->change, r->g, &over, &why);
+    if (s == STATUS_OK && !over)
+        return;
+    if (s == STATUS_OK) {
+        engine_change_commit(r->change, &r->group, &r->m);
+        r->place.epoch = r->change_epoch;
+    } else if (r->change_paused || (r->group && engine_group_failed(r->group))) {
+        give_up(r, &why);
+    } else {
+        engine_change_cancel(r->change, r->g);
+    }
+    r->change = NULL;
+    say_switched(r, s, why.text);
 }
 
 /* The engine refused the request: every choice of it ends at once. */
@@ -388,6 +535,8 @@ static status handle(rank *r, const wire_frame *frame, err *e)
         if (s == STATUS_OK && r->g)
             engine_hold(r->g, id, choice, on);
         return s;
+    case WIRE_PREPARE:
+        return start_change(r, e);
     case WIRE_QUIT:
         r->quit = true;
         return STATUS_OK;
@@ -442,13 +591,16 @@ static status serve_node(rank *r, err *e)
             err step;
             if (engine_step(r->g, &busy, &step) != STATUS_OK) {
                 log_error("rank", "a step failed: %s", step.text);
-                if (r->joined) { /* its requests know; the group can do no other step */
+                if (r->joined || r->group) { /* its requests know; the group can do no other step */
                     flush(r);
                     os_exit_now(1);
                 }
             }
+            if (r->change)
+                work_on_change(r);
             say_stats(r, was_busy && !busy);
             was_busy = busy;
+            busy |= r->change != NULL;
         }
     }
     sb_fini(&frames);
@@ -476,6 +628,7 @@ int engine_rank_run(const engine_rank_options *o)
     }
     if (s != STATUS_OK)
         die(e.text);
+    engine_change_cancel(r.change, r.g);
     engine_destroy(r.g);
     model_destroy(r.draft_model);
     engine_group_destroy(r.group);

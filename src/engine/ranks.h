@@ -21,6 +21,7 @@
 #ifndef SHOAL_ENGINE_RANKS_H
 #define SHOAL_ENGINE_RANKS_H
 
+#include "engine/engine.h"
 #include "link/link.h"
 #include "model/model.h"
 
@@ -80,11 +81,42 @@ status engine_group_create(engine_group **out, engine_place *place, const file_m
 /* After it was loaded: shakes hands with all others. CONFLICT: the protocol, numerics, model or plan of a peer is another. m is borrowed
  * for as long as the group lives. */
 status engine_group_join(engine_group *g, model *m, err *e);
-/* A follower's life: does what the leader announces. OK: the leader ended it in order. */
-status engine_group_follow(engine_group *g, err *e);
+
+/* Where a follower gets its place in the next epoch, when the leader announces one. */
+typedef struct engine_taker {
+    /* The place, the model's options (as for engine_group_create) and its file, which the follower closes. Waits as long as that is sensible. */
+    status (*take)(void *context, link_epoch epoch, engine_place *place, model_options *o,
+                   file_model **file, err *e);
+    void *context;
+} engine_taker;
+/* A follower's life: does what the leader announces, also from one epoch into the next: *g and *m are those of the newest that it is in, owned by the
+ * caller. OK: the leader ended it in order. taker NULL: it stays in its first epoch. */
+status engine_group_follow(engine_group **g, model **m, const engine_taker *taker, err *e);
 bool engine_group_failed(const engine_group *g);
 /* The leader tells the others to end. NULL is fine. */
 void engine_group_destroy(engine_group *g);
+
+/* ---- from one epoch to the next ------------------------------------------------------------------------------------- */
+
+/*
+ * The leader's side of a change of cut: prepare (all ranks load what they miss beside the running epoch, a slice between two steps; links are made),
+ * switch (the engine moves its sequences), release (the old group ends, tiles that nobody uses go). Ranks keep their numbers; the leader is
+ * rank 0 of both. Ranks that are new load by themselves, those that are left out end with the old group.
+ */
+typedef struct engine_change engine_change;
+
+/* old: NULL when m is not cut. place: of rank 0, taken, also on error; NULL when the next epoch is not cut. file is taken too. o: as m was
+ * loaded. paused: m's weights are given up on the way (model_load_begin): nothing but engine_change_* may use m then, and an error is the end.
+ * On error nothing else has changed. */
+status engine_change_begin(engine_change **out, engine_group *old, model *m, engine_place *place,
+                           file_model *file, const model_options *o, bool paused, err *e);
+/* Between two steps of g: goes on with it. *over: engine_change_commit comes next. Not OK: engine_change_cancel comes next; and where
+ * engine_group_failed(old), or it was paused, the end of the ranks. */
+status engine_change_work(engine_change *c, engine *g, bool *over, err *e);
+/* The new group (NULL: not cut) and model are the caller's instead of the old ones, which end. Frees c. */
+void engine_change_commit(engine_change *c, engine_group **group, model **m);
+/* The old ones go on. Frees c. NULL is fine. g NULL: no engine has switched. */
+void engine_change_cancel(engine_change *c, engine *g);
 
 /* ---- the others ---------------------------------------------------------------------------------------------------- */
 
@@ -114,6 +146,11 @@ status engine_crew_hear(engine_crew *c, int i, err *e);
 void engine_crew_why(engine_crew *c, uint64_t patience_us, err *e);
 /* Of the followers that are ready: how many, and what they hold together. */
 int engine_crew_ready(const engine_crew *c, model_need *together);
+/* For the next epoch: a place to every follower that stays, and new ones started (*c NULL: all are). Those that are left out end with the old group,
+ * and are not missed when they do. own: of rank 0, as above. Afterwards, or on error: settle. */
+status engine_crew_prepare(engine_crew **c, engine_place *own, const engine_team_options *o,
+                           err *e);
+void engine_crew_settle(engine_crew *c, bool changed); /* ends those that are in one epoch only */
 /* Sends a rank its place, before LOAD, through its control socket. */
 status engine_place_send(int fd, const engine_place *p, err *e);
 
@@ -122,6 +159,12 @@ typedef struct engine_team engine_team;
 status engine_team_load(engine_team **out, const engine_team_options *o,
                         const model_progress *progress, err *e);
 model *engine_team_model(const engine_team *t);
+/* A change to another cut, of the same kind of link: as engine_change_*, ranks started and ended as it takes. After prepare, work between any two
+ * steps of g until *over; not OK: it has been given up, and the old epoch goes on (but where paused, or where it failed itself). engine_team_model is
+ * another one afterwards. */
+status engine_team_prepare(engine_team *t, engine *g, const engine_cut *cut, bool paused, err *e);
+status engine_team_work(engine_team *t, engine *g, bool *over, err *e);
+void engine_team_cancel(engine_team *t, engine *g); /* fine when there is none */
 /* Why a step failed: replaces e where a follower says more. */
 void engine_team_why(engine_team *t, err *e);
 int engine_team_pid(const engine_team *t, int follower); /* 0: a thread, or none */

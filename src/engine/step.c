@@ -1,6 +1,6 @@
 /*
- * What ranks tell each other about a step: the leader's announcement, sums, streams between stages, rows of logits; and a follower's loop
- * around them. Everything is allocated when the group is joined. Numbers from the leader are checked as if it were a stranger.
+ * What ranks tell each other about a step: the leader's announcement, sums, streams between stages, rows of logits. A follower's loop around
+ * them is in epochs.c. Everything is allocated when the group is joined. Numbers from the leader are checked as if it were a stranger.
  */
 #include "engine/group.h"
 
@@ -12,8 +12,7 @@
 
 enum { IN_FLIGHT = LINK_MAX_OPS / 2 }; /* receives at once */
 
-/* Ends the group for everyone, as far as it has not ended by itself. */
-static status broken(engine_group *g, status s, const char *why)
+status group_broken(engine_group *g, status s, const char *why)
 {
     g->failed = true;
     if (g->all)
@@ -54,9 +53,12 @@ status group_make_room(engine_group *g, err *e)
 
 static status say(engine_group *g, group_kind kind, size_t n, err *e)
 {
+    status s = g->older ? group_announce(g->older, GROUP_TURN, NULL, 0, e) : STATUS_OK;
+    if (s != STATUS_OK)
+        return s;
     g->words[0] = (int32_t)n;
     g->words[1] = (int32_t)kind;
-    status s = link_broadcast(g->all, 0, g->words, GROUP_FIRST * sizeof *g->words, e);
+    s = link_broadcast(g->all, 0, g->words, GROUP_FIRST * sizeof *g->words, e);
     if (s == STATUS_OK && n > GROUP_FIRST)
         s = link_broadcast(g->all, 0, g->words + GROUP_FIRST, (n - GROUP_FIRST) * sizeof *g->words,
                            e);
@@ -129,6 +131,15 @@ static status copied(void *context, int state_class, const model_copy *copies, i
     return STATUS_OK;
 }
 
+status group_announce(engine_group *g, group_kind kind, const int32_t *words, size_t n, err *e)
+{
+    size_t at = put_copies(g);
+    REQUIRE(at + n <= g->capacity);
+    if (n)
+        memcpy(g->words + at, words, n * sizeof *words);
+    return say(g, kind, at + n, e);
+}
+
 status group_announce_end(engine_group *g, err *e)
 {
     return say(g, GROUP_END, put_copies(g), e);
@@ -137,7 +148,7 @@ status group_announce_end(engine_group *g, err *e)
 /* ---- announcements: a follower ------------------------------------------------------------------------------------- */
 
 /* Waits for the next one; the leader may have nothing to do for long. */
-static status hear(engine_group *g, err *e)
+status group_hear(engine_group *g, err *e)
 {
     link_op *op;
     status s = link_broadcast_start(&op, g->all, 0, g->words, GROUP_FIRST * sizeof *g->words, e);
@@ -211,26 +222,11 @@ static status take_step(engine_group *g, model_batch *b, err *e)
     return s;
 }
 
-status engine_group_follow(engine_group *g, err *e)
+status group_do_step(engine_group *g, err *e)
 {
-    for (;;) {
-        model_batch b;
-        err why = {0};
-        status s = hear(g, &why);
-        if (s == STATUS_OK && g->words[1] == GROUP_END)
-            return STATUS_OK;
-        if (s == STATUS_OK && g->words[1] != GROUP_STEP)
-            s = err_set(&why, STATUS_CORRUPT, "an announcement of kind %d", (int)g->words[1]);
-        if (s == STATUS_OK)
-            s = take_step(g, &b, &why);
-        if (s == STATUS_OK && b.n_tokens > 0)
-            s = model_step(g->m, &b, NULL, &why);
-        if (s == STATUS_OK)
-            continue;
-        if (e)
-            *e = why;
-        return broken(g, s, why.text);
-    }
+    model_batch b;
+    status s = take_step(g, &b, e);
+    return s == STATUS_OK && b.n_tokens > 0 ? model_step(g->m, &b, NULL, e) : s;
 }
 
 /* ---- inside a step ------------------------------------------------------------------------------------------------- */

@@ -422,9 +422,8 @@ void wire_put_quit(sb *out)
 
 /* ---- JOIN ---------------------------------------------------------------------------------------------------------- */
 
-void wire_put_join(sb *out, const engine_place *m)
+static void put_place(sb *out, const engine_place *m)
 {
-    size_t at = begin(out, WIRE_JOIN);
     put_i32(out, m->cut.n_stages);
     put_i32(out, m->cut.n_tensor);
     put_u32(out, (uint32_t)m->cut.link);
@@ -440,6 +439,37 @@ void wire_put_join(sb *out, const engine_place *m)
     sb_add(out, m->secret, sizeof m->secret);
     put_u64(out, m->deadline_us);
     put_i32(out, m->n_handles);
+}
+
+static void get_place(cursor *c, engine_place *m)
+{
+    m->cut.n_stages = get_i32(c);
+    m->cut.n_tensor = get_i32(c);
+    uint32_t link = get_u32(c);
+    m->cut.n_shares = get_i32(c);
+    c->bad |= link >= ENGINE_LINKS || m->cut.n_shares < 0 || m->cut.n_shares > ENGINE_MOST_RANKS;
+    for (int i = 0; i < m->cut.n_shares && !c->bad; i++)
+        m->cut.shares[i] = get_f32(c);
+    m->cut.link = (engine_link)(c->bad ? 0 : link);
+    m->cut.link_latency_us = get_f32(c);
+    m->cut.link_gbit = get_f32(c);
+    c->bad |= !engine_link_shape_fits(&m->cut);
+    m->rank = get_i32(c);
+    m->epoch.term = get_u32(c);
+    m->epoch.number = get_u32(c);
+    m->epoch.node = get_u64(c);
+    const unsigned char *secret = take(c, sizeof m->secret);
+    if (secret)
+        memcpy(m->secret, secret, sizeof m->secret);
+    m->deadline_us = get_u64(c);
+    m->n_handles = get_i32(c);
+    c->bad |= m->n_handles < 0 || m->n_handles > ENGINE_MOST_HANDLES;
+}
+
+void wire_put_join(sb *out, const engine_place *m)
+{
+    size_t at = begin(out, WIRE_JOIN);
+    put_place(out, m);
     end(out, at);
 }
 
@@ -447,30 +477,33 @@ status wire_get_join(engine_place *out, const wire_frame *f, err *e)
 {
     cursor c = reader(f);
     engine_place m = {0};
-    m.cut.n_stages = get_i32(&c);
-    m.cut.n_tensor = get_i32(&c);
-    uint32_t link = get_u32(&c);
-    m.cut.n_shares = get_i32(&c);
-    c.bad |= link >= ENGINE_LINKS || m.cut.n_shares < 0 || m.cut.n_shares > ENGINE_MOST_RANKS;
-    for (int i = 0; i < m.cut.n_shares && !c.bad; i++)
-        m.cut.shares[i] = get_f32(&c);
-    m.cut.link = (engine_link)(c.bad ? 0 : link);
-    m.cut.link_latency_us = get_f32(&c);
-    m.cut.link_gbit = get_f32(&c);
-    c.bad |= !engine_link_shape_fits(&m.cut);
-    m.rank = get_i32(&c);
-    m.epoch.term = get_u32(&c);
-    m.epoch.number = get_u32(&c);
-    m.epoch.node = get_u64(&c);
-    const unsigned char *secret = take(&c, sizeof m.secret);
-    if (secret)
-        memcpy(m.secret, secret, sizeof m.secret);
-    m.deadline_us = get_u64(&c);
-    m.n_handles = get_i32(&c);
-    c.bad |= m.n_handles < 0 || m.n_handles > ENGINE_MOST_HANDLES;
+    get_place(&c, &m);
     status s = finish(&c, f, WIRE_JOIN, e);
     if (s == STATUS_OK)
         *out = m;
+    return s;
+}
+
+void wire_put_prepare(sb *out, const engine_place *m, bool paused)
+{
+    size_t at = begin(out, WIRE_PREPARE);
+    put_u32(out, paused);
+    put_place(out, m);
+    end(out, at);
+}
+
+status wire_get_prepare(engine_place *out, bool *paused, const wire_frame *f, err *e)
+{
+    cursor c = reader(f);
+    engine_place m = {0};
+    uint32_t pauses = get_u32(&c);
+    c.bad |= pauses > 1;
+    get_place(&c, &m);
+    status s = finish(&c, f, WIRE_PREPARE, e);
+    if (s != STATUS_OK)
+        return s;
+    *out = m;
+    *paused = pauses != 0;
     return s;
 }
 
@@ -568,6 +601,38 @@ status wire_get_failed(wire_failed *out, const wire_frame *f, arena *memory, err
     m.code = get_error(&c);
     m.text = get_string(&c, memory, false);
     status s = finish(&c, f, WIRE_FAILED, e);
+    if (s == STATUS_OK)
+        *out = m;
+    return s;
+}
+
+void wire_put_switched(sb *out, const wire_switched *m)
+{
+    size_t at = begin(out, WIRE_SWITCHED);
+    put_u32(out, (uint32_t)m->code);
+    put_string(out, m->text);
+    put_u32(out, m->number);
+    put_u64(out, m->weight_bytes);
+    put_u64(out, m->state_bytes);
+    put_u64(out, m->scratch_bytes);
+    put_u64(out, m->read_bytes);
+    put_u64(out, m->moved_bytes);
+    end(out, at);
+}
+
+status wire_get_switched(wire_switched *out, const wire_frame *f, arena *memory, err *e)
+{
+    cursor c = reader(f);
+    wire_switched m;
+    m.code = get_status(&c);
+    m.text = get_string(&c, memory, false);
+    m.number = get_u32(&c);
+    m.weight_bytes = get_u64(&c);
+    m.state_bytes = get_u64(&c);
+    m.scratch_bytes = get_u64(&c);
+    m.read_bytes = get_u64(&c);
+    m.moved_bytes = get_u64(&c);
+    status s = finish(&c, f, WIRE_SWITCHED, e);
     if (s == STATUS_OK)
         *out = m;
     return s;

@@ -412,7 +412,7 @@ static void follow_it(void *context)
     lone *l = context;
     join_it(l);
     if (l->result == STATUS_OK)
-        l->result = engine_group_follow(l->group, &l->why);
+        l->result = engine_group_follow(&l->group, &l->m, NULL, &l->why);
 }
 
 /* A good announcement of one token with `n` words, changed in some places. */
