@@ -42,23 +42,27 @@ struct sample_scratch {
 /* ---- noise.c ---- */
 noise_key noise_key_of(uint64_t seed, int choice, int64_t position);
 double noise_of(noise_key key, int32_t token);
-/* argmax of s + noise over the whole row, or over candidates; the lower id among equals. Excluded tokens never win over others. */
-int32_t noise_choose_row(const scored_row *row, noise_key key, const kernel_table *k);
+/* argmax of s + noise over the row's tokens with s ≥ floor (not above its maximum), or over candidates; the lower id among equals. Excluded
+ * tokens never win over others. */
+int32_t noise_choose_row(const scored_row *row, float floor, noise_key key, const kernel_table *k);
 int32_t noise_choose(const candidate *c, int n, noise_key key);
 
 #if defined(__x86_64__)
-uint32_t noise_block_avx2(uint32_t bits[BLOCK], noise_key key, uint32_t first, uint32_t limit);
+uint32_t noise_block_avx2(uint32_t bits[BLOCK], noise_key key, uint32_t first);
+void select_block_avx2(uint64_t mask[BLOCK / 64], const float *s, float threshold);
 #endif
 
 /* ---- select.c ---- */
 int32_t select_first_best(const scored_row *row,
                           const float *s); /* the lowest id of the greatest value */
 /* The k best, best first among nothing: unordered. Returns how many (fewer than k only when there are fewer that are not excluded). */
-int select_top_k(candidate *out, candidate *blocks, const scored_row *row, const float *s, int k);
+int select_top_k(candidate *out, candidate *blocks, const scored_row *row, const float *s, int k,
+                 const kernel_table *t);
 /* Falling, lower id first. */
 void select_sort(candidate *c, int n);
-/* Every token with s ≥ threshold that is not excluded, by rising id. */
-int select_at_least(candidate *out, const scored_row *row, const float *s, float threshold);
+/* Every token with s ≥ threshold that is not excluded, by rising id; returns how many. */
+int select_at_least(candidate *out, const scored_row *row, const float *s, float threshold,
+                    const kernel_table *t);
 /* Moves the shortest prefix (falling s, rising id) whose weight reaches target to the front; returns its length, n when it never does. max: of s. */
 int select_mass(candidate *c, int n, float max, double target);
 void select_weigh(candidate *c, int n, float max); /* weight = exp(s − max) */

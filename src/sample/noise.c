@@ -6,7 +6,8 @@
  *
  * Over a whole vocabulary the logarithms would cost far more than the rest, so bounds come first: −log(−log u) ≤ −log(1 − u), hence a
  * token can beat the best score so far only if its 1 − u is under e^−(best − s). That is one integer comparison a token, and blocks
- * whose maximum is too far below are not even hashed. The result is exactly that of scoring every token.
+ * whose maximum is too far below are not even hashed, and those none of whose bits reach it are not looked through. The result is exactly
+ * that of scoring every token.
  */
 #include "sample/noise_block.h"
 
@@ -56,11 +57,11 @@ static void make_limits(uint32_t limits[LIMITS])
     }
 }
 
-typedef uint32_t block_fn(uint32_t bits[BLOCK], noise_key key, uint32_t first, uint32_t limit);
+typedef uint32_t block_fn(uint32_t bits[BLOCK], noise_key key, uint32_t first);
 
-static uint32_t block_plain(uint32_t bits[BLOCK], noise_key key, uint32_t first, uint32_t limit)
+static uint32_t block_plain(uint32_t bits[BLOCK], noise_key key, uint32_t first)
 {
-    return random_block(bits, key, first, limit);
+    return random_block(bits, key, first);
 }
 
 static block_fn *block_for(const kernel_table *k)
@@ -73,7 +74,7 @@ static block_fn *block_for(const kernel_table *k)
     return block_plain;
 }
 
-int32_t noise_choose_row(const scored_row *row, noise_key key, const kernel_table *k)
+int32_t noise_choose_row(const scored_row *row, float floor, noise_key key, const kernel_table *k)
 {
     uint32_t limits[LIMITS], bits[BLOCK];
     block_fn *block = block_for(k);
@@ -82,15 +83,15 @@ int32_t noise_choose_row(const scored_row *row, noise_key key, const kernel_tabl
     best_token best = {(double)row->max + noise_of(key, greatest), greatest};
     for (int b = 0; b < row->n_blocks; b++) {
         double distance = best.score - (double)row->block_max[b];
-        if (distance > NOISE_MAX || row->block_max[b] <= EXCLUDED_MAX)
+        if (distance > NOISE_MAX || row->block_max[b] <= EXCLUDED_MAX || row->block_max[b] < floor)
             continue;
         uint32_t limit = distance < 0 ? UINT32_MAX : limits[(int)distance];
         int first = b * BLOCK, end = BASE_MIN(first + BLOCK, row->n);
-        uint32_t groups = block(bits, key, (uint32_t)first, limit);
-        for (int g = first; groups && g < end; g += 16, groups >>= 1)
-            for (int i = g; (groups & 1) && i < BASE_MIN(g + 16, end); i++)
-                if (~bits[i - first] <= limit)
-                    consider(&best, row->s[i], i, bits[i - first]);
+        if (~block(bits, key, (uint32_t)first) > limit)
+            continue;
+        for (int i = first; i < end; i++)
+            if (~bits[i - first] <= limit && row->s[i] >= floor)
+                consider(&best, row->s[i], i, bits[i - first]);
     }
     return best.id;
 }

@@ -15,21 +15,15 @@ static inline uint32_t random_bits(noise_key key, uint32_t id)
     return x ^ x >> 16;
 }
 
-/* bits[i] of token first + i. Bit g of the result: a token in places 16g..16g+15 has ~bits ≤ limit. Constant counts: compilers make
- * vectors of both loops. */
-static inline uint32_t random_block(uint32_t bits[BLOCK], noise_key key, uint32_t first,
-                                    uint32_t limit)
+/* bits[i] of token first + i; returns the greatest. A constant count: compilers make vectors of the loop. */
+static inline uint32_t random_block(uint32_t bits[BLOCK], noise_key key, uint32_t first)
 {
-    uint32_t groups = 0;
-    for (uint32_t i = 0; i < BLOCK; i++)
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < BLOCK; i++) {
         bits[i] = random_bits(key, first + i);
-    for (int g = 0; g < BLOCK / 16; g++) {
-        uint32_t any = 0;
-        for (int i = 0; i < 16; i++)
-            any |= ~bits[16 * g + i] <= limit;
-        groups |= any << g;
+        most = bits[i] > most ? bits[i] : most;
     }
-    return groups;
+    return most;
 }
 
 #endif

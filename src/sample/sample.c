@@ -413,7 +413,7 @@ static int find_nucleus(sample *s, sample_scratch *w, float p, float floor)
     double target = (double)p * s->k->exp_sum(row->s, row->n, row->max) * WEIGHT_ONE;
     for (float reach = 4;; reach *= 1.5f) {
         bool last = reach > 60 || row->max - reach <= floor; /* exp is 0 below −60 */
-        int n = select_at_least(w->candidates, row, row->s, last ? floor : row->max - reach);
+        int n = select_at_least(w->candidates, row, row->s, last ? floor : row->max - reach, s->k);
         select_weigh(w->candidates, n, row->max);
         uint64_t mass = 0;
         for (int i = 0; i < n; i++)
@@ -451,22 +451,18 @@ static int32_t choose(sample *s, sample_scratch *w, int64_t position)
         return select_first_best(row, row->s);
     noise_key key = noise_key_of(o->seed, s->choice, position);
     bool by_k = o->top_k > 0 && o->top_k < s->vocabulary, by_p = o->top_p<1, by_min = o->min_p> 0;
-    if (!by_k && !by_p && !by_min)
-        return noise_choose_row(row, key, s->k);
     float floor = by_min ? row->max + (float)kernel_log64((double)o->min_p) : EXCLUDED;
-    int n;
+    int n = -1; /* no list of candidates: everything down to the floor */
     if (by_k) {
-        n = select_top_k(w->candidates, w->blocks, row, row->s, o->top_k);
+        n = select_top_k(w->candidates, w->blocks, row, row->s, o->top_k, s->k);
         if (by_p)
             n = keep_mass(w->candidates, n, o->top_p, row->max);
         if (by_min)
             n = keep_at_least(w->candidates, n, floor);
     } else if (by_p) {
         n = find_nucleus(s, w, o->top_p, floor);
-    } else {
-        n = select_at_least(w->candidates, row, row->s, floor);
     }
-    return noise_choose(w->candidates, n, key);
+    return n < 0 ? noise_choose_row(row, floor, key, s->k) : noise_choose(w->candidates, n, key);
 }
 
 /* ---- log-probabilities ----------------------------------------------------------------------------------------- */
@@ -485,7 +481,7 @@ static void add_logprobs(const kernel_table *k, sample_scratch *w, const sample_
     int n = BASE_MIN(c->top_logprobs, w->vocabulary);
     if (n == 0)
         return;
-    n = select_top_k(w->candidates, w->blocks, raw, c->logits, n);
+    n = select_top_k(w->candidates, w->blocks, raw, c->logits, n, k);
     select_sort(w->candidates, n);
     for (int i = 0; i < n; i++) {
         double logprob = (double)w->candidates[i].s - (double)raw->max - log_sum;

@@ -24,16 +24,68 @@ int32_t select_first_best(const scored_row *row, const float *s)
     return i;
 }
 
-int select_at_least(candidate *out, const scored_row *row, const float *s, float threshold)
+typedef void block_fn(uint64_t mask[BLOCK / 64], const float *s, float threshold);
+
+static void block_plain(uint64_t mask[BLOCK / 64], const float *s, float threshold)
+{
+    for (int w = 0; w < BLOCK / 64; w++) {
+        uint64_t word = 0;
+        for (int i = 0; i < 64; i++)
+            word |= (uint64_t)(s[64 * w + i] >= threshold) << i;
+        mask[w] = word;
+    }
+}
+
+static block_fn *block_for(const kernel_table *t)
+{
+#if defined(__x86_64__)
+    if (t->features & KERNEL_CPU_AVX2)
+        return select_block_avx2;
+#endif
+    (void)t;
+    return block_plain;
+}
+
+/* Bits of the tokens of block b with s ≥ threshold. False: it has none. */
+static bool mask_of_block(uint64_t mask[BLOCK / 64], const scored_row *row, const float *s, int b,
+                          float threshold, block_fn *block)
+{
+    int first = b * BLOCK;
+    if (row->block_max[b] < threshold)
+        return false;
+    if (first + BLOCK <= row->n) {
+        block(mask, s + first, threshold);
+        return true;
+    }
+    for (int w = 0; w < BLOCK / 64; w++)
+        mask[w] = 0;
+    for (int i = first; i < row->n; i++)
+        mask[(i - first) / 64] |= (uint64_t)(s[i] >= threshold) << (i - first) % 64;
+    return true;
+}
+
+/* The least value that is not excluded. */
+static float not_excluded(float threshold)
+{
+    const float least = -0x1.431e0ep+96f; /* the one above EXCLUDED_MAX */
+    return threshold > least ? threshold : least;
+}
+
+int select_at_least(candidate *out, const scored_row *row, const float *s, float threshold,
+                    const kernel_table *t)
 {
     int n = 0;
+    uint64_t mask[BLOCK / 64];
+    block_fn *block = block_for(t);
+    threshold = not_excluded(threshold);
     for (int b = 0; b < row->n_blocks; b++) {
-        if (row->block_max[b] < threshold || row->block_max[b] <= EXCLUDED_MAX)
+        if (!mask_of_block(mask, row, s, b, threshold, block))
             continue;
-        int end = BASE_MIN((b + 1) * BLOCK, row->n);
-        for (int i = b * BLOCK; i < end; i++)
-            if (s[i] >= threshold && s[i] > EXCLUDED_MAX)
+        for (int w = 0; w < BLOCK / 64; w++)
+            for (uint64_t left = mask[w]; left; left &= left - 1) {
+                int i = b * BLOCK + w * 64 + __builtin_ctzll(left);
                 out[n++] = (candidate){s[i], i, 0};
+            }
     }
     return n;
 }
@@ -88,7 +140,8 @@ static void select_first(candidate *c, int n, int k)
     }
 }
 
-int select_top_k(candidate *out, candidate *blocks, const scored_row *row, const float *s, int k)
+int select_top_k(candidate *out, candidate *blocks, const scored_row *row, const float *s, int k,
+                 const kernel_table *t)
 {
     float threshold = EXCLUDED;
     if (k <= row->n_blocks) {
@@ -97,7 +150,7 @@ int select_top_k(candidate *out, candidate *blocks, const scored_row *row, const
         select_first(blocks, row->n_blocks, k);
         threshold = blocks[k - 1].s;
     }
-    int n = select_at_least(out, row, s, threshold);
+    int n = select_at_least(out, row, s, threshold, t);
     if (n <= k)
         return n;
     select_first(out, n, k);
