@@ -14,7 +14,8 @@ enum { LOOP_BYTES = 1 << 20, END_US = 5 * 1000000, PATIENCE_US = 400000 };
 /* A follower as a thread: rank number + 1. */
 typedef struct hand {
     const engine_team *of;
-    engine_group *group; /* of its first epoch; of its last when the thread has ended */
+    engine_group *first; /* of its first epoch: what the leader's thread may look at */
+    engine_group *group; /* the thread's while it runs: of its last epoch when it has ended */
     model *m;
     engine_place place, next; /* next: written before it is announced */
     bool moved;               /* an epoch after its first has begun */
@@ -125,8 +126,10 @@ static status run_hands(engine_team *t, err *e)
 {
     status s = STATUS_OK;
     for (int i = 0; i < t->n_hands && s == STATUS_OK; i++)
-        if (!t->hands[i]->thread)
+        if (!t->hands[i]->thread) {
+            t->hands[i]->first = t->hands[i]->group;
             s = os_thread_create(&t->hands[i]->thread, run_hand, t->hands[i], "rank", e);
+        }
     return s;
 }
 
@@ -137,7 +140,7 @@ static void end_hands(engine_team *t, int first, bool orderly)
     for (int i = first; i < t->n_hands; i++) {
         hand *h = t->hands[i];
         if (h->thread && !orderly && !h->moved)
-            link_group_abort(h->group->all, STATUS_CANCELLED, "the leader ended");
+            link_group_abort(h->first->all, STATUS_CANCELLED, "the leader ended");
     }
     for (int i = first; i < t->n_hands; i++)
         if (t->hands[i]->thread)
