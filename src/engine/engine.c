@@ -7,9 +7,7 @@
  * Order is age: requests begin in the order of submission; when pages run out the youngest sequence goes back to the front of the queue.
  * So the oldest always moves on, and the engine as a whole does.
  */
-#include "engine/engine.h"
-#include "engine/draft.h"
-#include "engine/guides.h"
+#include "engine/inside.h"
 #include "engine/rows.h"
 #include "os/os.h"
 
@@ -17,85 +15,9 @@
 
 enum { DEFAULT_SEQUENCES = 32, DEFAULT_WAITING = 256, DEFAULT_CHUNK = 128 };
 
-typedef struct request {
-    engine_request r; /* arrays owned */
-    int32_t *prompt, *end, *banned, *shown;
-    char *grammar;
-    sample_grammar *form; /* of r.grammar, from the beginning on */
-    engine_guides *forms; /* whose it is */
-    int n_scored;         /* tokens of the prompt whose log-probability was told */
-    sample_bias *bias;
-    int n_live; /* choices not done, begun or not */
-    int n_cached;
-    bool started, held;   /* held: before it began */
-    struct request *next; /* in the queue of those not yet begun */
-} request;
-
-typedef struct sequence {
-    request *of;
-    int choice;
-    uint64_t age; /* order of beginning; kept when it gives up its state */
-    int32_t *tokens;
-    int n_tokens, capacity, n_prompt;
-    engine_state *state; /* NULL while waiting */
-    int side;            /* where it is: engine.at */
-    engine_state *twin;  /* beside a state on the old side: how far the new one has been read */
-    sample *sampler;
-    sample_guide *guide; /* NULL: free */
-    bool held, cancelled;
-    int n_run, output;       /* in the step being made: tokens, row of logits or −1 */
-    draft_sequence *guesses; /* NULL: none are made */
-    int n_draft;             /* of n_run: guesses, behind the newest token in `tokens` */
-    int n_drafted, n_accepted;
-    bool scored; /* of this step's run every row is an output */
-    double *sum; /* [width] rows added so far, of embedding requests that pool them all */
-    struct sequence *next;
-} sequence;
-
-/* An epoch that sequences live in. */
-typedef struct side {
-    model *m;
-    engine_pool *pool;
-} side;
-
-struct engine {
-    side at[2]; /* [1]: while sequences move there, else empty */
-    int now;    /* which one a step is being made for */
-    status switch_failed;
-    err switch_error;
-    engine_options o;
-    engine_sink sink;
-    void *context;
-    int64_t positions; /* context of a sequence */
-    int n_vocab, max_tokens, max_outputs;
-    int64_t width;         /* of a row: n_vocab; of embedding models D */
-    model_pooling pooling; /* not NONE: every request wants a vector */
-    bool both_ways;        /* texts are read in one step */
-    float *vector;         /* [width] */
-    double *one_row;       /* [width] */
-    request *first_waiting, **last_waiting;
-    int n_waiting;
-    sequence *sequences; /* by age: live ones, and those that gave up their state */
-    int n_sequences;     /* in the list, and choices that a begun request has yet to fork */
-    uint64_t next_age;
-    engine_stats stats;
-    /* the step */
-    int32_t *ids;      /* [max_tokens] */
-    model_run *runs;   /* [max_tokens] */
-    sequence **run_of; /* [max_tokens] */
-    int32_t *outputs;  /* [max_outputs] */
-    draft *draft;      /* NULL: no speculation */
-    draft_call *calls; /* [max_sequences] */
-    float *logits;     /* [max_outputs, width] */
-    const kernel_table *kernels;
-    engine_guides *guides;
-    sample_scratch *scratch;
-    sample_result result;
-};
-
 /* ---- creation ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t pool_salt(const model *m)
+uint64_t engine_pool_salt(const model *m)
 {
     const char *numerics = model_numerics(m);
     uint64_t salt = hash_bytes(numerics, strlen(numerics), model_get_card(m)->hash);
@@ -143,7 +65,7 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     if (s == STATUS_OK)
         s = guides_create(&g->guides, m, e);
     if (s == STATUS_OK)
-        s = engine_pool_create(&g->at[0].pool, m, pool_salt(m), o->cache_slots, e);
+        s = engine_pool_create(&g->at[0].pool, m, engine_pool_salt(m), o->cache_slots, e);
     if (s == STATUS_OK)
         s = g->pooling == MODEL_POOLING_NONE ? draft_create(&g->draft, &g->o, m, e) : s;
     if (s == STATUS_OK && g->draft &&
@@ -401,7 +323,7 @@ static void remove_cancelled(engine *g)
     }
 }
 
-static void give_up_state(engine *g, sequence *q)
+void engine_give_up_state(engine *g, sequence *q)
 {
     if (q->sum)
         memset(q->sum, 0, sizeof *q->sum * (size_t)g->width);
@@ -503,43 +425,22 @@ static void send_started(engine *g, sequence *q, int64_t n_cached)
     g->sink(g->context, &event);
 }
 
-/* Whether q has state on the side at hand. */
-static bool is_here(const engine *g, const sequence *q)
-{
-    return q->state && q->side == g->now;
-}
-
 /* A held sequence gives up its state; false: none has any. */
 static bool preempt_held(engine *g)
 {
     for (sequence *q = g->sequences; q; q = q->next) {
         if (q->held && is_here(g, q)) {
-            give_up_state(g, q);
+            engine_give_up_state(g, q);
             return true;
         }
     }
     return false;
 }
 
-static bool is_alone(const engine *g, const sequence *q)
-{
-    for (const sequence *other = g->sequences; other; other = other->next)
-        if (other != q && is_here(g, other))
-            return false;
-    return true;
-}
-
 /* Whether rows of the prompt are still to be looked at for log-probabilities. */
 static bool scores(const sequence *q)
 {
     return q->of->r.score_prompt && q->choice == 0 && q->of->n_scored < q->n_prompt - 1;
-}
-
-/* Whether pages of q are worth something to others. Where every row counts, or sees what comes behind it, they are not. */
-static bool reuses(const engine *g, const sequence *q)
-{
-    bool rows = g->both_ways || g->pooling == MODEL_POOLING_MEAN || g->pooling == MODEL_POOLING_CLS;
-    return !g->o.no_cache && !q->of->r.no_reuse && !rows;
 }
 
 /* Gives q a state, from the cache as far as it goes. false: there is no room now. */
@@ -585,11 +486,6 @@ static void admit(engine *g)
 
 /* ---- the step ------------------------------------------------------------------------------------------------------ */
 
-static int64_t pending(const sequence *q)
-{
-    return q->n_tokens - engine_state_length(q->state);
-}
-
 /* The youngest sequence with state, held ones before others, gives it up. false: only q itself has any. */
 static bool preempt_other(engine *g, const sequence *q)
 {
@@ -600,7 +496,7 @@ static bool preempt_other(engine *g, const sequence *q)
             victim = other;
     if (!victim || (!victim->held && victim->age < q->age))
         return false;
-    give_up_state(g, victim);
+    engine_give_up_state(g, victim);
     return true;
 }
 
@@ -610,15 +506,11 @@ static bool make_room(engine *g, sequence *q, int64_t n)
     while (engine_state_extend(q->state, n, NULL) != STATUS_OK) {
         if (preempt_other(g, q))
             continue;
-        give_up_state(g, q);
+        engine_give_up_state(g, q);
         return false;
     }
     return true;
 }
-
-typedef struct plan {
-    int n_tokens, n_runs, n_outputs;
-} plan;
 
 static void add_run(engine *g, plan *b, sequence *q, int64_t n)
 {
@@ -698,161 +590,6 @@ static bool make_room_to_decode(engine *g, sequence *q)
     return make_room(g, q, 1);
 }
 
-/* ---- from one epoch to the next ------------------------------------------------------------------------------------ */
-
-/* Room for n positions of q's twin: cached prefixes give way, then the youngest other twin, which begins again. Where not even that helps, and
- * nobody is there to make room later, q moves like one that was preempted. */
-static bool make_room_for_twin(engine *g, sequence *q, int64_t n)
-{
-    while (engine_state_extend(q->twin, n, NULL) != STATUS_OK) {
-        sequence *victim = NULL;
-        bool others = !is_alone(g, q);
-        for (sequence *other = g->sequences; other; other = other->next) {
-            others |= other != q && other->twin;
-            if (other->twin && other->n_run == 0 && other->age > q->age)
-                victim = other;
-        }
-        if (victim) {
-            engine_state_drop(victim->twin);
-            victim->twin = NULL;
-            continue;
-        }
-        if (!others)
-            give_up_state(g, q);
-        return false;
-    }
-    return true;
-}
-
-static bool begin_twin(engine *g, sequence *q)
-{
-    if (engine_state_create(&q->twin, g->at[1].pool, NULL) != STATUS_OK)
-        return false;
-    if (reuses(g, q))
-        engine_state_reuse(q->twin, q->tokens, engine_state_length(q->state) + 1);
-    return true;
-}
-
-/* Sequences of the old side are read again on the new one, oldest first, out of the budget of a step. */
-static void plan_twins(engine *g, plan *b, int *budget)
-{
-    for (sequence *q = g->sequences; q && *budget > 0 && b->n_runs < g->o.max_sequences;
-         q = q->next) {
-        if (!q->state || q->side == 1 || (!q->twin && !begin_twin(g, q)))
-            continue;
-        int64_t length = engine_state_length(q->twin),
-                n = BASE_MIN(engine_state_length(q->state) - length, (int64_t)*budget);
-        n = BASE_MIN(n, engine_state_run_limit(q->twin));
-        if (n <= 0 || !make_room_for_twin(g, q, n))
-            continue;
-        memcpy(g->ids + b->n_tokens, q->tokens + length, sizeof(int32_t) * (size_t)n);
-        engine_state_run(q->twin, (int)n, &g->runs[b->n_runs]);
-        g->run_of[b->n_runs++] = q;
-        b->n_tokens += (int)n;
-        q->n_run = (int)n;
-        *budget -= (int)n;
-    }
-}
-
-/* After a step: who has caught up is on the new side from here on; nobody left on the old one: it is done with. */
-static void move_sequences(engine *g)
-{
-    bool left = false;
-    for (sequence *q = g->sequences; q; q = q->next) {
-        if (!q->state || q->side == 1)
-            continue;
-        if (q->twin && engine_state_length(q->twin) == engine_state_length(q->state)) {
-            engine_state_drop(q->state);
-            q->state = q->twin;
-            q->twin = NULL;
-            q->side = 1;
-        }
-        left |= q->side == 0;
-    }
-    if (left)
-        return;
-    engine_pool_destroy(g->at[0].pool);
-    g->at[0] = g->at[1];
-    g->at[1] = (side){0};
-    for (sequence *q = g->sequences; q; q = q->next)
-        q->side = 0;
-}
-
-static status check_epoch(const engine *g, const model *m, err *e)
-{
-    const model_options *a = model_get_options(g->at[0].m), *b = model_get_options(m);
-    if (pool_salt(g->at[0].m) != pool_salt(m) || a->context != b->context ||
-        a->max_tokens != b->max_tokens || a->max_outputs != b->max_outputs ||
-        a->n_sequences != b->n_sequences || g->o.max_sequences > b->n_sequences)
-        return err_set(e, STATUS_INVALID,
-                       "engine: an epoch of another model, or loaded for other steps");
-    return g->at[1].m ? err_set(e, STATUS_BUSY, "engine: it is changing epochs already")
-                      : STATUS_OK;
-}
-
-status engine_switch(engine *g, model *next, err *e)
-{
-    status s = check_epoch(g, next, e);
-    if (s == STATUS_OK)
-        s = engine_pool_create(&g->at[1].pool, next, pool_salt(next), g->o.cache_slots, e);
-    if (s != STATUS_OK)
-        return s;
-    g->at[1].m = next;
-    g->switch_failed = STATUS_OK;
-    for (sequence *q = g->sequences; q; q = q->next)
-        if (q->state && pending(q) != 1) /* it is being read anyhow */
-            give_up_state(g, q);
-    move_sequences(g);
-    return STATUS_OK;
-}
-
-bool engine_is_switching(const engine *g)
-{
-    return g->at[1].m != NULL;
-}
-
-status engine_switch_result(const engine *g, err *e)
-{
-    if (g->switch_failed != STATUS_OK && e)
-        *e = g->switch_error;
-    return g->switch_failed;
-}
-
-void engine_switch_cancel(engine *g)
-{
-    if (!g->at[1].m)
-        return;
-    for (sequence *q = g->sequences; q; q = q->next) {
-        if (q->state && q->side == 1)
-            give_up_state(g, q);
-        engine_state_drop(q->twin);
-        q->twin = NULL;
-        q->side = 0;
-    }
-    engine_pool_destroy(g->at[1].pool);
-    g->at[1] = (side){0};
-    g->now = 0;
-}
-
-void engine_leave(engine *g)
-{
-    REQUIRE(!g->at[1].m);
-    for (sequence *q = g->sequences; q; q = q->next)
-        if (q->state)
-            give_up_state(g, q);
-    engine_pool_destroy(g->at[0].pool);
-    g->at[0].pool = NULL;
-}
-
-status engine_enter(engine *g, model *next, err *e)
-{
-    REQUIRE(!g->at[0].pool);
-    status s = engine_pool_create(&g->at[0].pool, next, pool_salt(next), g->o.cache_slots, e);
-    if (s == STATUS_OK)
-        g->at[0].m = next;
-    return s;
-}
-
 /* Decoding sequences first, each its token; then prompts, oldest first, out of what is left. */
 static plan make_plan(engine *g)
 {
@@ -866,7 +603,7 @@ static plan make_plan(engine *g)
     bool decoding = (b.n_tokens || g->now == 1) && g->pooling == MODEL_POOLING_NONE;
     int budget = BASE_MIN(decoding ? g->o.chunk : g->max_tokens, g->max_tokens - b.n_tokens);
     if (g->now == 1)
-        plan_twins(g, &b, &budget);
+        engine_plan_twins(g, &b, &budget);
     for (sequence *q = g->sequences; q && budget > 0; q = q->next) {
         if (!is_here(g, q) || q->held || q->n_run)
             continue;
@@ -1188,7 +925,7 @@ status engine_step(engine *g, bool *busy, err *e)
         g->now = 1;
         s = step_side(g, e);
         if (s == STATUS_OK && g->at[1].m)
-            move_sequences(g);
+            engine_move_sequences(g);
         g->now = 0;
     }
     *busy = has_work(g) || g->at[1].m;

@@ -1,0 +1,127 @@
+/* What engine.c (steps) and switch.c (from one epoch to the next) share: an engine and its sequences. Private; one thread. */
+#ifndef SHOAL_ENGINE_INSIDE_H
+#define SHOAL_ENGINE_INSIDE_H
+
+#include "engine/draft.h"
+#include "engine/engine.h"
+#include "engine/guides.h"
+
+typedef struct request {
+    engine_request r; /* arrays owned */
+    int32_t *prompt, *end, *banned, *shown;
+    char *grammar;
+    sample_grammar *form; /* of r.grammar, from the beginning on */
+    engine_guides *forms; /* whose it is */
+    int n_scored;         /* tokens of the prompt whose log-probability was told */
+    sample_bias *bias;
+    int n_live; /* choices not done, begun or not */
+    int n_cached;
+    bool started, held;   /* held: before it began */
+    struct request *next; /* in the queue of those not yet begun */
+} request;
+
+typedef struct sequence {
+    request *of;
+    int choice;
+    uint64_t age; /* order of beginning; kept when it gives up its state */
+    int32_t *tokens;
+    int n_tokens, capacity, n_prompt;
+    engine_state *state; /* NULL while waiting */
+    int side;            /* where it is: engine.at */
+    engine_state *twin;  /* beside a state on the old side: how far the new one has been read */
+    sample *sampler;
+    sample_guide *guide; /* NULL: free */
+    bool held, cancelled;
+    int n_run, output;       /* in the step being made: tokens, row of logits or −1 */
+    draft_sequence *guesses; /* NULL: none are made */
+    int n_draft;             /* of n_run: guesses, behind the newest token in `tokens` */
+    int n_drafted, n_accepted;
+    bool scored; /* of this step's run every row is an output */
+    double *sum; /* [width] rows added so far, of embedding requests that pool them all */
+    struct sequence *next;
+} sequence;
+
+/* An epoch that sequences live in. */
+typedef struct side {
+    model *m;
+    engine_pool *pool;
+} side;
+
+struct engine {
+    side at[2]; /* [1]: while sequences move there, else empty */
+    int now;    /* which one a step is being made for */
+    status switch_failed;
+    err switch_error;
+    engine_options o;
+    engine_sink sink;
+    void *context;
+    int64_t positions; /* context of a sequence */
+    int n_vocab, max_tokens, max_outputs;
+    int64_t width;         /* of a row: n_vocab; of embedding models D */
+    model_pooling pooling; /* not NONE: every request wants a vector */
+    bool both_ways;        /* texts are read in one step */
+    float *vector;         /* [width] */
+    double *one_row;       /* [width] */
+    request *first_waiting, **last_waiting;
+    int n_waiting;
+    sequence *sequences; /* by age: live ones, and those that gave up their state */
+    int n_sequences;     /* in the list, and choices that a begun request has yet to fork */
+    uint64_t next_age;
+    engine_stats stats;
+    /* the step */
+    int32_t *ids;      /* [max_tokens] */
+    model_run *runs;   /* [max_tokens] */
+    sequence **run_of; /* [max_tokens] */
+    int32_t *outputs;  /* [max_outputs] */
+    draft *draft;      /* NULL: no speculation */
+    draft_call *calls; /* [max_sequences] */
+    float *logits;     /* [max_outputs, width] */
+    const kernel_table *kernels;
+    engine_guides *guides;
+    sample_scratch *scratch;
+    sample_result result;
+};
+
+/* What a step holds so far. */
+typedef struct plan {
+    int n_tokens, n_runs, n_outputs;
+} plan;
+
+/* Whether q has state on the side at hand. */
+static inline bool is_here(const engine *g, const sequence *q)
+{
+    return q->state && q->side == g->now;
+}
+
+static inline bool is_alone(const engine *g, const sequence *q)
+{
+    for (const sequence *other = g->sequences; other; other = other->next)
+        if (other != q && is_here(g, other))
+            return false;
+    return true;
+}
+
+/* Whether pages of q are worth something to others. Where every row counts, or sees what comes behind it, they are not. */
+static inline bool reuses(const engine *g, const sequence *q)
+{
+    bool rows = g->both_ways || g->pooling == MODEL_POOLING_MEAN || g->pooling == MODEL_POOLING_CLS;
+    return !g->o.no_cache && !q->of->r.no_reuse && !rows;
+}
+
+static inline int64_t pending(const sequence *q)
+{
+    return q->n_tokens - engine_state_length(q->state);
+}
+
+/* Of cached prefixes: what may not be mixed up. */
+uint64_t engine_pool_salt(const model *m);
+/* It will be read again. */
+void engine_give_up_state(engine *g, sequence *q);
+
+/* ---- switch.c ---- */
+/* Sequences of the old side are read again on the new one, oldest first, out of the budget of a step. */
+void engine_plan_twins(engine *g, plan *b, int *budget);
+/* After a step: who has caught up is on the new side from here on; nobody left on the old one: it is done with. */
+void engine_move_sequences(engine *g);
+
+#endif
