@@ -4,7 +4,7 @@
  * follower of both always knows which of them to listen to. The old group's END is the release.
  *
  * Whatever goes wrong with the next epoch ends the next epoch only, as long as nothing was given up for it (paused).
- * Deliberately not: where places come from (crew.c, team.c, rank.c), which sequences move when (engine.c).
+ * Deliberately not: where places come from (crew.c, team.c, rank.c), which sequences move when (switch.c).
  */
 #include "engine/group.h"
 #include "os/os.h"

@@ -8,21 +8,28 @@
 
 #include <cmocka.h>
 
-static void context_follows_memory(void **state)
+#define GB ((uint64_t)1 << 30)
+
+/* 32 KiB of state a position. */
+static model_card card_of(int64_t trained_context, uint64_t weight_bytes)
 {
-    (void)state;
-    const uint64_t GB = 1 << 30;
-    model_card card = {
+    return (model_card){
         .n_layers = 16,
         .n_kv_heads = 8,
         .head_dim = 64,
-        .trained_context = 131072,
-        .weight_bytes = GB,
+        .trained_context = trained_context,
+        .weight_bytes = weight_bytes,
         .n_classes = 1,
         .classes = {{.kind = MODEL_STATE_PAGED,
                      .page_tokens = 64,
                      .page_bytes = kernel_page_bytes(KERNEL_KV_F16, 8, 64, 64) * 16}}};
-    /* 32 KiB a position: 4 GiB for all of 131072 */
+}
+
+static void context_follows_memory(void **state)
+{
+    (void)state;
+    model_card card = card_of(131072, GB);
+    /* 4 GiB for all of 131072 */
     node_room r = node_find_room(&card, NULL, MODEL_KV_F16, 0, 8, 64 * GB);
     assert_int_equal(r.context, 131072);
     assert_false(r.bounded);
@@ -54,18 +61,7 @@ static void context_follows_memory(void **state)
 static void a_draft_model_takes_its_part(void **state)
 {
     (void)state;
-    const uint64_t GB = 1 << 30;
-    model_card card = {
-        .n_layers = 16,
-        .n_kv_heads = 8,
-        .head_dim = 64,
-        .trained_context = 1 << 20,
-        .weight_bytes = 2 * GB,
-        .n_classes = 1,
-        .classes = {{.kind = MODEL_STATE_PAGED,
-                     .page_tokens = 64,
-                     .page_bytes = kernel_page_bytes(KERNEL_KV_F16, 8, 64, 64) * 16}}};
-    model_card draft = card;
+    model_card card = card_of(1 << 20, 2 * GB), draft = card;
     draft.weight_bytes = GB;
     node_room alone = node_find_room(&card, NULL, MODEL_KV_F16, 0, 1, 11 * GB);
     node_room both = node_find_room(&card, &draft, MODEL_KV_F16, 0, 1, 11 * GB);
