@@ -4,7 +4,7 @@
     tools/gen_unicode.py [/usr/share/unicode] > src/text/unicode_table.c
 
 Two stages: stage1[c >> 7] names a block, stage2[block][c & 127] is one byte a code point:
-bits 0-4 general category (order of CATEGORIES, which src/text/inside.h repeats), bit 5 White_Space, bit 6 script Han.
+bits 0-4 general category (order of CATEGORIES, which src/text/unicode.h repeats), bit 5 White_Space, bit 6 script Han.
 The second table lists code points that are younger than Unicode 14, the tables of PCRE2 10.42, each with an older stand-in of
 the same category and the same UTF-8 length: src/text/regex.c shows PCRE2 the stand-ins.
 Not here: case folding and normalisation, which utf8proc does.
@@ -89,7 +89,7 @@ def main():
     assert len(blocks) <= 256
     rows = younger(folder, props)
     print(f"/* Made by tools/gen_unicode.py from Unicode {version}; do not edit. {len(blocks)} blocks. */")
-    print('#include "text/inside.h"\n')
+    print('#include "text/unicode.h"\n')
     print("// clang-format off")
     print(f'const char text_unicode_version[] = "{version}";\n')
     print(f"const uint8_t text_unicode_stage1[{len(stage1)}] = {{")

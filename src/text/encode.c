@@ -4,6 +4,7 @@
  * ids (bounded; dropped whole when full) and work memory.
  */
 #include "text/inside.h"
+#include "text/unicode.h"
 
 #include <string.h>
 

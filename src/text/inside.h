@@ -1,6 +1,5 @@
 /*
- * What the files of src/text share: Unicode properties, splitting patterns, the vocabulary, steps,
- * the scratch. Not for other modules: they see text.h only.
+ * What the files of src/text share: the vocabulary, steps, the scratch. Not for other modules: they see text.h only.
  *
  * The way of a text through a tokenizer (encode.c): added tokens are cut out (added.c) →
  * normalisers (normal.c) → added tokens that match normalised text → pre-tokeniser steps
@@ -10,106 +9,8 @@
 #ifndef SHOAL_TEXT_INSIDE_H
 #define SHOAL_TEXT_INSIDE_H
 
+#include "text/pattern.h"
 #include "text/text.h"
-
-/* ---- Unicode (unicode.c, unicode_table.c) ---------------------------------------------------------------------- */
-
-/* General categories in the order of tools/gen_unicode.py. */
-enum text_category {
-    CAT_LU,
-    CAT_LL,
-    CAT_LT,
-    CAT_LM,
-    CAT_LO,
-    CAT_MN,
-    CAT_MC,
-    CAT_ME,
-    CAT_ND,
-    CAT_NL,
-    CAT_NO,
-    CAT_PC,
-    CAT_PD,
-    CAT_PS,
-    CAT_PE,
-    CAT_PI,
-    CAT_PF,
-    CAT_PO,
-    CAT_SM,
-    CAT_SC,
-    CAT_SK,
-    CAT_SO,
-    CAT_ZS,
-    CAT_ZL,
-    CAT_ZP,
-    CAT_CC,
-    CAT_CF,
-    CAT_CS,
-    CAT_CO,
-    CAT_CN
-};
-#define PROPERTY_CATEGORY 31u /* bits of a property byte */
-#define PROPERTY_SPACE    32u
-#define PROPERTY_HAN      64u
-
-struct text_younger {
-    uint32_t lo, hi, stand_in;
-};
-extern const char text_unicode_version[];
-extern const uint8_t text_unicode_stage1[];
-extern const uint8_t text_unicode_stage2[][128];
-extern const size_t text_n_younger;
-extern const struct text_younger text_younger[];
-
-/* The property byte of a code point; invalid bytes and what lies above U+10FFFF are unassigned
- * (Cn). */
-static inline uint8_t text_property(uint32_t c)
-{
-    return c < 0x110000 ? text_unicode_stage2[text_unicode_stage1[c >> 7]][c & 127] : CAT_CN;
-}
-static inline bool text_is_space(uint32_t c)
-{
-    return (text_property(c) & PROPERTY_SPACE) != 0;
-}
-bool text_is_punctuation(uint32_t c); /* ASCII punctuation or category P, as in BERT */
-bool text_is_word(uint32_t c);        /* \w of Rust's regex */
-bool text_is_ascii(const char *p, size_t n);
-/* Where the character that ends at `at` begins, at > begin; an invalid byte counts as one. */
-size_t text_utf8_back(const char *text, size_t begin, size_t at);
-
-/* ---- splitting patterns ---------------------------------------------------------------------------------------- */
-
-/* One regex. Sequences of quantified classes and simple groups run on our own matcher (pattern.c)
- * and table; everything else is PCRE2's (regex.c). Immutable. */
-typedef struct text_pattern text_pattern;
-struct text_regex; /* a compiled PCRE2 pattern */
-
-status text_pattern_compile(text_pattern **out, const char *regex, size_t n, err *e);
-status text_pattern_compile_pcre(text_pattern **out, const char *regex, size_t n,
-                                 err *e); /* tests compare the two */
-void text_pattern_free(text_pattern *p);
-bool text_pattern_is_own(const text_pattern *p);
-
-/* One pass over a piece of text. */
-typedef struct text_matcher {
-    const text_pattern *pattern;
-    text_scratch *scratch;
-    const char *text; /* the piece; for PCRE2 a copy that it accepts, of the same length */
-    size_t n, at;
-    sb copy; /* of PCRE2's subject */
-} text_matcher;
-
-status text_matcher_init(text_matcher *m, const text_pattern *p, text_scratch *s, const char *text,
-                         size_t n, err *e);
-void text_matcher_fini(text_matcher *m);
-/* The next match [*begin, *end) at or after m->at; false at the end. Empty matches are reported
- * once each. */
-bool text_matcher_next(text_matcher *m, size_t *begin, size_t *end);
-
-status text_regex_compile(struct text_regex **out, const char *regex, size_t n, err *e);
-void text_regex_free(struct text_regex *r);
-status text_regex_subject(const char *text, size_t n, sb *copy, const char **out, err *e);
-bool text_regex_find(const struct text_regex *r, text_scratch *s, const char *text, size_t n,
-                     size_t at, size_t *begin, size_t *end);
 
 /* ---- steps ----------------------------------------------------------------------------------------------------- */
 

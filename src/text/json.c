@@ -9,6 +9,7 @@
  * Everything in the file is hostile: types are checked, ids bounded, jansson limits the depth.
  */
 #include "text/inside.h"
+#include "text/unicode.h"
 
 #include <string.h>
 

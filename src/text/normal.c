@@ -5,6 +5,7 @@
  * block of replacements; every index into it is checked, it comes from a file.
  */
 #include "text/inside.h"
+#include "text/unicode.h"
 
 #include <stdlib.h>
 #include <string.h>

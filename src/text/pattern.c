@@ -14,6 +14,7 @@
  * are linear.
  */
 #include "text/inside.h"
+#include "text/unicode.h"
 
 #include <string.h>
 

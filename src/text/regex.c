@@ -13,6 +13,7 @@
  * rest of the text is one piece.
  */
 #include "text/inside.h"
+#include "text/unicode.h"
 
 #include <string.h>
 

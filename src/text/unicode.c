@@ -3,6 +3,7 @@
  * and GPT-2's byte map. Reading is total: a byte that is not part of valid UTF-8 is a unit of its
  * own, category Cn. Not here: normalisation and case (utf8proc, normal.c).
  */
+#include "text/unicode.h"
 #include "text/inside.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Made by tools/gen_unicode.py from Unicode 15.0.0; do not edit. 256 blocks. */
-#include "text/inside.h"
+#include "text/unicode.h"
 
 // clang-format off
 const char text_unicode_version[] = "15.0.0";

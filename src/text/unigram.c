@@ -6,6 +6,7 @@
  * that need no search: WordPiece (greedy, longest first) and WordLevel.
  */
 #include "text/inside.h"
+#include "text/unicode.h"
 
 #include <float.h>
 #include <string.h>

@@ -4,6 +4,7 @@
  * otherwise.
  */
 #include "text/inside.h"
+#include "text/unicode.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
