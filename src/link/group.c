@@ -250,6 +250,11 @@ void link_op_patient(link_op *op)
     op->until_us = UINT64_MAX - 1;
 }
 
+void link_op_due(link_op *op)
+{
+    op->until_us = now_us(op->group) + op->group->config.deadline_us;
+}
+
 /* ---- sending --------------------------------------------------------------------------------------------------- */
 
 static status push_data(link_group *g, link_way *w, bool *moved, err *e)

@@ -160,6 +160,8 @@ link_cost link_group_cost(const link_group *g);
 bool link_op_done(const link_op *op);
 /* This op may wait as long as the peers live: for the next step of a leader that has none to make now. */
 void link_op_patient(link_op *op);
+/* And not any longer: its deadline counts from now. */
+void link_op_due(link_op *op);
 status link_op_wait(link_op *op, err *e);
 
 /* What a value is on the wire: 8 bytes, 6, 2, or 34 for 32 of them. The first two are exact and give the same bits. The last two round what
@@ -198,6 +200,9 @@ status link_send_start(link_op **out, link_group *g, int peer, int lane, const v
                        size_t n, err *e);
 status link_recv_start(link_op **out, link_group *g, int peer, int lane, void *bytes, size_t n,
                        err *e);
+/* A message from every other rank r with bytes[r] > 0, to to[r]: [n_ranks] both, lane 0. They send it with link_send. */
+status link_collect_start(link_op **out, link_group *g, void *const *to, const size_t *bytes,
+                          err *e);
 status link_send(link_group *g, int peer, int lane, const void *bytes, size_t n, err *e);
 status link_recv(link_group *g, int peer, int lane, void *bytes, size_t n, err *e);
 

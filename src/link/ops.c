@@ -369,6 +369,23 @@ status link_recv_start(link_op **out, link_group *g, int peer, int lane, void *b
     return STATUS_OK;
 }
 
+status link_collect_start(link_op **out, link_group *g, void *const *to, const size_t *bytes,
+                          err *e)
+{
+    link_op *op;
+    status s = link_op_begin(&op, g, LINK_OP_MESSAGE, 1, e);
+    if (s != STATUS_OK)
+        return s;
+    for (int r = 0; r < g->config.n_ranks; r++) {
+        REQUIRE(bytes[r] <= LINK_MAX_BYTES);
+        if (r != g->config.rank)
+            link_op_recv(op, 0, r, 0, to[r], bytes[r]);
+    }
+    *out = op;
+    link_op_commit(op);
+    return STATUS_OK;
+}
+
 status link_sum(link_group *g, double *values, size_t n, link_wire wire, err *e)
 {
     link_op *op;

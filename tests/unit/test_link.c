@@ -80,6 +80,7 @@ enum {
     OP_GATHER,
     OP_BROADCAST,
     OP_PASS,
+    OP_COLLECT,
     N_OPS
 };
 
@@ -116,6 +117,21 @@ static status start_pass(link_op **out, link_group *g, int rank, memory *m, err 
                      : link_recv_start(out, g, 0, 0, m->bytes, 300, e);
 }
 
+/* Rank 1 gets what the others send it, side by side. */
+static status start_collect(link_op **out, link_group *g, int rank, memory *m, err *e)
+{
+    for (size_t i = 0; i < gather_bytes[rank]; i++)
+        m->bytes[offset_of(rank) + i] = byte_of(rank, i);
+    if (rank != 1)
+        return gather_bytes[rank] == 0 ? STATUS_OK
+                                       : link_send_start(out, g, 1, 0, m->bytes + offset_of(rank),
+                                                         gather_bytes[rank], e);
+    void *to[RIG_RANKS];
+    for (int r = 0; r < RIG_RANKS; r++)
+        to[r] = m->bytes + offset_of(r);
+    return link_collect_start(out, g, to, gather_bytes, e);
+}
+
 static link_wire form_of(int op)
 {
     static const link_wire forms[] = {LINK_WIRE_F64, LINK_WIRE_INT48, LINK_WIRE_BF16, LINK_WIRE_Q8};
@@ -135,6 +151,8 @@ static status start(link_op **out, net *t, int rank, int op, size_t n, unsigned 
     if (op == OP_PASS)
         return start_pass(out, g, rank, m, e);
     memset(m->bytes, 0xee, sizeof m->bytes);
+    if (op == OP_COLLECT)
+        return start_collect(out, g, rank, m, e);
     if (op == OP_GATHER) {
         for (size_t i = 0; i < gather_bytes[rank]; i++)
             m->bytes[offset_of(rank) + i] = byte_of(rank, i);
@@ -173,7 +191,9 @@ static void check(const net *t, int rank, int op, size_t n, unsigned round)
         assert_true(rig_is_sum(m->values, n, t->n, round));
         return;
     }
-    if (op == OP_GATHER) {
+    if (op == OP_COLLECT && rank != 1)
+        return;
+    if (op == OP_GATHER || op == OP_COLLECT) {
         for (int r = 0; r < t->n; r++)
             for (size_t i = 0; i < gather_bytes[r]; i++)
                 assert_int_equal(m->bytes[offset_of(r) + i], byte_of(r, i));
@@ -352,6 +372,43 @@ static void test_choice(void **state)
     assert_int_equal(link_sum_choose(3, 4096, LINK_WIRE_F64, local), LINK_SUM_TWO_SHOT);
     assert_int_equal(link_sum_choose(3, 1024, LINK_WIRE_INT48, (link_cost){1, 0.00001}),
                      LINK_SUM_ONE_SHOT);
+}
+
+/* Two receives, posted together: the patient one outlasts the other and any time after it; its deadline counts from when it is due. */
+static void test_patience(void **state)
+{
+    (void)state;
+    for (int comes = 0; comes < 2; comes++) {
+        net t;
+        link_op *ops[2], *sent[2] = {NULL};
+        unsigned char got[2][8] = {{0}}, bytes[2][8] = {{1}, {2}};
+        err why;
+        net_open(&t, 2, 1 << 16, (link_fault){0});
+        for (int i = 0; i < 2; i++)
+            RIG_OK(link_recv_start(&ops[i], t.groups[0], 1, 0, got[i], 8, e));
+        link_op_patient(ops[1]);
+        RIG_OK(link_send_start(&sent[0], t.groups[1], 0, 0, bytes[0], 8, e));
+        drive(&t, (link_op *[]){ops[0], sent[0]});
+        RIG_OK(link_op_wait(ops[0], e));
+        RIG_OK(link_op_wait(sent[0], e));
+        t.clock.us += 10 * DEADLINE_US;
+        (void)link_group_progress(t.groups[0]);
+        assert_false(link_op_done(ops[1]));
+        link_op_due(ops[1]);
+        t.clock.us += DEADLINE_US - 1;
+        (void)link_group_progress(t.groups[0]);
+        assert_false(link_op_done(ops[1]));
+        if (comes)
+            RIG_OK(link_send_start(&sent[1], t.groups[1], 0, 0, bytes[1], 8, e));
+        else
+            t.clock.us += 2;
+        drive(&t, (link_op *[]){ops[1], sent[1]});
+        assert_int_equal(link_op_wait(ops[1], &why), comes ? STATUS_OK : STATUS_TIMEOUT);
+        assert_int_equal(got[1][0], comes ? 2 : 0);
+        if (comes)
+            RIG_OK(link_op_wait(sent[1], e));
+        net_close(&t);
+    }
 }
 
 /* ---- ranges ---------------------------------------------------------------------------------------------------- */
@@ -751,14 +808,14 @@ static void test_goodbye(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lossy),       cmocka_unit_test(test_auto),
-        cmocka_unit_test(test_loops),       cmocka_unit_test(test_sums),
-        cmocka_unit_test(test_others),      cmocka_unit_test(test_together),
-        cmocka_unit_test(test_choice),      cmocka_unit_test(test_range),
-        cmocka_unit_test(test_pack),        cmocka_unit_test(test_handshake),
-        cmocka_unit_test(test_hostile),     cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_allocations), cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_goodbye),
+        cmocka_unit_test(test_lossy),    cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_loops),    cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_others),   cmocka_unit_test(test_together),
+        cmocka_unit_test(test_choice),   cmocka_unit_test(test_range),
+        cmocka_unit_test(test_pack),     cmocka_unit_test(test_handshake),
+        cmocka_unit_test(test_hostile),  cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_patience), cmocka_unit_test(test_allocations),
+        cmocka_unit_test(test_cancel),   cmocka_unit_test(test_goodbye),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
