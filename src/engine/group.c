@@ -316,6 +316,7 @@ void engine_group_destroy(engine_group *g)
     engine_place_close(&g->place);
     base_free(g->words);
     base_free(g->runs);
-    base_free(g->rows);
+    for (int i = 0; i < MODEL_MOST_FLIGHTS; i++)
+        base_free(g->flights[i].rows);
     base_free(g);
 }

@@ -33,6 +33,15 @@ typedef struct group_copy {
     int32_t state_class, from, to;
 } group_copy;
 
+/* A step whose rows have not come back to the leader. */
+typedef struct group_flight {
+    link_op *op; /* NULL: nothing comes */
+    int n_rows;
+    float *logits;
+    float *rows;  /* [max_outputs, V] slices as they come; NULL: the last stage is one rank */
+    int32_t done; /* of a step without rows: a word from the last stage */
+} group_flight;
+
 struct engine_group {
     engine_place place;
     int n_ranks, n_tensor, stage, index; /* index: of this rank in its stage */
@@ -49,7 +58,8 @@ struct engine_group {
     model_run *runs;                 /* [n_sequences], a follower's */
     group_copy copies[GROUP_COPIES]; /* a leader's, not announced yet */
     int n_copies;
-    float *rows; /* leader: slices of logits as they come, [max_outputs, V] */
+    group_flight flights[MODEL_MOST_FLIGHTS]; /* a leader's: a ring of model_most_flights */
+    int first_flight, n_flights;
 };
 
 /* The place of a rank, without its links and its secret. */

@@ -10,7 +10,7 @@
 #error "announcements and streams travel as they lie in memory: little-endian"
 #endif
 
-enum { IN_FLIGHT = LINK_MAX_OPS / 2 }; /* receives at once */
+_Static_assert((int)MODEL_MOST_FLIGHTS + 4 < LINK_MAX_OPS, "every flight has an op");
 
 status group_broken(engine_group *g, status s, const char *why)
 {
@@ -42,9 +42,11 @@ status group_make_room(engine_group *g, err *e)
     g->capacity = BASE_MAX(g->capacity, (size_t)GROUP_FIRST);
     g->words = base_zalloc(g->capacity, sizeof *g->words);
     g->runs = base_zalloc(runs, sizeof *g->runs);
-    if (g->place.rank == 0)
-        g->rows = base_alloc(sizeof *g->rows * (size_t)o->max_outputs * (size_t)g->n_vocab);
-    if (!g->words || !g->runs || (g->place.rank == 0 && !g->rows))
+    size_t rows = (size_t)o->max_outputs * (size_t)g->n_vocab;
+    bool good = g->words && g->runs, slices = g->place.rank == 0 && g->n_tensor > 1;
+    for (int i = 0; good && slices && i < model_most_flights(g->m); i++)
+        good = (g->flights[i].rows = base_alloc(sizeof *g->flights[i].rows * rows)) != NULL;
+    if (!good)
         return err_set(e, STATUS_NO_MEMORY, "no memory for the steps of %d ranks", g->n_ranks);
     return STATUS_OK;
 }
@@ -252,50 +254,78 @@ static status send_rows(void *context, const float *rows, int64_t n, err *e)
         g, link_send(g->all, g->place.rank + g->n_tensor, 0, rows, (size_t)n * sizeof *rows, e));
 }
 
-/* Slices of the last stage's ranks, side by side into whole rows. */
-static status collect(engine_group *g, const float *own, int n_rows, float *logits, err *e)
+/* Slices of the last stage's ranks come side by side; of one row that is where they belong. A step without rows ends with a word, so that the leader
+ * is never further ahead than it knows. */
+static status expect(engine_group *g, group_flight *f, const float *own, err *e)
 {
-    link_op *ops[ENGINE_MOST_RANKS] = {0};
+    void *to[ENGINE_MOST_RANKS] = {0};
+    size_t bytes[ENGINE_MOST_RANKS] = {0}, n_bytes = 0;
     int first = g->n_ranks - g->n_tensor;
-    float *at = g->rows;
-    status s = STATUS_OK;
-    for (int r = first; r < g->n_ranks + IN_FLIGHT; r++) {
-        link_op *before = r - IN_FLIGHT >= first ? ops[r - IN_FLIGHT] : NULL;
-        if (before) {
-            status waited = link_op_wait(before, s == STATUS_OK ? e : NULL);
-            s = s == STATUS_OK ? waited : s;
-        }
-        int64_t width = r < g->n_ranks ? g->shards[r].vocab_end - g->shards[r].vocab_begin : 0;
-        if (width == 0 || s != STATUS_OK)
-            continue;
-        float *to = n_rows == 1 ? logits + g->shards[r].vocab_begin : at;
-        size_t bytes = (size_t)(n_rows * width) * sizeof *to;
+    float *at = f->n_rows > 1 && f->rows ? f->rows : f->logits;
+    for (int r = first; r < g->n_ranks && f->n_rows > 0; r++) {
+        int64_t n = f->n_rows * (g->shards[r].vocab_end - g->shards[r].vocab_begin);
+        to[r] = at;
+        bytes[r] = (size_t)n * sizeof *at;
         if (r == 0)
-            memcpy(to, own, bytes);
+            memcpy(at, own, bytes[r]);
         else
-            s = link_recv_start(&ops[r], g->all, r, 0, to, bytes, e);
-        at += n_rows * width;
+            n_bytes += bytes[r];
+        at += n;
     }
-    at = g->rows;
-    for (int r = first; r < g->n_ranks && s == STATUS_OK && n_rows > 1; r++) {
-        int64_t width = g->shards[r].vocab_end - g->shards[r].vocab_begin;
-        for (int i = 0; i < n_rows; i++, at += width)
-            memcpy(logits + i * g->n_vocab + g->shards[r].vocab_begin, at,
-                   sizeof *at * (size_t)width);
+    if (f->n_rows == 0 && first > 0) {
+        to[first] = &f->done;
+        n_bytes = bytes[first] = sizeof f->done;
     }
-    return noted(g, s);
+    if (n_bytes == 0)
+        return STATUS_OK;
+    status s = link_collect_start(&f->op, g->all, to, bytes, e);
+    if (s == STATUS_OK)
+        link_op_patient(f->op); /* others may be before it: see collect */
+    return s;
 }
 
 static status gather(void *context, const float *rows, int n_rows, float *logits, err *e)
 {
     engine_group *g = context;
-    if (g->place.rank == 0)
-        return collect(g, rows, n_rows, logits, e);
-    if (!rows)
-        return STATUS_OK;
     const model_shard *own = &g->shards[g->place.rank];
+    if (g->place.rank == 0) {
+        int most = model_most_flights(g->m);
+        REQUIRE(g->n_flights < most);
+        group_flight *f = &g->flights[(g->first_flight + g->n_flights) % most];
+        *f = (group_flight){.n_rows = n_rows, .logits = logits, .rows = f->rows};
+        status s = expect(g, f, rows, e);
+        g->n_flights += s == STATUS_OK;
+        return noted(g, s);
+    }
+    const int32_t done = 1;
+    if (n_rows == 0 && g->place.rank == g->n_ranks - g->n_tensor)
+        return noted(g, link_send(g->all, 0, 0, &done, sizeof done, e));
     size_t bytes = (size_t)(n_rows * (own->vocab_end - own->vocab_begin)) * sizeof *rows;
-    return noted(g, link_send(g->all, 0, 0, rows, bytes, e));
+    return rows ? noted(g, link_send(g->all, 0, 0, rows, bytes, e)) : STATUS_OK;
+}
+
+/* What came of the oldest step, as whole rows. The deadline counts from here: what was before it is done. */
+static status collect(void *context, err *e)
+{
+    engine_group *g = context;
+    REQUIRE(g->n_flights > 0);
+    group_flight *f = &g->flights[g->first_flight];
+    g->first_flight = (g->first_flight + 1) % model_most_flights(g->m);
+    g->n_flights--;
+    status s = STATUS_OK;
+    if (f->op) {
+        link_op_due(f->op);
+        s = link_op_wait(f->op, e);
+    }
+    const float *at = f->rows;
+    for (int r = g->n_ranks - g->n_tensor; r < g->n_ranks && s == STATUS_OK && at && f->n_rows > 1;
+         r++) {
+        int64_t width = g->shards[r].vocab_end - g->shards[r].vocab_begin;
+        for (int i = 0; i < f->n_rows; i++, at += width)
+            memcpy(f->logits + i * g->n_vocab + g->shards[r].vocab_begin, at,
+                   sizeof *at * (size_t)width);
+    }
+    return noted(g, s);
 }
 
 void group_exchange(engine_group *g, model_exchange *x)
@@ -304,6 +334,8 @@ void group_exchange(engine_group *g, model_exchange *x)
                           .receive = receive,
                           .send = send_rows,
                           .gather = gather,
+                          .collect = g->place.rank == 0 ? collect : NULL,
+                          .n_stages = g->place.cut.n_stages,
                           .announce = g->place.rank == 0 ? announce : NULL,
                           .copied = g->place.rank == 0 ? copied : NULL,
                           .context = g};

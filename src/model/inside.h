@@ -109,6 +109,7 @@ struct model {
     int logits, received, sent; /* values; −1 = none */
     float *stream;              /* [limits.n_tokens, D] between stages */
     float *slice;               /* [limits.n_outputs, our logits] to be gathered */
+    int n_flights;              /* steps started and not finished */
     device_limits limits;
     /* The step in hand: [limits…] */
     device_step step;

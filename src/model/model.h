@@ -134,9 +134,12 @@ typedef struct model_exchange {
     status (*announce)(void *context, const struct model_batch *b, err *e);
     status (*copied)(void *context, int state_class, const struct model_copy *copies, int n,
                      err *e);
-    /* After the step, on the leader and on ranks that hold logits: rows[n_rows, this rank's slice] (NULL: none here). The leader's logits
-     * [n_rows, V] are filled, on other ranks they are NULL. NULL: model_step gives a rank its own slice only. */
+    /* At the end of every step that has not failed, on all ranks: rows[n_rows, this rank's slice] (NULL: none here). Where the leader waits for
+     * others' this posts them; its logits [n_rows, V] are filled when collect, called once for each gather in the same order, has returned. On
+     * other ranks logits and collect are NULL. gather NULL: model_step gives a rank its own slice only. */
     status (*gather)(void *context, const float *rows, int n_rows, float *logits, err *e);
+    status (*collect)(void *context, err *e);
+    int n_stages; /* of the cut; 0 = 1 */
 } model_exchange;
 
 typedef struct model_options {
@@ -244,6 +247,16 @@ typedef struct model_batch {
 /* logits: [n_outputs, model_row_width], caller's; with exchange.gather [n_outputs, V] on the leader; NULL where there are none. Ids out of
  * the vocabulary, pages out of the pool and sizes over the limits are INVALID, and nothing has been computed or announced. */
 status model_step(model *m, const model_batch *b, float *logits, err *e);
+
+/* The two halves of it, so that the stages of a pipeline work on several steps at once: start computes what is this rank's to compute and
+ * borrows logits until finish, which waits for the oldest step that was started. Up to model_most_flights may be under way. All that is called in between
+ * (starts, copies of state) comes behind the steps started before it, on every rank; so pages that a step has written may be read by the next one,
+ * or given to another sequence, at once. After an error of either every step that is under way has still to be finished. */
+status model_step_start(model *m, const model_batch *b, float *logits, err *e);
+status model_step_finish(model *m, err *e);
+enum { MODEL_MOST_FLIGHTS = 16 };
+int model_n_stages(const model *m);     /* 1 = not a pipeline */
+int model_most_flights(const model *m); /* 1 unless it is a pipeline */
 
 /* Copies whole pages (or slots) within a class: a fork's partial page, a snapshot, a restore. Pairs must not overlap. */
 typedef struct model_copy {

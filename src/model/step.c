@@ -178,18 +178,28 @@ static void flatten(model *m, const model_batch *b)
 static status give_logits(model *m, int n_rows, float *logits, err *e)
 {
     const model_exchange *x = &m->options.exchange;
-    if (n_rows == 0)
-        return STATUS_OK;
+    bool here = m->logits >= 0 && n_rows > 0;
     if (x->gather == NULL)
-        return m->logits < 0 ? STATUS_OK : graph_read(m->graph, m->logits, logits, n_rows, e);
-    if (m->logits < 0)
-        return x->gather(x->context, NULL, n_rows, logits, e);
-    status s = graph_read(m->graph, m->logits, m->slice, n_rows, e);
-    return s == STATUS_OK ? x->gather(x->context, m->slice, n_rows, logits, e) : s;
+        return here ? graph_read(m->graph, m->logits, logits, n_rows, e) : STATUS_OK;
+    status s = here ? graph_read(m->graph, m->logits, m->slice, n_rows, e) : STATUS_OK;
+    return s == STATUS_OK ? x->gather(x->context, here ? m->slice : NULL, n_rows, logits, e) : s;
 }
 
-status model_step(model *m, const model_batch *b, float *logits, err *e)
+int model_n_stages(const model *m)
 {
+    return BASE_MAX(m->options.exchange.n_stages, 1);
+}
+
+/* One for every stage, and one that waits before the first. */
+int model_most_flights(const model *m)
+{
+    int n = model_n_stages(m);
+    return n == 1 ? 1 : BASE_MIN(n + 1, (int)MODEL_MOST_FLIGHTS);
+}
+
+status model_step_start(model *m, const model_batch *b, float *logits, err *e)
+{
+    REQUIRE(m->n_flights < model_most_flights(m));
     status s = check_batch(m, b, e);
     if (s != STATUS_OK)
         return s;
@@ -212,7 +222,25 @@ status model_step(model *m, const model_batch *b, float *logits, err *e)
         if (s == STATUS_OK)
             s = x->send(x->context, m->stream, stream, e);
     }
-    return s == STATUS_OK ? give_logits(m, b->n_outputs, logits, e) : s;
+    if (s == STATUS_OK)
+        s = give_logits(m, b->n_outputs, logits, e);
+    m->n_flights += s == STATUS_OK;
+    return s;
+}
+
+status model_step_finish(model *m, err *e)
+{
+    const model_exchange *x = &m->options.exchange;
+    REQUIRE(m->n_flights > 0);
+    m->n_flights--;
+    return x->collect ? x->collect(x->context, e) : STATUS_OK;
+}
+
+status model_step(model *m, const model_batch *b, float *logits, err *e)
+{
+    REQUIRE(m->n_flights == 0);
+    status s = model_step_start(m, b, logits, e);
+    return s == STATUS_OK ? model_step_finish(m, e) : s;
 }
 
 status model_copy_state(model *m, int state_class, const model_copy *copies, int n, err *e)
