@@ -1,4 +1,4 @@
-/* What engine.c (steps) and switch.c (from one epoch to the next) share: an engine and its sequences. Private; one thread. */
+/* What engine.c (who is there), batch.c (steps) and switch.c (from one epoch to the next) share: an engine and its sequences. Private; one thread. */
 #ifndef SHOAL_ENGINE_INSIDE_H
 #define SHOAL_ENGINE_INSIDE_H
 
@@ -113,10 +113,33 @@ static inline int64_t pending(const sequence *q)
     return q->n_tokens - engine_state_length(q->state);
 }
 
+static inline int engine_emitted(const sequence *q)
+{
+    return q->n_tokens - q->n_prompt;
+}
+
+/* Whether rows of the prompt are still to be looked at for log-probabilities. */
+static inline bool engine_scores(const sequence *q)
+{
+    return q->of->r.score_prompt && q->choice == 0 && q->of->n_scored < q->n_prompt - 1;
+}
+
 /* Of cached prefixes: what may not be mixed up. */
 uint64_t engine_pool_salt(const model *m);
 /* It will be read again. */
 void engine_give_up_state(engine *g, sequence *q);
+
+void engine_send_done(engine *g, const request *r, int choice, int n_emitted, engine_reason reason,
+                      const err *why);
+/* q's DONE; q is gone. */
+void engine_finish(engine *g, sequence *q, int n_emitted, engine_reason reason, const err *why);
+status engine_new_sequence(sequence **out, engine *g, request *r, int choice, const int32_t *tokens,
+                           int n, err *e);
+void engine_insert(engine *g, sequence *q); /* into the list, by age */
+
+/* ---- batch.c ---- */
+/* A step of the side at hand. */
+status engine_step_side(engine *g, err *e);
 
 /* ---- switch.c ---- */
 /* Sequences of the old side are read again on the new one, oldest first, out of the budget of a step. */
