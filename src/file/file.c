@@ -418,6 +418,7 @@ static uint64_t hash_str(str s, uint64_t seed)
 uint64_t file_model_hash(const file_model *m)
 {
     enum { SAMPLES = 256, SAMPLE_BYTES = 256 };
+    const uint64_t page = os_page_bytes();
     const file_inside *in = (const file_inside *)m;
     uint64_t h = hash_u64(m->n_tensors, m->format);
     for (uint32_t i = 0; i < m->n_keys; i++) {
@@ -436,7 +437,9 @@ uint64_t file_model_hash(const file_model *m)
             h = hash_u64(t->dims[d], h);
         if (i % stride == 0) {
             uint64_t n = BASE_MIN(t->bytes, (uint64_t)SAMPLE_BYTES);
-            h = hash_bytes(t->data + (t->bytes - n) / 2, n, h);
+            uint64_t at = (t->bytes - n) / 2, before = BASE_MIN(at, page);
+            h = hash_bytes(t->data + at, n, h);
+            file_forget(m, t, at - before, before + n + page); /* one look may map 2 MB */
         }
     }
     return h;

@@ -55,8 +55,8 @@ status os_slab_create(void **out, uint64_t bytes, err *e)
         if (extra - head)
             munmap(at + mapped, extra - head);
 #ifdef MADV_HUGEPAGE
-        madvise(at, mapped,
-                MADV_HUGEPAGE); /* advice: a kernel without huge pages says no, and that is fine */
+        /* whole ones only, so that nothing is resident that nobody asked for; a kernel without huge pages says no, and that is fine */
+        madvise(at, bytes & ~(HUGE_BYTES - 1), MADV_HUGEPAGE);
 #endif
     }
     *out = at;
