@@ -1,49 +1,58 @@
 #!/usr/bin/env python3
 """The bars of speed on one machine: each is measured as a ratio, printed with what it has to reach, and kept in bench/results/bars.csv.
 
-    bench/bars.py [--quick] [--only decode,prompt,…] [--types Q4_0,…] [--reps 5]
+    bench/bars.py [--quick] [--only decode,prompt,…] [--types Q4_0,…] [--reps 5] [--resume] [--seconds N] [--summary]
 
---quick: Q4_0 alone, three turns. Models are random ones of the shape of Llama 3.2 1B, made by tools/random_model.py when they are missing
-and kept in the user's cache folder (about 8 GB with all types). What counts:
+--resume goes on where a run of the same programs was cut off (every turn is kept in a checkpoint beside the build: see turns.py); --seconds ends it
+before N seconds are over; --summary measures nothing and prints what there is. --quick: Q4_0 alone, three turns. Models are random ones of the shape
+of Llama 3.2 1B, made by tools/random_model.py when they are missing and kept in the user's cache folder (about 8 GB with all types). What counts:
 
   decode    bytes of weights a token × tokens/s ÷ read bandwidth of the same turn, context under 100, per type and threads
   prompt    2 × multiply-adds × tokens/s of 512 tokens ÷ int8 peak of the same turn (float types: f32 peak)
   context   (weights + K/V bytes) × tokens/s at 4,096 tokens ÷ bandwidth
   batch     tokens/s of 8 sequences at once ÷ of one
-  shared    decode with two threads beside a busy loop ÷ alone
+  shared    decode with two threads, or two ranks, beside a busy loop ÷ alone
   one-core  two ranks on one core ÷ one rank on it
   load      seconds from a cold process to the first token; memory beyond the weights
   fixed     tokens/s of a model of a million parameters
   http      tokens/s of a streamed answer ÷ shoal bench
+  drafts    tokens/s with guesses ÷ without, on text that repeats itself and on text that does not
   sample    microseconds to choose among 128,256 logits
+  membw … text                   of parts: parts.py
+  peers                          beside other engines: peers/peers.py
 
-Peers are measured by bench/peers/. A bar that does not hold is said to, and the exit status stays 0: this measures, tests judge.
+A bar that does not hold is said to, and the exit status stays 0: this measures, tests judge.
 """
 import argparse
 import http.client
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
-from measuring import BUILD, SHOAL, Probe, Table, Turns, between, children_of, median, shoal_bench, shoal_bench_end, shoal_bench_start  # noqa: E402
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "..", "tools"), os.path.join(HERE, "peers")]
+import parts  # noqa: E402
+import peers  # noqa: E402
+from measuring import BUILD, ROOT, SHOAL, Probe, Table, Unable, between, children_of, median, output_of, program, shoal_bench, spread  # noqa: E402
 from random_model import SHAPES, model_file  # noqa: E402
+from turns import Checkpoint, Driver, Row, Unit, build_hash, commit_name, of_threads, summary  # noqa: E402
 
 FLOATS = ("F16", "BF16", "F32")
 MIB = 1 << 20
+COLUMNS = ("bar", "what", "value", "needed", "holds", "rate", "limit", "note", "commit")
 
 
-class Run:
+class Machine:
+    """Options, and the probe of the machine's limits, which several units use one after the other."""
+
     def __init__(self, options):
-        self.reps, self.types, self.options = options.reps, options.types, options
-        self.table = Table("bars", ("bar", "what", "value", "needed", "holds", "rate", "limit", "note"), 2)
-        self.probe_mib, self.probe = 0, None
-        self.missed = 0
+        self.options, self.probe, self.probe_mib = options, None, 0
 
     def probe_for(self, model):
         """A footprint of at least the model's and three times the last cache."""
@@ -53,23 +62,17 @@ class Run:
             self.probe, self.probe_mib = Probe(need), need
         return self.probe
 
+    def pids(self):
+        return [self.probe.process.pid] if self.probe else []
+
     def close(self):
         if self.probe:
             self.probe.close()
         self.probe, self.probe_mib = None, 0
 
-    def say(self, bar, what, value, needed, note="", at_most=False, rate="", limit=""):
-        """rate, limit: what the ratio is made of, where it is of tokens/s and of the machine's GB/s or 10^9 operations/s."""
-        holds = value <= needed if at_most else value >= needed
-        self.missed += not holds
-        sign, verdict = "≤" if at_most else "≥", "holds" if holds else "MISSED"
-        print(f"{bar:<9} {what:<44} {value:9.3f}  {sign} {needed:<7g} {verdict:<7} {note}", flush=True)
-        self.table.put(bar, what, float(value), f"{sign} {needed:g}", "yes" if holds else "no", rate, limit, note)
-        self.table.save()
 
-
-def spread(values):
-    return f"{min(values):.3f}–{max(values):.3f}"
+def column(results, name):
+    return [r[name] for r in results]
 
 
 def multiply_adds(shape):
@@ -81,102 +84,101 @@ def multiply_adds(shape):
 # ---- bars 1 to 3: one model, alone ----------------------------------------------------------------------------------------------------
 
 
-def decode(run):
-    for kind in run.types:
+def decode_share(results, needed, what):
+    """A row of results {"rate", "bytes", "read", "onlooker"}: the share of the bandwidth."""
+    shares = [r["rate"] * r["bytes"] / 1e9 / r["read"] for r in results]
+    seen = median([r["rate"] * r["bytes"] / 1e9 / r["onlooker"] for r in results])
+    rate, read = median(column(results, "rate")), median(column(results, "read"))
+    note = f"{rate:.1f} tok/s, {read:.1f} GB/s, {spread(shares)}; {seen:.2f} by an onlooker's clock"
+    return Row(what, median(shares), needed, note=note, rate=rate, limit=read)
+
+
+def decode(machine, kind, threads):
+    gen = 32 if kind in FLOATS else 48
+
+    def once(_):
         model = model_file("llama-1b", kind)
-        probe = run.probe_for(model)
-        for threads in (1, 2):
-            turns = Turns(run.reps, (probe.process.pid,))
-            gen = 32 if kind in FLOATS else 48
-            results = turns.take(lambda: between(probe, threads, lambda: shoal_bench(model, threads, "--prompt", 0, "--gen", gen, "--reps", 1)))
-            shares = [r["decode_tokens_per_s"] * r["weight_bytes_per_token"] / 1e9 / limit[0] for r, limit in results]
-            rate, read = median([r["decode_tokens_per_s"] for r, _ in results]), median([limit[0] for _, limit in results])
-            note = f"{rate:.1f} tok/s, {read:.1f} GB/s, {spread(shares)} {turns.note()}"
-            run.say("decode", f"{kind}, {threads} threads, of the bandwidth", median(shares), 0.85, note.strip(), rate=rate, limit=read)
+        r, limit = between(machine.probe_for(model), threads, lambda: shoal_bench(model, threads, "--prompt", 0, "--gen", gen, "--reps", 1))
+        return {"rate": r["decode_tokens_per_s"], "bytes": r["weight_bytes_per_token"], **limit}
+
+    return Unit("decode", f"{kind}, {of_threads(threads)}", once, lambda results: [decode_share(results, 0.85, f"{kind}, {of_threads(threads)}, of the bandwidth")])
 
 
-def prompt(run):
-    for kind in run.types:
+def prompt(machine, kind, threads):
+    needed = 0.6 if kind in FLOATS else 0.35 if kind == "Q4_K_M" else 0.45
+    peak = "f32" if kind in FLOATS else "int8"
+
+    def once(_):
         model = model_file("llama-1b", kind)
-        probe = run.probe_for(model_file("llama-1b", run.types[0]))
-        needed = 0.6 if kind in FLOATS else 0.35 if kind == "Q4_K_M" else 0.45
-        for threads in (1, 2):
-            turns = Turns(run.reps, (probe.process.pid,))
-            results = turns.take(lambda: between(probe, threads, lambda: shoal_bench(model, threads, "--prompt", 512, "--gen", 0, "--reps", 1)))
-            rates = [r["prompt_tokens_per_s"] for r, _ in results]
-            peaks = [limit[2 if kind in FLOATS else 1] for _, limit in results]
-            shares = [2e-9 * multiply_adds("llama-1b") * rate / peak for rate, peak in zip(rates, peaks)]
-            peak = "f32" if kind in FLOATS else "int8"
-            note = f"{median(rates):.0f} tok/s, peak {median(peaks):.0f} GOP/s, {spread(shares)} {turns.note()}"
-            run.say("prompt", f"{kind}, {threads} threads, of the {peak} peak", median(shares), needed, note.strip(), rate=median(rates), limit=median(peaks))
+        probe = machine.probe_for(model_file("llama-1b", "Q4_0"))
+        r, limit = between(probe, threads, lambda: shoal_bench(model, threads, "--prompt", 512, "--gen", 0, "--reps", 1))
+        return {"rate": r["prompt_tokens_per_s"], "peak": limit[peak]}
+
+    def rows(results):
+        shares = [2e-9 * multiply_adds("llama-1b") * r["rate"] / r["peak"] for r in results]
+        rate, limit = median(column(results, "rate")), median(column(results, "peak"))
+        note = f"{rate:.0f} tok/s, peak {limit:.0f} GOP/s, {spread(shares)}"
+        return [Row(f"{kind}, {of_threads(threads)}, of the {peak} peak", median(shares), needed, note=note, rate=rate, limit=limit)]
+
+    return Unit("prompt", f"{kind}, {of_threads(threads)}", once, rows)
 
 
-def context(run):
-    model = model_file("llama-1b", "Q4_0")
-    probe = run.probe_for(model)
-    for threads in (1, 2):
-        turns = Turns(run.reps, (probe.process.pid,))
+def context(machine, threads):
+    def once(_):
+        model = model_file("llama-1b", "Q4_0")
         options = ("--prompt", 0, "--depth", 4096, "--gen", 16, "--reps", 1)
-        results = turns.take(lambda: between(probe, threads, lambda: shoal_bench(model, threads, *options)))
-        shares = []
-        for r, limit in results:
-            bytes_a_token = r["weight_bytes_per_token"] + r["kv_bytes_per_token"] * 4104
-            shares.append(r["decode_tokens_per_s"] * bytes_a_token / 1e9 / limit[0])
-        rate = median([r["decode_tokens_per_s"] for r, _ in results])
-        run.say("context", f"4,096 tokens, {threads} threads, of the bandwidth", median(shares), 0.75, f"{rate:.1f} tok/s, {spread(shares)} {turns.note()}".strip())
+        r, limit = between(machine.probe_for(model), threads, lambda: shoal_bench(model, threads, *options))
+        return {"rate": r["decode_tokens_per_s"], "bytes": r["weight_bytes_per_token"] + r["kv_bytes_per_token"] * 4104, **limit}
+
+    name = f"4,096 tokens, {of_threads(threads)}"
+    return Unit("context", name, once, lambda results: [decode_share(results, 0.75, f"{name}, of the bandwidth")], guess_s=45 / threads)
 
 
-def batch(run):
-    model = model_file("llama-1b", "Q4_0")
-    for threads in (1, 2):
+def batch(machine, threads):
+    def once(_):
+        model = model_file("llama-1b", "Q4_0")
+        one = shoal_bench(model, threads, "--prompt", 0, "--gen", 32, "--reps", 1)["decode_tokens_per_s"]
+        return {"one": one, "many": shoal_bench(model, threads, "--prompt", 0, "--gen", 24, "--reps", 1, "--sequences", 8)["decode_tokens_per_s"]}
 
-        def once():
-            one = shoal_bench(model, threads, "--prompt", 0, "--gen", 32, "--reps", 1)["decode_tokens_per_s"]
-            return one, shoal_bench(model, threads, "--prompt", 0, "--gen", 24, "--reps", 1, "--sequences", 8)["decode_tokens_per_s"]
+    def rows(results):
+        ratios = [r["many"] / r["one"] for r in results]
+        rate = median(column(results, "many"))
+        note = f"{rate:.0f} tok/s of {median(column(results, 'one')):.1f}, {spread(ratios)}"
+        return [Row(f"8 sequences, {of_threads(threads)}, of one", median(ratios), 5.0, note=note, rate=rate)]
 
-        turns = Turns(run.reps)
-        results = turns.take(once)
-        ratios = [many / one for one, many in results]
-        rate = median([m for _, m in results])
-        note = f"{rate:.0f} tok/s of {median([o for o, _ in results]):.1f}, {spread(ratios)} {turns.note()}"
-        run.say("batch", f"8 sequences, {threads} threads, of one", median(ratios), 5.0, note.strip(), rate=rate)
+    return Unit("batch", f"{of_threads(threads)}", once, rows)
 
 
 # ---- bar 4: not alone -------------------------------------------------------------------------------------------------------------------
 
 
-def shared(run):
-    model = model_file("llama-1b", "Q4_0")
+def shared(name, needed, threads, *options):
+    def once(_):
+        model, all_options = model_file("llama-1b", "Q4_0"), ("--prompt", 0, "--gen", 48, "--reps", 1, *options)
+        alone = shoal_bench(model, threads, *all_options)["decode_tokens_per_s"]
+        with peers.BusyLoop():
+            return {"alone": alone, "beside": shoal_bench(model, threads, *all_options)["decode_tokens_per_s"]}
 
-    def once():
-        alone = shoal_bench(model, 2, "--prompt", 0, "--gen", 48, "--reps", 1)["decode_tokens_per_s"]
-        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-        beside = shoal_bench(model, 2, "--prompt", 0, "--gen", 48, "--reps", 1)["decode_tokens_per_s"]
-        busy.kill()
-        busy.wait()
-        return alone, beside
+    def rows(results):
+        ratios = [r["beside"] / r["alone"] for r in results]
+        note = f"{median(column(results, 'beside')):.1f} tok/s of {median(column(results, 'alone')):.1f}, {spread(ratios)}"
+        return [Row(f"decode, {name}, beside a busy loop", median(ratios), needed, note=note)]
 
-    turns = Turns(run.reps)
-    ratios = [beside / alone for alone, beside in turns.take(once)]
-    run.say("shared", "decode, 2 threads, beside a busy loop", median(ratios), 0.6, f"{spread(ratios)} {turns.note()}".strip())
+    return Unit("shared", name, once, rows)
 
 
-def one_core(run):
-    model = model_file("llama-1b", "Q4_0")
-    options = ("--prompt", 0, "--gen", 32, "--reps", 3)
-    cut = "--ranks" in subprocess.run([SHOAL, "help", "bench"], capture_output=True, text=True).stdout
-
-    def once():
+def one_core(machine):
+    def once(_):
+        model, options = model_file("llama-1b", "Q4_0"), ("--prompt", 0, "--gen", 32, "--reps", 3)
         one = shoal_bench(model, 1, *options, core=0)["decode_tokens_per_s"]
-        if cut:
-            return one, shoal_bench(model, 1, *options, "--ranks", 2, core=0)["decode_tokens_per_s"]
-        pair = [shoal_bench_start(model, 1, *options, core=0) for _ in range(2)]
-        return one, sum(shoal_bench_end(p)["decode_tokens_per_s"] for p in pair)
+        return one, shoal_bench(model, 1, *options, "--ranks", 2, core=0)["decode_tokens_per_s"]
 
-    turns = Turns(run.reps)
-    ratios = [two / one for one, two in turns.take(once)]
-    what = "a model in two ranks on one core, of one rank" if cut else "two models on one core, of one"
-    run.say("one-core", what, median(ratios), 0.9, f"{spread(ratios)} {turns.note()}".strip())
+    def rows(results):
+        ratios = [two / one for one, two in results]
+        note = f"{median([two for _, two in results]):.1f} tok/s of {median([one for one, _ in results]):.1f}, {spread(ratios)}"
+        return [Row("a model in two ranks on one core, of one rank", median(ratios), 0.9, note=note)]
+
+    return Unit("one-core", "two ranks", once, rows)
 
 
 # ---- bar 5: load --------------------------------------------------------------------------------------------------------------------------
@@ -190,13 +192,17 @@ def status_bytes(pid, field):
         return 0
 
 
+def own_home(home):
+    return {"PATH": os.environ["PATH"], "HOME": home.name}
+
+
 def load_once(model):
     """(seconds until the first byte of an answer, peak of the resident memory of each process, added)"""
     peaks, done = {}, threading.Event()
     home = tempfile.TemporaryDirectory(prefix="shoal-bench-")
     began = time.monotonic()
-    environment = {"PATH": os.environ["PATH"], "HOME": home.name}
-    p = subprocess.Popen([SHOAL, "run", model, "hello", "--max-tokens", "2", "--temperature", "0"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment)
+    command = [SHOAL, "run", model, "hello", "--max-tokens", "2", "--temperature", "0"]
+    p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=own_home(home))
 
     def watch():
         while not done.wait(0.02):
@@ -213,59 +219,71 @@ def load_once(model):
     watcher.join()
     home.cleanup()
     if p.returncode or not first:
-        raise SystemExit(f"shoal run failed: {p.returncode}")
+        raise Unable(f"shoal run ended with {p.returncode}")
     return seconds, sum(peaks.values())
 
 
-def load(run):
-    model = model_file("llama-1b", "Q4_0")
-    with open(model, "rb") as f:  # into the page cache
-        while f.read(16 * MIB):
-            pass
-    weights = shoal_bench(model, 2, "--prompt", 0, "--gen", 1, "--reps", 1)["weight_bytes_per_token"]
-    turns = Turns(run.reps)
-    results = turns.take(lambda: load_once(model))
-    seconds = [s for s, _ in results]
-    run.say("load", "cold process to first token, 0.7 GB, seconds", median(seconds), 1.2, f"{spread(seconds)} {turns.note()}".strip(), at_most=True)
-    beyond = [(peak - weights) / 1e6 for _, peak in results]
-    run.say("load", "peak memory beyond the weights, MB", median(beyond), 150, "all processes, resident", at_most=True)
+def load(machine):
+    def once(_):
+        model = model_file("llama-1b", "Q4_0")
+        with open(model, "rb") as f:  # into the page cache
+            while f.read(16 * MIB):
+                pass
+        weights = shoal_bench(model, 2, "--prompt", 0, "--gen", 1, "--reps", 1)["weight_bytes_per_token"]
+        seconds, peak = load_once(model)
+        return {"seconds": seconds, "beyond": (peak - weights) / 1e6}
+
+    def rows(results):
+        seconds, beyond = column(results, "seconds"), column(results, "beyond")
+        return [
+            Row("cold process to first token, 0.7 GB, seconds", median(seconds), 1.2, at_most=True, note=spread(seconds)),
+            Row("peak memory beyond the weights, MB", median(beyond), 150, at_most=True, note=f"all processes, resident, {min(beyond):.0f}–{max(beyond):.0f}"),
+        ]
+
+    return Unit("load", "0.7 GB", once, rows)
 
 
 # ---- bar 6: what a token costs beside the weights -------------------------------------------------------------------------------------------
 
 
-def fixed(run):
-    model = model_file("tiny-1m", "Q8_0")
-    for threads in (1, 2):
-        turns = Turns(run.reps)
-        rates = turns.take(lambda: shoal_bench(model, threads, "--prompt", 0, "--gen", 500, "--reps", 3)["decode_tokens_per_s"])
-        run.say("fixed", f"1 M parameters, {threads} threads, tokens/s", median(rates), 8000, f"{min(rates):.0f}–{max(rates):.0f} {turns.note()}".strip())
+def fixed(machine, threads):
+    def once(_):
+        return shoal_bench(model_file("tiny-1m", "Q8_0"), threads, "--prompt", 0, "--gen", 500, "--reps", 3)["decode_tokens_per_s"]
+
+    def rows(results):
+        return [Row(f"1 M parameters, {of_threads(threads)}, tokens/s", median(results), 8000, note=f"{min(results):.0f}–{max(results):.0f}")]
+
+    return Unit("fixed", f"{of_threads(threads)}", once, rows, guess_s=3)
 
 
 class Server:
     def __init__(self, model):
         self.home = tempfile.TemporaryDirectory(prefix="shoal-bench-")
-        environment = {"PATH": os.environ["PATH"], "HOME": self.home.name}
-        self.process = subprocess.Popen([SHOAL, "serve", "--port", "0", model], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = [SHOAL, "serve", "--port", "0", model]
+        self.process = subprocess.Popen(command, env=own_home(self.home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = ""
         for line in self.process.stdout:
+            said = line
             found = re.search(r"ready at http://\S+:(\d+)", line)
             if found:
                 self.port = int(found[1])
                 break
         else:
-            raise SystemExit("shoal serve is not ready")
+            raise Unable(f"shoal serve is not ready: {said.strip()}")
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
         self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         self.connection.request("GET", "/v1/models")
         self.model = json.loads(self.connection.getresponse().read())["data"][0]["id"]
+        self.tokens_per_s(8)  # loads the model
+        self.pids = [self.process.pid] + children_of(self.process.pid)
 
     def tokens_per_s(self, n):
-        """Of a streamed answer, from the first token to the last."""
+        """(events, seconds) of a streamed answer, from the first token to the last."""
         body = {"model": self.model, "messages": [{"role": "user", "content": "hello"}], "stream": True, "max_tokens": n, "temperature": 0}
         self.connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
         response, stamps = self.connection.getresponse(), []
         if response.status != 200:
-            raise SystemExit(f"shoal serve answers {response.status}: {response.read()[:300]}")
+            raise Unable(f"shoal serve answers {response.status}: {response.read()[:300]}")
         for line in response:
             if line.startswith(b"data: {") and b'"content":' in line:
                 stamps.append(time.monotonic())
@@ -279,58 +297,149 @@ class Server:
         self.home.cleanup()
 
 
-def through_http(run):
-    model, n = model_file("llama-1b", "Q4_0"), 64
-    server = Server(model)
-    server.tokens_per_s(8)
+def through_http(machine):
+    n = 64
 
-    def once():
-        bare = shoal_bench(model, 2, "--prompt", 0, "--gen", n, "--reps", 1)["decode_tokens_per_s"]
+    def once(server):
+        bare = shoal_bench(model_file("llama-1b", "Q4_0"), 2, "--prompt", 0, "--gen", n, "--reps", 1)["decode_tokens_per_s"]
         events, seconds = server.tokens_per_s(n)
         if events < n // 2:
-            raise SystemExit(f"the answer has {events} events of {n}")
-        return ((events - 1) / seconds) / bare
+            raise Unable(f"the answer has {events} events of {n}")
+        return {"bare": bare, "http": (events - 1) / seconds}
 
-    turns = Turns(run.reps, [server.process.pid] + children_of(server.process.pid))
-    ratios = turns.take(once)
-    server.close()
-    run.say("http", "streamed answer, 1B, of shoal bench", median(ratios), 0.98, f"{spread(ratios)} {turns.note()}".strip())
+    def rows(results):
+        ratios = [r["http"] / r["bare"] for r in results]
+        note = f"{median(column(results, 'http')):.1f} tok/s of {median(column(results, 'bare')):.1f}, {spread(ratios)}"
+        return [Row("streamed answer, 1B, of shoal bench", median(ratios), 0.98, note=note)]
 
-
-def sampling(run):
-    said = subprocess.run([os.path.join(BUILD, "bench_sample")], capture_output=True, text=True, check=True).stdout
-    kind = ""
-    for line in said.splitlines():
-        if line.endswith(" logits"):
-            kind = line.split()[0]
-        found = re.match(r"  (\S.*?)\s+median\s+(\d+) us", line)
-        if found:
-            run.say("sample", f"{kind}: {found[1]}, us", float(found[2]), 100, at_most=True)
+    return Unit("http", "1B", once, rows, company=lambda: Server(model_file("llama-1b", "Q4_0")))
 
 
-BARS = {
-    "decode": decode, "prompt": prompt, "context": context, "batch": batch, "shared": shared, "one-core": one_core,
-    "load": load, "fixed": fixed, "http": through_http, "sample": sampling,
-}  # fmt: skip
+# ---- bar 7: guesses, and choosing -------------------------------------------------------------------------------------------------------------
+
+# what, needed, draft (None: a random small model), options: random weights say what never repeats at temperature 1, and over and over the same
+# where only 4 tokens may be chosen
+DRAFTS = [
+    ("by lookup, text that repeats itself", 2.0, "ngram", ("--alphabet", 4)),
+    ("by lookup, text that does not", 0.98, "ngram", ("--temperature", 1)),
+    ("by a model that never guesses right", 0.98, None, ("--temperature", 1)),
+]
+
+
+def drafts(machine, name, needed, draft, options):
+    def once(_):
+        guesser = draft or model_file("tiny-draft", "Q8_0")
+        r = shoal_bench(model_file("llama-1b", "Q4_0"), 2, "--prompt", 0, "--gen", 128, "--reps", 1, "--draft", guesser, *options)
+        return {k: r[k] for k in ("plain_tokens_per_s", "drafted_tokens_per_s", "ratio", "acceptance", "tokens_per_step")}
+
+    def rows(results):
+        ratios = column(results, "ratio")
+        note = f"{median(column(results, 'drafted_tokens_per_s')):.1f} tok/s of {median(column(results, 'plain_tokens_per_s')):.1f}, {spread(ratios)}, "
+        note += f"{100 * median(column(results, 'acceptance')):.0f} % accepted, {median(column(results, 'tokens_per_step')):.1f} tokens a step"
+        return [Row(name, median(ratios), needed, note=note)]
+
+    return Unit("drafts", name, once, rows)
+
+
+def sampling(machine):
+    def once(_):
+        said, kind, found = output_of([program("bench_sample")]), "", {}
+        for line in said.splitlines():
+            if line.endswith(" logits"):
+                kind = line.split()[0]
+            row = re.match(r"  (\S.*?)\s+median\s+(\d+) us", line)
+            if row:
+                found[f"{kind}: {row[1]}"] = float(row[2])
+        if not found:
+            raise Unable("bench_sample says no medians")
+        return found
+
+    def rows(results):
+        return [Row(f"{name}, us", median(column(results, name)), 100, at_most=True, note=f"{min(column(results, name)):.0f}–{max(column(results, name)):.0f}") for name in results[0]]
+
+    return Unit("sample", "128,256 logits", once, rows, reps=3)
+
+
+# ---- all of them --------------------------------------------------------------------------------------------------------------------------------
+
+
+def units_of(machine):
+    o = machine.options
+    units = [f(machine, kind, threads) for f in (decode, prompt) for kind in o.types for threads in (1, 2)]
+    units += [f(machine, threads) for f in (context, batch) for threads in (1, 2)]
+    units += [shared("2 threads", 0.6, 2), shared("two ranks", 0.5, 1, "--ranks", 2), one_core(machine), load(machine)]
+    units += [fixed(machine, threads) for threads in (1, 2)] + [through_http(machine)]
+    units += [drafts(machine, *of) for of in DRAFTS] + [sampling(machine)]
+    units += parts.units() + peers.units(o.types)
+    for unit in units:
+        unit.reps = min(unit.reps, o.reps)
+    return units
+
+
+def bars_table():
+    return Table("bars", COLUMNS, 2)
+
+
+def open_checkpoint():
+    return Checkpoint(os.path.join(BUILD, "bench-turns.json"), build_hash(BUILD), commit_name())
+
+
+def write_docs(units, driver, path):
+    """The rows as a Markdown table, between the two marks of docs/results.md."""
+    begin, end = "<!-- bars -->\n", "<!-- end of bars -->"
+    with open(path) as f:
+        text = f.read()
+    rows = ["| bar | what | reached | needed | holds | of which |\n|---|---|---|---|---|---|\n"]
+    for unit in units:
+        for r in driver.rows(unit):
+            value = f"{r.value:,.0f}" if abs(r.value) >= 1000 else f"{r.value:.3g}"
+            rows.append(f"| {unit.bar} | {r.what} | {value} | {r.needs()} | {({True: 'yes', False: '**no**', None: ''})[r.holds()]} | {r.note} |\n")
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    if not tail:
+        sys.exit(f"bars.py: {path} has no marks for the table")
+    with open(path, "w") as f:
+        f.write(head + begin + "".join(rows) + end + tail)
 
 
 def main():
     p = argparse.ArgumentParser(description="bars of speed on one machine")
     p.add_argument("--quick", action="store_true", help="Q4_0 alone, three turns")
-    p.add_argument("--only", default=",".join(BARS), help="bars, commas between")
+    p.add_argument("--only", help="bars, commas between")
     p.add_argument("--types", default="Q4_0,Q8_0,Q4_K_M,F16,BF16")
     p.add_argument("--reps", type=int, default=5)
+    p.add_argument("--resume", action="store_true", help="keep what an earlier run of these programs measured")
+    p.add_argument("--seconds", type=float, help="begin nothing that would not end before")
+    p.add_argument("--summary", action="store_true", help="measure nothing, print what there is")
+    p.add_argument("--docs", action="store_true", help="with --summary: write it into docs/results.md")
     o = p.parse_args()
     if o.quick:
         o.types, o.reps = "Q4_0", 3
     o.types = o.types.split(",")
-    run = Run(o)
-    for name in o.only.split(","):
-        if name not in BARS:
-            sys.exit(f"bars.py: no bar '{name}'; there are {', '.join(BARS)}")
-        BARS[name](run)
-    run.close()
-    print(f"{run.missed} bars missed" if run.missed else "all of these bars hold")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended
+    machine = Machine(o)
+    units = units_of(machine)
+    bars = list(dict.fromkeys(u.bar for u in units))
+    wanted = o.only.split(",") if o.only else bars
+    for name in wanted:
+        if name not in bars:
+            sys.exit(f"bars.py: no bar '{name}'; there are {', '.join(bars)}")
+    units = [u for u in units if u.bar in wanted]
+    checkpoint = open_checkpoint()
+    if o.resume and checkpoint.stale:
+        print("the turns that were kept are of other programs: all begins anew")
+    driver = Driver(checkpoint, o.seconds, machine.pids, bars_table())
+    if not o.summary:
+        try:
+            driver.run(units, o.resume)
+            if o.types == p.get_default("types").split(","):
+                driver.clean_table(units)
+        finally:
+            machine.close()
+    print("\n== summary")
+    print("\n".join(summary(driver, units)))
+    if o.docs:
+        write_docs(units, driver, os.path.join(ROOT, "docs", "results.md"))
 
 
 if __name__ == "__main__":

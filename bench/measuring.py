@@ -1,9 +1,8 @@
-"""What every measurement of this folder stands on: turns of a probe of the machine and of what is measured, runs of `shoal bench`, how much
-others use of the machine meanwhile, and tables of results.
+"""What every measurement of this folder stands on: a probe of the machine's limits, runs of `shoal bench`, how much others use of the machine
+meanwhile, and tables of results.
 
 Machines are shared and their memory is faster in one minute than in the next: a figure is a ratio of two things measured in the same
-minute, and of several turns the median counts. A turn during which somebody else used more than a tenth of a core is taken again, at most
-as many as were asked for; how many is said. Deliberately not: what is measured (bars.py, peers/).
+minute, and of several turns (turns.py) the median counts. Deliberately not: what is measured (bars.py, parts.py, peers/).
 """
 import csv
 import json
@@ -18,6 +17,10 @@ SHOAL = os.path.join(BUILD, "shoal")
 RESULTS = os.path.join(ROOT, "bench", "results")
 FOREIGN_LIMIT = 0.1  # of a core
 TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Unable(Exception):
+    """Why something cannot be measured here."""
 
 
 # ---- who else computes -------------------------------------------------------------------------------------------------------------
@@ -78,60 +81,54 @@ class Watch:
 
 
 class Probe:
-    """bench_membw --serve: read bandwidth (GB/s), int8 and f32 peaks (10^9 operations/s) of now."""
+    """bench_membw --serve: of now, read bandwidth (GB/s), int8 and f32 peaks (10^9 operations/s), and the bandwidth by the clock of an onlooker."""
 
     def __init__(self, mib):
-        command = [os.path.join(BUILD, "bench_membw"), "--serve", "--mib", str(mib), "--reps", "3"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.process.stdout.readline()
+        self.process = subprocess.Popen([program("bench_membw"), "--serve", "--mib", str(mib), "--reps", "3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if self.process.stdout.readline() != "ready\n":
+            raise Unable(f"bench_membw has no {mib} MiB twice")
 
     def ask(self, threads):
         self.process.stdin.write(f"{threads}\n")
         self.process.stdin.flush()
-        return tuple(map(float, self.process.stdout.readline().split()))
+        return dict(zip(("read", "int8", "f32", "onlooker"), map(float, self.process.stdout.readline().split())))
 
     def close(self):
         self.process.stdin.close()
         self.process.wait()
 
 
-class Turns:
-    """Takes turns until `reps` are undisturbed; counts those that were not."""
-
-    def __init__(self, reps, pids=()):
-        """pids: processes beside our children that are part of what is measured."""
-        self.reps, self.pids, self.disturbed = reps, pids, 0
-
-    def take(self, once):
-        """once() -> anything; the list of them."""
-        results = []
-        for spare in range(2 * self.reps - 1, -1, -1):
-            with Watch(self.pids) as watch:
-                result = once()
-            if watch.foreign > FOREIGN_LIMIT and spare > self.reps - len(results):
-                self.disturbed += 1
-                continue
-            results.append(result)
-            if len(results) == self.reps:
-                break
-        return results
-
-    def note(self):
-        return f"{self.disturbed} disturbed turns taken again" if self.disturbed else ""
-
-
 def between(probe, threads, once):
-    """once() between two probes -> (its result, (read, int8, f32))"""
+    """once() between two probes -> (its result, what Probe.ask says)"""
     before = probe.ask(threads)
     result = once()
-    return result, tuple((a + b) / 2 for a, b in zip(before, probe.ask(threads)))
+    after = probe.ask(threads)
+    return result, {name: (before[name] + after[name]) / 2 for name in before}
 
 
 def median(values):
     return statistics.median(values)
 
 
-# ---- running shoal -----------------------------------------------------------------------------------------------------------------
+def spread(values):
+    return f"{min(values):.3f}–{max(values):.3f}"
+
+
+# ---- running programs ---------------------------------------------------------------------------------------------------------------
+
+
+def program(name):
+    path = os.path.join(BUILD, name)
+    if not os.path.exists(path):
+        raise Unable(f"there is no {path}")
+    return path
+
+
+def output_of(command, **more):
+    done = subprocess.run(command, capture_output=True, text=True, **more)
+    if done.returncode:
+        raise Unable(f"{os.path.basename(command[0])} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
+    return done.stdout
 
 
 def shoal_bench_start(model, threads, *options, core=None):
@@ -142,10 +139,13 @@ def shoal_bench_start(model, threads, *options, core=None):
 
 
 def shoal_bench_end(process):
-    out, said = process.communicate()
+    try:
+        out, said = process.communicate()
+    finally:
+        process.kill()  # it has ended, unless we are being ended
     if process.returncode:
-        raise SystemExit(f"shoal bench failed: {said.strip()}")
-    return json.loads(out)
+        raise Unable(f"shoal bench failed: {said.strip()}")
+    return {name: value for line in out.splitlines() for name, value in json.loads(line).items()}
 
 
 def shoal_bench(model, threads, *options, core=None):
@@ -153,6 +153,11 @@ def shoal_bench(model, threads, *options, core=None):
 
 
 # ---- results -----------------------------------------------------------------------------------------------------------------------
+
+
+def figure(v):
+    """Four digits, or all before the point."""
+    return f"{v:.0f}" if abs(v) >= 1000 else f"{v:.4g}"
 
 
 class Table:
@@ -163,13 +168,17 @@ class Table:
         self.rows = {}
         if os.path.exists(self.path):
             with open(self.path, newline="") as f:
-                for row in list(csv.reader(f))[1:]:
-                    if len(row) == len(columns):
-                        self.rows[tuple(row[:n_key])] = row
+                for row in csv.DictReader(f):
+                    row = [row.get(name) or "" for name in columns]
+                    self.rows[tuple(row[:n_key])] = row
 
     def put(self, *values):
-        row = [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]
+        row = [figure(v) if isinstance(v, float) else str(v) for v in values]
         self.rows[tuple(row[: self.n_key])] = row
+
+    def only(self, first, seconds):
+        """Of the rows whose key begins with `first` those are left whose key goes on with one of `seconds`."""
+        self.rows = {k: row for k, row in self.rows.items() if k[0] != first or k[1] in seconds}
 
     def save(self):
         with open(self.path, "w", newline="") as f:

@@ -17,8 +17,10 @@ import subprocess
 import sys
 from statistics import median
 
+from measuring import Unable
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-BUILD = os.path.join(HERE, "..", "build", "release")
+BUILD = os.environ.get("SHOAL_BUILD") or os.path.join(HERE, "..", "build", "release")
 SHOAL = os.path.join(BUILD, "shoal")
 PREDICTIONS = os.path.join(BUILD, "..", "predictions.json")
 RESULTS = os.path.join(HERE, "results", "predict.csv")
@@ -43,7 +45,7 @@ CUTS = [
 def run(*command):
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode not in (0, 1) or not done.stdout:
-        sys.exit("predict: %s: %s" % (" ".join(command), done.stderr.strip()))
+        raise Unable("predict: %s: %s" % (" ".join(command), done.stderr.strip()))
     return done.stdout
 
 
@@ -101,11 +103,8 @@ def measure(model, ranks, mode, link, latency, gbit, cores):
     return json.loads(run(*command).strip().splitlines()[-1])["decode_tokens_per_s"]
 
 
-def main():
-    model = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("SHOAL_BENCH_MODEL")
-    if not model:
-        print("predict: skipped; SHOAL_BENCH_MODEL names no model")
-        return
+def predict_and_measure(model):
+    """Cut -> {"predicted", "measured", "off" (%)}; also kept in bench/results/predict.csv."""
     kind = json.loads(run(SHOAL, "show", model, "--json")).get("weights", "Q4_0")
     profile = json.loads(run(SHOAL, "doctor", "--profile", "--json"))["profile"]
     links = {name: probe_link(link, latency, gbit) for name, _, _, link, latency, gbit in CUTS if link}
@@ -113,19 +112,31 @@ def main():
     with open(PREDICTIONS, "w") as f:
         json.dump({"model": model, "weights": kind, "links": links, "profile": profile, "tokens_per_s": predicted}, f, indent=1)
     print("predictions are in %s; now the runs" % os.path.normpath(PREDICTIONS), flush=True)
-    rows = []
+    found = {}
     for name, ranks, mode, link, latency, gbit in CUTS:
         if predicted[name] is None:
             print("%-32s no such plan" % name)
             continue
         got = measure(model, ranks, mode, link, latency, gbit, profile["threads"])
         off = 100 * (predicted[name] / got - 1)
-        rows.append([name, "%.2f" % predicted[name], "%.2f" % got, "%+.1f" % off])
+        found[name] = {"predicted": predicted[name], "measured": got, "off": off}
         print("%-32s predicted %7.2f tok/s, measured %7.2f, off by %+.1f %%" % (name, predicted[name], got, off), flush=True)
     with open(RESULTS, "w", newline="") as f:
         out = csv.writer(f, lineterminator="\n")
         out.writerow(["cut", "predicted tok/s", "measured tok/s", "off by %"])
-        out.writerows(rows)
+        out.writerows([name, "%.2f" % r["predicted"], "%.2f" % r["measured"], "%+.1f" % r["off"]] for name, r in found.items())
+    return found
+
+
+def main():
+    model = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("SHOAL_BENCH_MODEL")
+    if not model:
+        print("predict: skipped; SHOAL_BENCH_MODEL names no model")
+        return
+    try:
+        predict_and_measure(model)
+    except Unable as why:
+        sys.exit(str(why))
 
 
 if __name__ == "__main__":

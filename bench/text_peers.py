@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Encoding and opening a vocabulary beside llama.cpp (node-llama-cpp), in turns, on the same bytes; medians and ratios.
 
-    bench/text_peers.py [--turns 3] [--build build/release] [VOCAB.gguf ...]
+    bench/text_peers.py [--turns 3] [--json] [--build build/release] [VOCAB.gguf ...]
 
 Vocabularies: those given, else llama-bpe and qwen2 of SHOAL_FIXTURES/tokenizers; without either it says so and ends well. The peer is found in
 NLC_DIR (a folder where `npm install node-llama-cpp` ran); without it only our own figures are printed. Texts: the mixed one of bench_text
@@ -55,6 +55,7 @@ def median(rows, key):
 def main():
     options = argparse.ArgumentParser()
     options.add_argument("--turns", type=int, default=3)
+    options.add_argument("--json", action="store_true", help="a line of JSON for each row beside it")
     options.add_argument("--build", default=os.environ.get("SHOAL_BUILD") or os.path.join(ROOT, "build/release"))
     options.add_argument("vocabularies", nargs="*")
     options = options.parse_args()
@@ -79,6 +80,9 @@ def main():
                     row += f"{speed_peer:10.1f} {speed / speed_peer:6.1f} {load:8.1f} {load_peer:10.1f} {load_peer / load:6.1f}"
                 else:
                     row += f"{'-':>10} {'-':>6} {load:8.1f} {'-':>10} {'-':>6}"
+                if options.json:
+                    both = {"mb_per_s": speed, "load_ms": load} | ({"peer_mb_per_s": speed_peer, "peer_load_ms": load_peer} if theirs else {})
+                    print(json.dumps({"vocabulary": os.path.splitext(os.path.basename(vocabulary))[0].removeprefix("ggml-vocab-"), "text": name} | both))
                 same = {r["ids"] for r in ours + theirs}
                 print(row + ("" if len(same) == 1 else f"  ids differ: {sorted(same)}"))
                 sys.stdout.flush()

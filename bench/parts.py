@@ -1,0 +1,218 @@
+"""Bars of parts and of cut models, for bars.py: what programs of this folder print, beside what it has to be.
+
+  membw     bench_membw ÷ another probe of the same machine in the same turn: MEMBW names its source, in C (one that prints lines "read …
+            threads N  median X"). The other's clock is an onlooker's, so ours is too; by a reader's clock it is said without a bar
+  ranks     2 ranks of one thread ÷ 1 rank of two threads, over shm and tls, decode and prompt
+  links     bench_link: sums of 16 KiB over shm, over tls as against a bare exchange, bulk over tls as against AES
+  planner   bench_plan: CPU time of the slowest plan over 16 and over 200 nodes
+  predict   bench/predict.py: how far predictions are off
+  text      bench/text_peers.py: encoding and opening vocabularies, beside llama.cpp where NLC_DIR names it; SHOAL_FIXTURES has the vocabularies
+"""
+import json
+import os
+import re
+import sys
+import tempfile
+
+import predict
+from measuring import Unable, median, output_of, program, shoal_bench, spread
+from random_model import model_file
+from turns import Row, Unit, of_threads
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+# ---- the probe ------------------------------------------------------------------------------------------------------------------------
+
+
+def best_read(said, pattern):
+    """Best rate by threads, of lines that `pattern` finds threads and GB/s in (its groups `threads` and `rate`)."""
+    best = {}
+    for found in re.finditer(pattern, said, re.M):
+        threads = int(found["threads"])
+        best[threads] = max(best.get(threads, 0.0), float(found["rate"]))
+    return best
+
+
+OURS = r"^read bandwidth, (?P<threads>\d+) threads: (?P<rate>[\d.]+) GB/s"
+THEIRS = r"^read .*threads (?P<threads>\d+) +median +(?P<rate>[\d.]+)"
+
+
+class OtherProbe:
+    """The compiled other program."""
+
+    pids = ()
+
+    def __init__(self):
+        source = os.environ.get("MEMBW")
+        if not source:
+            raise Unable("MEMBW names no source of another probe")
+        self.folder = tempfile.TemporaryDirectory(prefix="shoal-bench-")
+        self.path = os.path.join(self.folder.name, "membw")
+        output_of([os.environ.get("CC", "cc"), "-O3", "-march=native", "-pthread", "-o", self.path, source])
+
+    def close(self):
+        self.folder.cleanup()
+
+
+def other_probe():
+    def once(other):
+        ours = [program("bench_membw"), "--mib", "1024"]
+        theirs = best_read(output_of([other.path, "1", "5"]), THEIRS)
+        if not theirs:
+            raise Unable("the other probe prints no line 'read … threads N  median X'")
+        return {"theirs": theirs, "onlooker": best_read(output_of(ours + ["--onlooker"]), OURS), "reader": best_read(output_of(ours), OURS)}
+
+    def rows(results):
+        out = []
+        for threads in ("1", "2"):
+            each = [{name: by_threads[threads] for name, by_threads in r.items()} for r in results if threads in r["theirs"]]
+            if not each:
+                continue
+            for clock, needed in (("onlooker", 0.97), ("reader", None)):
+                ratios = [r[clock] / r["theirs"] for r in each]
+                note = f"{median([r[clock] for r in each]):.1f} GB/s of {median([r['theirs'] for r in each]):.1f}, {spread(ratios)}"
+                out.append(Row(f"{of_threads(int(threads))}, clock of {'an' if clock == 'onlooker' else 'a'} {clock}, of the other probe", median(ratios), needed, note=note))
+        return out
+
+    return Unit("membw", "beside another probe", once, rows, reps=3, company=OtherProbe, guess_s=30)
+
+
+# ---- cut models ---------------------------------------------------------------------------------------------------------------------------
+
+CUT = {("shm", "decode"): 0.97, ("tls", "decode"): 0.95, ("shm", "prompt"): 0.95, ("tls", "prompt"): 0.85}
+
+
+def ranks():
+    def once(_):
+        model, options = model_file("llama-1b", "Q4_0"), ("--prompt", 256, "--gen", 32, "--reps", 1)
+        found = {"alone": shoal_bench(model, 2, *options)}
+        for link in ("shm", "tls"):
+            found[link] = shoal_bench(model, 1, *options, "--ranks", 2, "--link", link)
+        return {name: {part: r[f"{part}_tokens_per_s"] for part in ("decode", "prompt")} for name, r in found.items()}
+
+    def rows(results):
+        out = []
+        for (link, part), needed in CUT.items():
+            ratios = [r[link][part] / r["alone"][part] for r in results]
+            note = f"{median([r[link][part] for r in results]):.1f} tok/s of {median([r['alone'][part] for r in results]):.1f}, {spread(ratios)}"
+            out.append(Row(f"{part}, 2 × 1 thread over {link}, of 1 × 2", median(ratios), needed, note=note))
+        return out
+
+    return Unit("ranks", "2 × 1 thread", once, rows)
+
+
+# ---- links ----------------------------------------------------------------------------------------------------------------------------------
+
+FORMS = {"f64": r"f64 \(32 KiB each way\)", "int48": r"int48 \(24 KiB each way\)"}
+
+
+def sums_over_shm(said):
+    """Form -> (best tenth, median), us."""
+    found = {}
+    for form, words in FORMS.items():
+        row = re.search(rf"^shm, 2 ranks, 4096 values, {words} +best tenth +([\d.]+) us, median +([\d.]+)", said, re.M)
+        if row:
+            found[form] = [float(row[1]), float(row[2])]
+    return found
+
+
+def sums_over_tls(said):
+    row = re.search(r"^a sum over tls / the bare exchange, best tenths: ([\d.]+) int48, ([\d.]+) f64", said, re.M)
+    return {"int48": float(row[1]), "f64": float(row[2])} if row else {}
+
+
+def bulk(said):
+    """Streams -> share of AES for each core used."""
+    return {row[1]: float(row[2]) for row in re.finditer(r"^bulk over tls, (\d+) streams?: .*? ([\d.]+) of AES", said, re.M)}
+
+
+def links():
+    def once(_):
+        said = {part: output_of([program("bench_link"), "0.4", part]) for part in ("shm", "tls", "bulk")}
+        found = {"shm": sums_over_shm(said["shm"]), "tls": sums_over_tls(said["tls"]), "bulk": bulk(said["bulk"])}
+        if not all(found.values()):
+            raise Unable(f"bench_link does not print what is looked for: {found}")
+        return found
+
+    def rows(results):
+        out = []
+        for form in FORMS:
+            best, middle = (median([r["shm"][form][i] for r in results]) for i in (0, 1))
+            out.append(Row(f"16 KiB of f32 summed over shm as {form}, us", middle, 8, at_most=True, note=f"best tenth {best:.1f}"))
+        for form in FORMS:
+            ratios = [r["tls"][form] for r in results]
+            out.append(Row(f"the same over tls as {form}, of a bare exchange", median(ratios), 1.6, at_most=True, note=spread(ratios)))
+        by_streams = {n: median([r["bulk"][n] for r in results]) for n in results[0]["bulk"]}
+        several = {n: share for n, share in by_streams.items() if int(n) > 1} or by_streams
+        note = ", ".join(f"{n}: {share:.2f}" for n, share in by_streams.items())
+        out.append(Row("bulk over several streams of tls, a core used, of AES", max(several.values()), 0.8, note=f"streams {note}"))
+        return out
+
+    return Unit("links", "sums and bulk", once, rows, guess_s=20)
+
+
+# ---- the planner ------------------------------------------------------------------------------------------------------------------------------
+
+
+def slowest_plans(said):
+    """Nodes -> milliseconds of the slowest goal and model."""
+    most = {}
+    for row in re.finditer(r" +(\d+) nodes +\S+ +([\d.]+) ms", said):
+        most[row[1]] = max(most.get(row[1], 0.0), float(row[2]))
+    return most
+
+
+def planner():
+    def rows(results):
+        out = []
+        for nodes, needed in (("16", 50), ("200", 1000)):
+            ms = [r[nodes] for r in results if nodes in r]
+            if not ms:
+                raise Unable(f"bench_plan says nothing of {nodes} nodes")
+            out.append(Row(f"{nodes} nodes, slowest of its plans, ms", median(ms), needed, at_most=True, note=f"{min(ms):.1f}–{max(ms):.1f}"))
+        return out
+
+    return Unit("planner", "16 and 200 nodes", lambda _: slowest_plans(output_of([program("bench_plan")])), rows, reps=3, guess_s=5)
+
+
+def predictions():
+    def rows(results):
+        out = []
+        for name in results[0]:
+            off = [r[name]["off"] for r in results if name in r]
+            got, said = (median([r[name][k] for r in results if name in r]) for k in ("measured", "predicted"))
+            out.append(Row(f"{name}, off by, %", median(list(map(abs, off))), 15, at_most=True, note=f"{said:.1f} tok/s predicted, {got:.1f} measured"))
+        return out
+
+    return Unit("predict", "cuts over this machine", lambda _: predict.predict_and_measure(model_file("llama-1b", "Q4_0")), rows, reps=1, guess_s=90)
+
+
+# ---- text ---------------------------------------------------------------------------------------------------------------------------------------
+
+
+def text():
+    def once(_):
+        said = output_of([sys.executable, os.path.join(HERE, "text_peers.py"), "--turns", "1", "--json"])
+        rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        if not rows:
+            raise Unable(said.strip().splitlines()[-1] if said.strip() else "text_peers.py says nothing")
+        return rows
+
+    def rows(results):
+        out = []
+        for i, row in enumerate(results[0]):
+            ours = [r[i] for r in results]
+            speed, load = (median([r[k] for r in ours]) for k in ("mb_per_s", "load_ms"))
+            beside = lambda key, ratio: f"llama.cpp {median([r[key] for r in ours]):.1f}, {median(list(map(ratio, ours))):.1f}×" if row.get(key) else ""  # noqa: E731
+            out.append(Row(f"{row['vocabulary']}, {row['text']}: encode, MB/s", speed, 10, note=beside("peer_mb_per_s", lambda r: r["mb_per_s"] / r["peer_mb_per_s"])))
+            if row["text"] == results[0][0]["text"]:
+                note = beside("peer_load_ms", lambda r: r["peer_load_ms"] / r["load_ms"])
+                out.append(Row(f"{row['vocabulary']}: open, ms", load, 300, at_most=True, note=note))
+        return out
+
+    return Unit("text", "vocabularies", once, rows, reps=3, guess_s=40)
+
+
+def units():
+    return [other_probe(), ranks(), links(), planner(), predictions(), text()]
