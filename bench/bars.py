@@ -317,12 +317,12 @@ def through_http(machine):
 
 # ---- bar 7: guesses, and choosing -------------------------------------------------------------------------------------------------------------
 
-# what, needed, draft (None: a random small model), options: random weights say what never repeats at temperature 1, and over and over the same
-# where only 4 tokens may be chosen
+# what, needed, draft (None: a small model of random weights), options. Random weights say what never repeats at temperature 1, and over and over the
+# same where only 4 tokens may be chosen. The small model guesses right where the noise alone, which both have in common, decides
 DRAFTS = [
     ("by lookup, text that repeats itself", 2.0, "ngram", ("--alphabet", 4)),
     ("by lookup, text that does not", 0.98, "ngram", ("--temperature", 1)),
-    ("by a model that never guesses right", 0.98, None, ("--temperature", 1)),
+    ("by a small random model, text that does not", 0.98, None, ("--temperature", 1)),
 ]
 
 
