@@ -9,12 +9,14 @@
 
 #include <string.h>
 
+enum { LEAST_PIECE = 32, CHUNK_COST = 16 };
+
 /* The youngest sequence with state, held ones before others, gives it up. false: only q itself has any. */
 static bool preempt_other(engine *g, const sequence *q)
 {
     sequence *victim = NULL;
     for (sequence *other = g->sequences; other; other = other->next)
-        if (other != q && is_here(g, other) && other->n_run == 0 &&
+        if (other != q && is_here(g, other) && other->n_run == 0 && !other->flying &&
             (!victim || other->held >= victim->held))
             victim = other;
     if (!victim || (!victim->held && victim->age < q->age))
@@ -23,43 +25,77 @@ static bool preempt_other(engine *g, const sequence *q)
     return true;
 }
 
-/* Makes room for n positions of q, at others' cost when need be. */
+static bool is_any_flying(const engine *g)
+{
+    for (const sequence *q = g->sequences; q; q = q->next)
+        if (q->flying)
+            return true;
+    return false;
+}
+
+/* Makes room for n positions of q, at others' cost when need be. Those whose step is under way can give way when it is back, so q waits for them. */
 static bool make_room(engine *g, sequence *q, int64_t n)
 {
     while (engine_state_extend(q->state, n, NULL) != STATUS_OK) {
         if (preempt_other(g, q))
             continue;
-        engine_give_up_state(g, q);
+        if (!is_any_flying(g))
+            engine_give_up_state(g, q);
         return false;
     }
     return true;
 }
 
-static void add_run(engine *g, plan *b, sequence *q, int64_t n)
+static void add_run(engine *g, flight *f, sequence *q, int64_t n)
 {
     int64_t length = engine_state_length(q->state);
-    memcpy(g->ids + b->n_tokens, q->tokens + length, sizeof(int32_t) * (size_t)n);
-    engine_state_run(q->state, (int)n, &g->runs[b->n_runs]);
-    g->run_of[b->n_runs++] = q;
-    b->n_tokens += (int)n;
+    memcpy(f->ids + f->n_tokens, q->tokens + length, sizeof(int32_t) * (size_t)n);
+    engine_state_run(q->state, (int)n, &f->runs[f->n_runs]);
+    f->run_of[f->n_runs++] = q;
+    f->n_tokens += (int)n;
     q->n_run = (int)n;
     q->output = -1;
     q->scored = engine_scores(q);
     bool all = g->pooling == MODEL_POOLING_MEAN || q->scored;
     if (all || (g->pooling == MODEL_POOLING_CLS && length == 0)) {
-        q->output = b->n_outputs;
+        q->output = f->n_outputs;
         for (int i = 0; i < (all ? (int)n : 1); i++)
-            g->outputs[b->n_outputs++] = b->n_tokens - (int)n + i;
+            g->outputs[f->n_outputs++] = f->n_tokens - (int)n + i;
     } else if (g->pooling != MODEL_POOLING_CLS && length + n == q->n_tokens + q->n_draft) {
-        q->output = b->n_outputs;
+        q->output = f->n_outputs;
         for (int i = q->n_draft; i >= 0; i--)
-            g->outputs[b->n_outputs++] = b->n_tokens - 1 - i;
+            g->outputs[f->n_outputs++] = f->n_tokens - 1 - i;
     }
 }
 
 static bool decodes(const engine *g, const sequence *q)
 {
-    return is_here(g, q) && !q->held && pending(q) == 1;
+    return is_here(g, q) && !q->held && !q->flying && pending(q) == 1;
+}
+
+/* Sequences that get a token out of a step that is under way, or of the next ones. */
+static int count_decoding(const engine *g)
+{
+    int n = 0;
+    for (const sequence *q = g->sequences; q; q = q->next)
+        n += q->flying != NULL || decodes(g, q);
+    return n;
+}
+
+/* Every stage of a pipeline has a step of its own: an equal part of those that decode is in each. */
+static int in_a_step(const engine *g, int n_decoding)
+{
+    int n = g->at[1].m ? 1 : model_n_stages(g->at[0].m);
+    return BASE_MAX((n_decoding + n - 1) / n, 1);
+}
+
+/* Steps that may be under way. One more than stages would only delay tokens. */
+static int most_flights(const engine *g, int n_decoding)
+{
+    if (g->at[1].m)
+        return 1;
+    int n = model_most_flights(g->at[0].m);
+    return n_decoding ? BASE_MIN(n, model_n_stages(g->at[0].m)) : n;
 }
 
 /* Guesses that q may check: as many tokens as it may still have but one, and as far as its state can go in one run. */
@@ -71,14 +107,18 @@ static int guess_room(const engine *g, const sequence *q)
 
 static bool may_guess(const engine *g, const sequence *q)
 {
-    return g->draft && decodes(g, q) && engine_emitted(q) > 0;
+    return g->draft && q->in_turn && engine_emitted(q) > 0;
 }
 
-/* Asks for guesses for every sequence that decodes; they lie behind its tokens, n_draft of them. */
-static void guess(engine *g)
+/* Whose turn it is, and guesses for each of them; they lie behind its tokens, n_draft of them. */
+static void guess(engine *g, int n_turns)
 {
     int n = 0, n_rows = 0;
     for (sequence *q = g->sequences; q; q = q->next) {
+        q->in_turn = n_turns > 0 && decodes(g, q);
+        n_turns -= q->in_turn;
+        if (q->flying)
+            continue;
         q->n_draft = 0;
         if (g->draft && is_here(g, q) && !q->held)
             n_rows += (int)BASE_MIN(pending(q), (int64_t)g->o.chunk);
@@ -113,22 +153,42 @@ static bool make_room_to_decode(engine *g, sequence *q)
     return make_room(g, q, 1);
 }
 
-/* Decoding sequences first, each its token; then prompts, oldest first, out of what is left. */
-static plan make_plan(engine *g)
+/* Prompt tokens of a step. Stages of a pipeline wait for the first chunk and for the last one, and a chunk has a cost of its own: between the two lies
+ * the root of (tokens to read · a chunk's cost in tokens ÷ stages but one). */
+static int prompt_budget(const engine *g, const flight *f, int n_decoding)
 {
-    plan b = {0};
+    bool decoding = (f->n_tokens || g->now == 1 || n_decoding) && g->pooling == MODEL_POOLING_NONE;
+    int most = decoding ? g->o.chunk : g->max_tokens,
+        n_stages = g->at[1].m ? 1 : model_n_stages(g->at[0].m);
+    int64_t n = 0;
+    for (const sequence *q = g->sequences; q && n_stages > 1 && !g->both_ways; q = q->next)
+        n += is_here(g, q) && !q->held && !q->flying && !q->n_run ? pending(q) : 0;
+    if (n > 0) {
+        int piece = LEAST_PIECE;
+        while (piece < most && (int64_t)piece * piece * (n_stages - 1) < n * CHUNK_COST)
+            piece += LEAST_PIECE;
+        most = BASE_MIN(most, piece);
+    }
+    return BASE_MIN(most, g->max_tokens - f->n_tokens);
+}
+
+/* Decoding sequences first, each its token; then prompts, oldest first, out of what is left. */
+static void make_plan(engine *g, flight *f, int n_decoding)
+{
+    f->n_tokens = f->n_runs = f->n_outputs = 0;
     for (sequence *q = g->sequences; q; q = q->next)
-        q->n_run = 0;
-    guess(g);
+        if (!q->flying)
+            q->n_run = 0;
+    guess(g, in_a_step(g, n_decoding));
     for (sequence *q = g->sequences; q; q = q->next)
-        if (decodes(g, q) && b.n_outputs < g->max_outputs && make_room_to_decode(g, q))
-            add_run(g, &b, q, 1 + q->n_draft);
-    bool decoding = (b.n_tokens || g->now == 1) && g->pooling == MODEL_POOLING_NONE;
-    int budget = BASE_MIN(decoding ? g->o.chunk : g->max_tokens, g->max_tokens - b.n_tokens);
+        if (q->in_turn && decodes(g, q) && f->n_outputs < g->max_outputs &&
+            make_room_to_decode(g, q))
+            add_run(g, f, q, 1 + q->n_draft);
+    int budget = prompt_budget(g, f, n_decoding);
     if (g->now == 1)
-        engine_plan_twins(g, &b, &budget);
+        engine_plan_twins(g, f, &budget);
     for (sequence *q = g->sequences; q && budget > 0; q = q->next) {
-        if (!is_here(g, q) || q->held || q->n_run)
+        if (!is_here(g, q) || q->held || q->n_run || q->flying)
             continue;
         int64_t n =
             BASE_MIN(BASE_MIN(pending(q), (int64_t)budget), engine_state_run_limit(q->state));
@@ -136,18 +196,17 @@ static plan make_plan(engine *g)
         if (g->both_ways && !whole)
             continue;
         if (engine_scores(q)) /* every row of it is an output */
-            n = BASE_MIN(n, g->max_outputs - b.n_outputs);
+            n = BASE_MIN(n, g->max_outputs - f->n_outputs);
         if (n == 0)
             continue;
         whole = n == pending(q);
-        if (whole && b.n_outputs >= g->max_outputs && --n == 0)
+        if (whole && f->n_outputs >= g->max_outputs && --n == 0)
             continue;
         if (!make_room(g, q, n))
             continue;
-        add_run(g, &b, q, n);
+        add_run(g, f, q, n);
         budget -= (int)n;
     }
-    return b;
 }
 
 static void fill_logprobs(engine_event *event, const sample_result *r)
@@ -257,11 +316,11 @@ static void fork_choices(engine *g, sequence *first, float *logits)
 /* Row by row while the guesses stand: each token that the sampler chooses says whether the next row was computed from it. What was is
  * committed before the token goes out, so that an answer that ends leaves its pages to the cache; but constant-size state has gone on
  * to the last guess: when that was wrong it goes back, and the tokens are read again. */
-static status take_guessed(engine *g, sequence *q, const int32_t *ids, bool keep, err *e)
+static status take_guessed(engine *g, sequence *q, float *row, const int32_t *ids, bool keep,
+                           err *e)
 {
     int n_before = q->n_tokens, n_draft = q->n_draft;
     bool at_once = n_draft == 0 || !engine_pool_has_constant(g->at[g->now].pool);
-    float *row = g->logits + (size_t)q->output * (size_t)g->width;
     q->n_drafted += n_draft;
     g->stats.drafted_tokens += (uint64_t)n_draft;
     for (int i = 0;; i++, row += g->width) {
@@ -316,66 +375,72 @@ static void end_prompt(engine *g, sequence *q)
     engine_finish(g, q, 0, ENGINE_LENGTH, NULL);
 }
 
-/* After the model's step: states take what was computed, sequences that reached the end of their list get a token. */
-static status take_results(engine *g, const plan *b, err *e)
+/* The rows of q's run of n ids are there. *gone: its step is no longer q's business, or q is no more. */
+static status take_run(engine *g, flight *f, sequence *q, const int32_t *ids, int n, bool *gone,
+                       err *e)
 {
-    const int32_t *ids = g->ids;
-    for (int i = 0; i < b->n_runs; i++) {
-        sequence *q = g->run_of[i];
-        bool keep = reuses(g, q);
-        int n = q->n_run;
-        if (q->side != g->now) { /* its twin was read */
-            status s = engine_state_commit(q->twin, ids, n, keep, e);
-            ids += n;
+    bool keep = reuses(g, q);
+    if (q->side != g->now) /* its twin was read */
+        return engine_state_commit(q->twin, ids, n, keep, e);
+    float *row = f->logits + (size_t)q->output * (size_t)g->width;
+    bool guessed = g->draft && n == 1 + q->n_draft && engine_emitted(q) > 0;
+    status s = guessed ? take_guessed(g, q, row, ids, keep, e)
+                       : engine_state_commit(q->state, ids, n, keep, e);
+    if (s != STATUS_OK)
+        return s;
+    *gone = true;
+    if (guessed)
+        return s;
+    g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
+    if (q->of->r.embed) {
+        take_rows(g, q, row, n);
+        return s;
+    }
+    if (q->scored && (s = score_rows(g, q, row, n, e)) != STATUS_OK) {
+        *gone = false; /* it ends with the step */
+        return s;
+    }
+    if (q->scored)
+        row += (size_t)(n - 1) * (size_t)g->width; /* the last one */
+    if (q->scored && engine_state_length(q->state) < q->n_tokens)
+        return s;
+    if (q->of->r.prompt_only) {
+        end_prompt(g, q);
+        return s;
+    }
+    if (q->choice == 0 && q->n_tokens == q->n_prompt)
+        fork_choices(g, q, row);
+    choose_token(g, q, row);
+    return s;
+}
+
+/* A step is back: states take what was computed, sequences that reached the end of their list get a token. */
+static status take_results(engine *g, flight *f, err *e)
+{
+    const int32_t *ids = f->ids;
+    for (int i = 0; i < f->n_runs; i++) {
+        sequence *q = f->run_of[i];
+        int n = f->runs[i].n_tokens;
+        bool gone = false;
+        if (q && q->flying == f) {
+            q->flying = NULL;
             q->n_run = 0;
+            status s = take_run(g, f, q, ids, n, &gone, e);
             if (s != STATUS_OK)
                 return s;
-            continue;
         }
-        bool guessed = g->draft && q->output >= 0 && n == 1 + q->n_draft && engine_emitted(q) > 0;
-        status s = guessed ? take_guessed(g, q, ids, keep, e)
-                           : engine_state_commit(q->state, ids, n, keep, e);
+        if (gone)
+            f->run_of[i] = NULL;
         ids += n;
-        if (s != STATUS_OK)
-            return s;
-        if (guessed) {
-            g->run_of[i] = NULL; /* it may have ended */
-            continue;
-        }
-        q->n_run = 0;
-        g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
-        if (q->output < 0)
-            continue;
-        g->run_of[i] = NULL; /* it may end here */
-        float *row = g->logits + (size_t)q->output * (size_t)g->width;
-        if (q->of->r.embed) {
-            take_rows(g, q, row, n);
-            continue;
-        }
-        if (q->scored && (s = score_rows(g, q, row, n, e)) != STATUS_OK) {
-            g->run_of[i] = q; /* it ends with the step */
-            return s;
-        }
-        if (q->scored)
-            row += (size_t)(n - 1) * (size_t)g->width; /* the last one */
-        if (q->scored && engine_state_length(q->state) < q->n_tokens)
-            continue;
-        if (q->of->r.prompt_only) {
-            end_prompt(g, q);
-            continue;
-        }
-        if (q->choice == 0 && q->n_tokens == q->n_prompt)
-            fork_choices(g, q, row);
-        choose_token(g, q, row);
     }
     return STATUS_OK;
 }
 
 /* The step failed: whoever was in it ends with the reason. */
-static void fail_step(engine *g, const plan *b, const err *why)
+static void fail_step(engine *g, flight *f, const err *why)
 {
-    for (int i = 0; i < b->n_runs; i++) {
-        sequence *q = g->run_of[i];
+    for (int i = 0; i < f->n_runs; i++) {
+        sequence *q = f->run_of[i];
         if (!q)
             continue;
         request *r = q->of;
@@ -390,36 +455,164 @@ static void fail_step(engine *g, const plan *b, const err *why)
     }
 }
 
-status engine_step_side(engine *g, err *e)
+/* Runs of which nothing is to come back are done with as far as we are concerned: what follows comes behind them on every rank. */
+static status leave_behind(engine *g, flight *f, err *e)
 {
-    plan b = make_plan(g);
-    if (b.n_tokens == 0)
+    const int32_t *ids = f->ids;
+    for (int i = 0; i < f->n_runs; i++) {
+        sequence *q = f->run_of[i];
+        int n = f->runs[i].n_tokens;
+        q->flying = q->output >= 0 || q->side != g->now ? f : NULL;
+        if (!q->flying) {
+            status s = engine_state_commit(q->state, ids, n, reuses(g, q), e);
+            if (s != STATUS_OK)
+                return s;
+            g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
+            q->n_run = 0;
+        }
+        ids += n;
+    }
+    return STATUS_OK;
+}
+
+static status start_step(engine *g, int n_decoding, bool *started, err *e)
+{
+    flight *f = &g->flights[(g->first_flight + g->n_flights) % g->n_rooms];
+    make_plan(g, f, n_decoding);
+    *started = f->n_tokens > 0;
+    if (!*started)
         return STATUS_OK;
-    model_batch batch = {.n_tokens = b.n_tokens,
-                         .ids = g->ids,
-                         .n_runs = b.n_runs,
-                         .runs = g->runs,
-                         .n_outputs = b.n_outputs,
+    model_batch batch = {.n_tokens = f->n_tokens,
+                         .ids = f->ids,
+                         .n_runs = f->n_runs,
+                         .runs = f->runs,
+                         .n_outputs = f->n_outputs,
                          .outputs = g->outputs};
-    uint64_t before = os_now_us();
-    err why = {0};
-    status s = model_step(g->at[g->now].m, &batch, g->logits, &why);
-    g->stats.step_us += os_now_us() - before;
+    f->begun_us = os_now_us();
+    status s = model_step_start(g->at[g->now].m, &batch, f->logits, e);
+    if (s != STATUS_OK)
+        return s;
+    g->n_flights++;
+    g->stats.most_flights = BASE_MAX(g->stats.most_flights, g->n_flights);
+    f->result = leave_behind(g, f, &f->why);
+    return STATUS_OK;
+}
+
+/* Waits for the oldest step. */
+static status finish_step(engine *g, flight *f, err *e)
+{
+    status s = model_step_finish(g->at[g->now].m, e);
+    uint64_t now = os_now_us(), us = now - BASE_MAX(f->begun_us, g->finished_us);
+    g->finished_us = now;
+    g->stats.step_us += us; /* of several under way: from one end to the next */
     g->stats.steps++;
     if (g->draft)
-        draft_measure(g->draft, b.n_tokens, os_now_us() - before);
-    if (s != STATUS_OK && g->now == 1) { /* the old side is unharmed: everybody goes on there */
-        g->switch_failed = s;
-        g->switch_error = why;
-        engine_switch_cancel(g);
-        return STATUS_OK;
+        draft_measure(g->draft, f->n_tokens, us);
+    if (s == STATUS_OK && f->result != STATUS_OK) {
+        s = f->result;
+        *e = f->why;
     }
+    return s;
+}
+
+/* A step of a next epoch failed: the old one is unharmed, everybody goes on there. */
+static status give_up_next(engine *g, status s, const err *why)
+{
+    for (sequence *q = g->sequences; q; q = q->next)
+        q->flying = NULL;
+    g->switch_failed = s;
+    g->switch_error = *why;
+    engine_switch_cancel(g);
+    return STATUS_OK;
+}
+
+static status land_one(engine *g, err *e)
+{
+    flight *f = &g->flights[g->first_flight];
+    g->first_flight = (g->first_flight + 1) % g->n_rooms;
+    g->n_flights--;
+    err why = {0};
+    status s = finish_step(g, f, &why);
+    if (s != STATUS_OK && g->now == 1)
+        return give_up_next(g, s, &why);
     if (s == STATUS_OK)
-        s = take_results(g, &b, &why);
+        s = take_results(g, f, &why);
     if (s != STATUS_OK) {
-        fail_step(g, &b, &why);
+        fail_step(g, f, &why);
         if (e)
             *e = why;
     }
     return s;
+}
+
+status engine_land(engine *g, err *e)
+{
+    status s = STATUS_OK;
+    while (g->n_flights > 0) {
+        status of_one = land_one(g, s == STATUS_OK ? e : NULL);
+        s = s == STATUS_OK ? of_one : s;
+    }
+    return s;
+}
+
+status engine_step_side(engine *g, err *e)
+{
+    int n_decoding = count_decoding(g);
+    bool started = false;
+    err why = {0};
+    if (g->n_flights < most_flights(g, n_decoding)) {
+        status s = start_step(g, n_decoding, &started, &why);
+        if (s != STATUS_OK && g->now == 1)
+            return give_up_next(g, s, &why);
+        if (s != STATUS_OK) {
+            fail_step(g, &g->flights[(g->first_flight + g->n_flights) % g->n_rooms], &why);
+            (void)engine_land(g, NULL);
+            if (e)
+                *e = why;
+            return s;
+        }
+    }
+    status s = STATUS_OK;
+    if (g->n_flights > 0 && (!started || g->n_flights >= most_flights(g, n_decoding)))
+        s = land_one(g, e);
+    if (s != STATUS_OK)
+        (void)engine_land(g, NULL);
+    return s;
+}
+
+void engine_forget(engine *g, const sequence *q)
+{
+    for (int k = 0; k < g->n_rooms; k++)
+        for (int i = 0; i < g->flights[k].n_runs; i++)
+            if (g->flights[k].run_of[i] == q)
+                g->flights[k].run_of[i] = NULL;
+}
+
+status engine_make_flights(engine *g, const model *m, err *e)
+{
+    size_t tokens = (size_t)g->max_tokens, rows = (size_t)g->max_outputs;
+    REQUIRE(g->n_flights == 0);
+    g->first_flight = 0;
+    while (g->n_rooms < model_most_flights(m)) {
+        flight *f = &g->flights[g->n_rooms++];
+        f->ids = base_alloc(sizeof *f->ids * tokens);
+        f->runs = base_alloc(sizeof *f->runs * tokens);
+        f->run_of = base_alloc(sizeof *f->run_of * tokens);
+        f->logits = base_alloc(sizeof *f->logits * rows * (size_t)g->width);
+        if (!f->ids || !f->runs || !f->run_of || !f->logits)
+            return err_set(e, STATUS_NO_MEMORY, "engine: no memory for steps of %d tokens",
+                           g->max_tokens);
+    }
+    return STATUS_OK;
+}
+
+void engine_free_flights(engine *g)
+{
+    for (int k = 0; k < g->n_rooms; k++) {
+        base_free(g->flights[k].ids);
+        base_free(g->flights[k].runs);
+        base_free(g->flights[k].run_of);
+        base_free(g->flights[k].logits);
+    }
+    g->n_rooms = 0;
 }

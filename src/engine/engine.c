@@ -46,17 +46,14 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     g->o.max_waiting = o->max_waiting ? o->max_waiting : DEFAULT_WAITING;
     g->o.chunk = BASE_MIN(o->chunk ? o->chunk : DEFAULT_CHUNK, g->max_tokens);
     g->last_waiting = &g->first_waiting;
-    size_t tokens = (size_t)g->max_tokens, rows = (size_t)g->max_outputs;
-    g->ids = base_alloc(sizeof *g->ids * tokens);
-    g->runs = base_alloc(sizeof *g->runs * tokens);
-    g->run_of = base_alloc(sizeof *g->run_of * tokens);
-    g->outputs = base_alloc(sizeof *g->outputs * rows);
-    g->logits = base_alloc(sizeof *g->logits * rows * (size_t)g->width);
+    g->outputs = base_alloc(sizeof *g->outputs * (size_t)g->max_outputs);
     g->vector = base_alloc(sizeof *g->vector * (size_t)g->width);
     g->one_row = base_alloc(sizeof *g->one_row * (size_t)g->width);
     status s = STATUS_OK;
-    if (!g->ids || !g->runs || !g->run_of || !g->outputs || !g->logits || !g->vector || !g->one_row)
+    if (!g->outputs || !g->vector || !g->one_row)
         s = err_set(e, STATUS_NO_MEMORY, "engine: no memory for steps of %d tokens", g->max_tokens);
+    if (s == STATUS_OK)
+        s = engine_make_flights(g, m, e);
     if (s == STATUS_OK)
         s = kernel_select(&g->kernels, os_cpu_features(), model_isa(m), e);
     if (s == STATUS_OK)
@@ -114,6 +111,7 @@ static void remove_sequence(engine *g, sequence *q)
     while (*at != q)
         at = &(*at)->next;
     *at = q->next;
+    engine_forget(g, q);
     g->n_sequences--;
     if (--q->of->n_live == 0)
         free_request(q->of);
@@ -124,22 +122,20 @@ void engine_destroy(engine *g)
 {
     if (!g)
         return;
-    while (g->sequences)
+    while (g->sequences) /* first, so that nobody hears of what comes of their steps */
         remove_sequence(g, g->sequences);
     while (g->first_waiting) {
         request *r = g->first_waiting;
         g->first_waiting = r->next;
         free_request(r);
     }
+    (void)engine_land(g, NULL);
     draft_destroy(g->draft);
     engine_pool_destroy(g->at[0].pool);
     engine_pool_destroy(g->at[1].pool);
     base_free(g->calls);
-    base_free(g->ids);
-    base_free(g->runs);
-    base_free(g->run_of);
+    engine_free_flights(g);
     base_free(g->outputs);
-    base_free(g->logits);
     base_free(g->vector);
     base_free(g->one_row);
     sample_scratch_destroy(g->scratch);
@@ -422,7 +418,7 @@ static void send_started(engine *g, sequence *q, int64_t n_cached)
 static bool preempt_held(engine *g)
 {
     for (sequence *q = g->sequences; q; q = q->next) {
-        if (q->held && is_here(g, q)) {
+        if (q->held && !q->flying && is_here(g, q)) {
             engine_give_up_state(g, q);
             return true;
         }
@@ -499,7 +495,7 @@ status engine_step(engine *g, bool *busy, err *e)
             engine_move_sequences(g);
         g->now = 0;
     }
-    *busy = has_work(g) || g->at[1].m;
+    *busy = has_work(g) || g->at[1].m || g->n_flights > 0;
     return s;
 }
 

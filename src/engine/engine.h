@@ -131,7 +131,8 @@ status engine_submit(engine *g, const engine_request *r, err *e);
 void engine_hold(engine *g, uint64_t id, int choice, bool on);
 /* All choices, or one (choice ≥ 0), end with ENGINE_CANCELLED before the next step. Unknown ids are ignored. */
 void engine_cancel(engine *g, uint64_t id, int choice);
-/* One step of the model. *busy = there is more to do. An error ends the requests that were in the batch, each with an event. */
+/* One step of the model; on a pipeline several are under way, and a call starts the next one, or waits for the oldest, or both. *busy = there is more to
+ * do. An error ends the requests that were in the batch, and what else was under way with it, each with an event. */
 status engine_step(engine *g, bool *busy, err *e);
 
 /* Epochs: the same model, cut differently. From here on a step is one of m and one of `next`: sequences that decode are read again there in
@@ -150,6 +151,7 @@ typedef struct engine_stats {
     uint64_t steps, prompt_tokens, cached_tokens, generated_tokens, preemptions, step_us;
     uint64_t drafted_tokens, accepted_tokens; /* guesses that were checked, and that stood */
     int waiting, live, decoding;
+    int most_flights; /* steps that were under way at once, at most: more than one in a pipeline */
     uint64_t state_tokens, state_used_tokens, cached_prefix_tokens; /* of the paged class */
 } engine_stats;
 void engine_get_stats(const engine *g, engine_stats *out);

@@ -32,7 +32,10 @@ typedef struct sequence {
     sample *sampler;
     sample_guide *guide; /* NULL: free */
     bool held, cancelled;
-    int n_run, output;       /* in the step being made: tokens, row of logits or −1 */
+    bool in_turn; /* it decodes in the step being made */
+    struct flight *
+        flying; /* the step whose rows it waits for: it is in no other until they are there; NULL: in none */
+    int n_run, output;       /* in the step being made, or flying: tokens, row of logits or −1 */
     draft_sequence *guesses; /* NULL: none are made */
     int n_draft;             /* of n_run: guesses, behind the newest token in `tokens` */
     int n_drafted, n_accepted;
@@ -46,6 +49,18 @@ typedef struct side {
     model *m;
     engine_pool *pool;
 } side;
+
+/* A step: being made, or under way. Runs without rows have been committed when it started; theirs who waits for rows are when they come. */
+typedef struct flight {
+    int n_tokens, n_runs, n_outputs;
+    int32_t *ids;      /* [max_tokens] */
+    model_run *runs;   /* [max_tokens]; what they point to is for the start only */
+    sequence **run_of; /* [max_tokens]; NULL: it is gone, or done with */
+    float *logits;     /* [max_outputs, width] */
+    uint64_t begun_us;
+    status result; /* of what followed the start */
+    err why;
+} flight;
 
 struct engine {
     side at[2]; /* [1]: while sequences move there, else empty */
@@ -69,23 +84,17 @@ struct engine {
     uint64_t next_age;
     engine_stats stats;
     /* the step */
-    int32_t *ids;      /* [max_tokens] */
-    model_run *runs;   /* [max_tokens] */
-    sequence **run_of; /* [max_tokens] */
-    int32_t *outputs;  /* [max_outputs] */
-    draft *draft;      /* NULL: no speculation */
-    draft_call *calls; /* [max_sequences] */
-    float *logits;     /* [max_outputs, width] */
+    flight flights[MODEL_MOST_FLIGHTS]; /* a ring of n_rooms */
+    int n_rooms, first_flight, n_flights;
+    uint64_t finished_us; /* when the last one was */
+    int32_t *outputs;     /* [max_outputs] of the step being made */
+    draft *draft;         /* NULL: no speculation */
+    draft_call *calls;    /* [max_sequences] */
     const kernel_table *kernels;
     engine_guides *guides;
     sample_scratch *scratch;
     sample_result result;
 };
-
-/* What a step holds so far. */
-typedef struct plan {
-    int n_tokens, n_runs, n_outputs;
-} plan;
 
 /* Whether q has state on the side at hand. */
 static inline bool is_here(const engine *g, const sequence *q)
@@ -138,12 +147,19 @@ status engine_new_sequence(sequence **out, engine *g, request *r, int choice, co
 void engine_insert(engine *g, sequence *q); /* into the list, by age */
 
 /* ---- batch.c ---- */
-/* A step of the side at hand. */
+/* Room for as many steps under way as m may have. None are under way. */
+status engine_make_flights(engine *g, const model *m, err *e);
+void engine_free_flights(engine *g);
+/* A step of the side at hand: starts it, or finishes the oldest, or both. */
 status engine_step_side(engine *g, err *e);
+/* All that are under way are finished. Not OK: the reason with which those that were in them ended. */
+status engine_land(engine *g, err *e);
+/* q is going. */
+void engine_forget(engine *g, const sequence *q);
 
 /* ---- switch.c ---- */
 /* Sequences of the old side are read again on the new one, oldest first, out of the budget of a step. */
-void engine_plan_twins(engine *g, plan *b, int *budget);
+void engine_plan_twins(engine *g, flight *f, int *budget);
 /* After a step: who has caught up is on the new side from here on; nobody left on the old one: it is done with. */
 void engine_move_sequences(engine *g);
 

@@ -40,9 +40,9 @@ static bool begin_twin(engine *g, sequence *q)
     return true;
 }
 
-void engine_plan_twins(engine *g, plan *b, int *budget)
+void engine_plan_twins(engine *g, flight *f, int *budget)
 {
-    for (sequence *q = g->sequences; q && *budget > 0 && b->n_runs < g->o.max_sequences;
+    for (sequence *q = g->sequences; q && *budget > 0 && f->n_runs < g->o.max_sequences;
          q = q->next) {
         if (!q->state || q->side == 1 || (!q->twin && !begin_twin(g, q)))
             continue;
@@ -51,10 +51,10 @@ void engine_plan_twins(engine *g, plan *b, int *budget)
         n = BASE_MIN(n, engine_state_run_limit(q->twin));
         if (n <= 0 || !make_room_for_twin(g, q, n))
             continue;
-        memcpy(g->ids + b->n_tokens, q->tokens + length, sizeof(int32_t) * (size_t)n);
-        engine_state_run(q->twin, (int)n, &g->runs[b->n_runs]);
-        g->run_of[b->n_runs++] = q;
-        b->n_tokens += (int)n;
+        memcpy(f->ids + f->n_tokens, q->tokens + length, sizeof(int32_t) * (size_t)n);
+        engine_state_run(q->twin, (int)n, &f->runs[f->n_runs]);
+        f->run_of[f->n_runs++] = q;
+        f->n_tokens += (int)n;
         q->n_run = (int)n;
         *budget -= (int)n;
     }
@@ -99,6 +99,10 @@ status engine_switch(engine *g, model *next, err *e)
 {
     status s = check_epoch(g, next, e);
     if (s == STATUS_OK)
+        s = engine_land(g, e);
+    if (s == STATUS_OK)
+        s = engine_make_flights(g, next, e);
+    if (s == STATUS_OK)
         s = engine_pool_create(&g->at[1].pool, next, engine_pool_salt(next), g->o.cache_slots, e);
     if (s != STATUS_OK)
         return s;
@@ -142,6 +146,7 @@ void engine_switch_cancel(engine *g)
 void engine_leave(engine *g)
 {
     REQUIRE(!g->at[1].m);
+    (void)engine_land(g, NULL); /* what became of it, its sequences were told */
     for (sequence *q = g->sequences; q; q = q->next)
         if (q->state)
             engine_give_up_state(g, q);
@@ -152,8 +157,9 @@ void engine_leave(engine *g)
 status engine_enter(engine *g, model *next, err *e)
 {
     REQUIRE(!g->at[0].pool);
-    status s =
-        engine_pool_create(&g->at[0].pool, next, engine_pool_salt(next), g->o.cache_slots, e);
+    status s = engine_make_flights(g, next, e);
+    if (s == STATUS_OK)
+        s = engine_pool_create(&g->at[0].pool, next, engine_pool_salt(next), g->o.cache_slots, e);
     if (s == STATUS_OK)
         g->at[0].m = next;
     return s;
