@@ -1,12 +1,15 @@
 /*
  * For tests that cut models: ranks are threads that exchange through memory. Sums add in order of arrival, so an order that matters would
- * show. A cut is run over a prompt, and its ranks' logits are put together.
+ * show; where ranks divide rows, what is another's is made NaN, so reading it would show too. A cut is run over a prompt, and its ranks'
+ * logits are put together.
  */
 #ifndef SHOAL_TESTS_MODEL_RANKS_H
 #define SHOAL_TESTS_MODEL_RANKS_H
 
 #include "model_run.h"
 #include "os/os.h"
+
+#include <math.h>
 
 enum { PROMPT = 90, MOST_RANKS = 8, ROUNDS = 3 };
 
@@ -68,6 +71,49 @@ static inline status sum(void *context, double *values, int64_t n, err *e)
     }
     os_mutex_unlock(s->lock);
     return STATUS_OK;
+}
+
+static inline status scatter(void *context, double *values, const size_t *parts, err *e)
+{
+    const rank *r = context;
+    size_t n = 0, begin = 0;
+    for (int i = 0; i < r->stage->n; i++) {
+        begin += i < r->o.exchange.index ? parts[i] : 0;
+        n += parts[i];
+    }
+    status s = sum(context, values, (int64_t)n, e);
+    for (size_t i = 0; i < n; i++)
+        if (i < begin || i >= begin + parts[r->o.exchange.index])
+            values[i] = NAN;
+    return s;
+}
+
+/* By way of a sum: of own bytes and zeros. */
+static inline status share_rows(void *context, void *rows, const size_t *parts, err *e)
+{
+    const rank *r = context;
+    unsigned char *bytes = rows;
+    size_t n = 0, begin = 0;
+    for (int i = 0; i < r->stage->n; i++) {
+        begin += i < r->o.exchange.index ? parts[i] : 0;
+        n += parts[i];
+    }
+    double *as_values = malloc(sizeof(double) * n);
+    for (size_t i = 0; i < n; i++)
+        as_values[i] = i >= begin && i < begin + parts[r->o.exchange.index] ? bytes[i] : 0.0;
+    status s = sum(context, as_values, (int64_t)n, e);
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = (unsigned char)as_values[i];
+    free(as_values);
+    return s;
+}
+
+/* Some steps are, some are not; a single row has one owner. */
+static inline bool divides(void *context, int64_t n_rows, int64_t width)
+{
+    (void)context;
+    (void)width;
+    return n_rows != 5;
 }
 
 static inline status hand_on(void *context, const float *rows, int64_t n, err *e)
@@ -205,7 +251,8 @@ static inline void make_lock(os_mutex **lock, os_cond **moved)
 typedef model *rank_maker(void *context, const char *bytes, size_t n, const model_options *o,
                           int number);
 
-/* The logits of the whole prompt, put together from the last stage's ranks; every rank's weights are added to *weight_bytes. make NULL: loaded. */
+/* The logits of the whole prompt, put together from the last stage's ranks; every rank's weights are added to *weight_bytes. make NULL: loaded.
+ * Ranks divide rows where base->exchange.divides is set. */
 static inline float *run_cut(const cut *c, const char *bytes, size_t n_bytes,
                              const model_card *card, const model_cut_units *u,
                              const model_options *base, uint64_t *weight_bytes, rank_maker *make,
@@ -218,7 +265,7 @@ static inline float *run_cut(const cut *c, const char *bytes, size_t n_bytes,
     for (int s = 0; s < c->stages; s++) {
         make_lock(&meetings[s].lock, &meetings[s].moved);
         meetings[s].n = c->ranks;
-        meetings[s].total = malloc(sizeof(double) * (size_t)(PROMPT * card->d_model));
+        meetings[s].total = malloc(sizeof(double) * (size_t)(PROMPT * (card->d_model + 32) * 5));
         make_lock(&pipes[s].lock, &pipes[s].moved);
         pipes[s].rows = malloc(sizeof(float) * (size_t)(PROMPT * card->d_model));
         pipes[s].readers = c->ranks;
@@ -230,8 +277,14 @@ static inline float *run_cut(const cut *c, const char *bytes, size_t n_bytes,
                         .writes = k == 0,
                         .o = *base};
             r->o.shard = shard_of(c, s, k, card, u);
-            r->o.exchange =
-                (model_exchange){.sum = sum, .receive = take_over, .send = hand_on, .context = r};
+            r->o.exchange = (model_exchange){.sum = sum,
+                                             .divides = base->exchange.divides,
+                                             .scatter = scatter,
+                                             .share_rows = share_rows,
+                                             .index = k,
+                                             .receive = take_over,
+                                             .send = hand_on,
+                                             .context = r};
             r->m = make ? make(context, bytes, n_bytes, &r->o, s * c->ranks + k)
                         : load_bytes(bytes, n_bytes, &r->o);
             *weight_bytes += model_used(r->m)->weight_bytes;

@@ -240,6 +240,26 @@ static status sum(void *context, double *values, int64_t n, err *e)
     return noted(g, link_sum(g->in_stage, values, (size_t)n, LINK_WIRE_F64, e));
 }
 
+/* Whether a step of that many rows is faster when each rank norms its own: what is gathered is at most as wide as floats. */
+static bool divides(void *context, int64_t n_rows, int64_t width)
+{
+    const engine_group *g = context;
+    size_t n = (size_t)(n_rows * width);
+    return link_scatter_pays(g->n_tensor, n, n * sizeof(float), link_group_cost(g->in_stage));
+}
+
+static status scatter(void *context, double *values, const size_t *parts, err *e)
+{
+    engine_group *g = context;
+    return noted(g, link_scatter(g->in_stage, values, parts, LINK_WIRE_F64, e));
+}
+
+static status share_rows(void *context, void *rows, const size_t *parts, err *e)
+{
+    engine_group *g = context;
+    return noted(g, link_gather(g->in_stage, rows, parts, e));
+}
+
 static status receive(void *context, float *rows, int64_t n, err *e)
 {
     engine_group *g = context;
@@ -331,6 +351,10 @@ static status collect(void *context, err *e)
 void group_exchange(engine_group *g, model_exchange *x)
 {
     *x = (model_exchange){.sum = sum,
+                          .divides = divides,
+                          .scatter = scatter,
+                          .share_rows = share_rows,
+                          .index = g->index,
                           .receive = receive,
                           .send = send_rows,
                           .gather = gather,

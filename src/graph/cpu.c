@@ -404,11 +404,35 @@ static status view_all(const cpu_device *d, struct device_program *p, err *e)
     return STATUS_OK;
 }
 
-/* Segments end behind every sum; with no sum there is one. */
+static int cpu_row_places(const device *base, const device_value *v, const device_limits *l,
+                          device_ref at[2], uint64_t row_bytes[2])
+{
+    (void)base;
+    int64_t rows = v->outputs_only ? l->n_outputs : l->n_tokens;
+    int n = 0;
+    if (v->format != DEVICE_INPUT) {
+        at[0] = v->at;
+        row_bytes[0] =
+            (uint64_t)v->width * (v->format == DEVICE_F64 ? sizeof(double) : sizeof(float));
+        return 1;
+    }
+    if (v->needs & DEVICE_NEEDS_F32) {
+        at[n] = v->at;
+        row_bytes[n++] = (uint64_t)cpu_padded(v->width) * sizeof(float);
+    }
+    if (v->needs & DEVICE_NEEDS_Q8) {
+        at[n] = v->at;
+        at[n].offset += n > 0 ? (uint64_t)rows * row_bytes[0] : 0;
+        row_bytes[n++] = kernel_act_bytes(v->width);
+    }
+    return n;
+}
+
+/* Segments end behind everything that goes over ranks; with nothing of that there is one. */
 static void cut_segments(struct device_program *p)
 {
     for (int i = 0; i < p->n_ops; i++)
-        if (p->ops[i].kind == DEVICE_OP_SUM)
+        if (p->ops[i].kind == DEVICE_OP_SUM || p->ops[i].kind == DEVICE_OP_GATHER)
             p->segment_end[p->n_segments++] = i + 1;
     if (p->n_segments == 0 || p->segment_end[p->n_segments - 1] < p->n_ops)
         p->segment_end[p->n_segments++] = p->n_ops;
@@ -511,6 +535,7 @@ static status cpu_enqueue(device *base, const device_program *p, int segment,
         t.op = &p->ops[i];
         t.matrix = p->matrices[i];
         t.rows = outputs_only(p, t.op) ? step->n_outputs : step->n_tokens;
+        t.first = 0;
         if (cpu_run_op[t.op->kind] == NULL || t.rows == 0)
             continue;
         uint64_t begin = d->time_ops ? os_now_us() : 0;
@@ -562,6 +587,7 @@ const device_ops device_cpu = {
     .upload_part = cpu_upload_part,
     .move_part = cpu_move_part,
     .value_bytes = cpu_value_bytes,
+    .row_places = cpu_row_places,
     .compile = cpu_compile,
     .discard = cpu_discard,
     .n_segments = cpu_n_segments,

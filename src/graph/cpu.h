@@ -53,6 +53,7 @@ typedef struct cpu_task {
     const kernel_matrix *matrix; /* [DEVICE_PARTS] */
     const device_step *step;
     int64_t rows;           /* of the op: tokens or outputs */
+    int64_t first;          /* of a norm's rows */
     int64_t unit, n_blocks; /* attention */
 } cpu_task;
 

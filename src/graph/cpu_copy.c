@@ -274,6 +274,12 @@ static uint64_t copy_value_bytes(const device *base, const device_value *v, int6
     return device_cpu.value_bytes(inner_of(base), v, n_rows);
 }
 
+static int copy_row_places(const device *base, const device_value *v, const device_limits *l,
+                           device_ref at[2], uint64_t row_bytes[2])
+{
+    return device_cpu.row_places(inner_of(base), v, l, at, row_bytes);
+}
+
 /* Makes room in all jobs for steps of these limits as well. */
 static status make_room(copy_device *d, const device_limits *l, err *e)
 {
@@ -390,6 +396,7 @@ const device_ops device_cpu_copy = {
     .upload_part = copy_upload_part,
     .move_part = copy_move_part,
     .value_bytes = copy_value_bytes,
+    .row_places = copy_row_places,
     .compile = copy_compile,
     .discard = copy_discard,
     .n_segments = copy_n_segments,

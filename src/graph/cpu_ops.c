@@ -171,7 +171,7 @@ static void norm_task(void *context, int64_t begin, int64_t end, int worker)
     const device_value *out = cpu_value(t, t->op->u.norm.out);
     const float *w = cpu_at(t->d, t->op->u.norm.norm);
     float *scratch = cpu_scratch(t, worker);
-    for (int64_t i = begin; i < end; i++) {
+    for (int64_t i = t->first + begin; i < t->first + end; i++) {
         int64_t row = out->outputs_only ? t->step->outputs[i] : i;
         float *x = cpu_row(t, t->op->u.norm.x, row);
         if (t->op->u.norm.add >= 0)
@@ -191,6 +191,12 @@ static void norm_task(void *context, int64_t begin, int64_t end, int worker)
 
 static void run_norm(cpu_task *t)
 {
+    const device_step *s = t->step;
+    if (t->op->u.norm.divided) {
+        bool outputs = cpu_value(t, t->op->u.norm.out)->outputs_only;
+        t->first = outputs ? s->output_begin : s->row_begin;
+        t->rows = (outputs ? s->output_end : s->row_end) - t->first;
+    }
     cpu_dispatch(t, norm_task, t->rows, 1);
 }
 
@@ -402,7 +408,8 @@ void (*const cpu_run_op[])(cpu_task *t) = {
     [DEVICE_OP_GATED] = run_gated,   [DEVICE_OP_GELU] = run_gelu,
     [DEVICE_OP_KEYS] = cpu_run_keys, [DEVICE_OP_ATTENTION] = cpu_run_attention,
     [DEVICE_OP_DECAY] = run_decay,   [DEVICE_OP_ZERO] = run_zero,
-    [DEVICE_OP_SUM] = NULL, /* the graph's: it goes over ranks */
+    [DEVICE_OP_SUM] = NULL, /* the graph's: they go over ranks */
+    [DEVICE_OP_GATHER] = NULL,
 };
 
 uint64_t cpu_scratch_need(const struct device_program *p)

@@ -18,10 +18,18 @@ const device_ops *device_find(const char *name)
 const char *device_op_name(device_op_kind kind)
 {
     static const char *const names[DEVICE_OP_KINDS] = {
-        [DEVICE_OP_BEGIN] = "embed",         [DEVICE_OP_INPUT] = "input", [DEVICE_OP_NORM] = "norm",
-        [DEVICE_OP_PRODUCT] = "product",     [DEVICE_OP_GATED] = "gated", [DEVICE_OP_KEYS] = "keys",
-        [DEVICE_OP_ATTENTION] = "attention", [DEVICE_OP_DECAY] = "decay", [DEVICE_OP_GELU] = "gelu",
-        [DEVICE_OP_ZERO] = "zero",           [DEVICE_OP_SUM] = "sum",
+        [DEVICE_OP_BEGIN] = "embed",
+        [DEVICE_OP_INPUT] = "input",
+        [DEVICE_OP_NORM] = "norm",
+        [DEVICE_OP_PRODUCT] = "product",
+        [DEVICE_OP_GATED] = "gated",
+        [DEVICE_OP_KEYS] = "keys",
+        [DEVICE_OP_ATTENTION] = "attention",
+        [DEVICE_OP_DECAY] = "decay",
+        [DEVICE_OP_GELU] = "gelu",
+        [DEVICE_OP_ZERO] = "zero",
+        [DEVICE_OP_SUM] = "sum",
+        [DEVICE_OP_GATHER] = "gather",
     };
     return kind >= 0 && kind < DEVICE_OP_KINDS ? names[kind] : "?";
 }

@@ -77,6 +77,7 @@ typedef enum device_op_kind {
     DEVICE_OP_DECAY,     /* state ← decay ∘ state + x: the constant-size layer of the tests */
     DEVICE_OP_ZERO,      /* value ← 0: the partial sum of a rank that holds nothing of a matrix */
     DEVICE_OP_SUM,       /* value ← sum of it over all ranks: ends a segment */
+    DEVICE_OP_GATHER,    /* value ← rows of it from the ranks that made them: ends a segment */
     DEVICE_OP_KINDS
 } device_op_kind;
 
@@ -125,6 +126,7 @@ typedef struct device_op {
             device_ref norm_bias; /* [D], with layer */
             float eps;
             int out; /* INPUT or F32 [T or outputs, D]; when outputs_only, the other rows of x are no longer kept */
+            bool divided; /* only the step's own rows, of out and of x: by graph_plan */
         } norm;
         struct {
             int input;
@@ -174,8 +176,12 @@ typedef struct device_op {
             int state_class;
         } decay;
         struct {
-            int value; /* F64 [T or outputs, width] */
+            int value;    /* F64 [T or outputs, width] */
+            bool divided; /* sum: only own rows are wanted; by graph_plan */
         } sum, zero;
+        struct {
+            int value; /* F32 or INPUT [T or outputs, width] */
+        } gather;      /* by graph_plan */
     } u;
 } device_op;
 
@@ -191,6 +197,8 @@ typedef struct device_run {
 /* All that changes from step to step. Borrowed until wait on `cpu`; copied by enqueue on devices with memory of their own. */
 typedef struct device_step {
     int32_t n_tokens, n_runs, n_outputs, n_pages;
+    /* Rows, and outputs among them, whose divided norms are this rank's: by the graph. */
+    int32_t row_begin, row_end, output_begin, output_end;
     const int32_t *ids;       /* [n_tokens] */
     const int64_t *positions; /* [n_tokens] */
     const int32_t *run_of;    /* [n_tokens] */
@@ -267,6 +275,10 @@ typedef struct device_ops {
 
     /* Bytes that a value takes for that many rows. */
     uint64_t (*value_bytes)(const device *d, const device_value *v, int64_t n_rows);
+    /* Where the rows of v lie one behind another, row_bytes[i] each, in a program of these limits; returns in how many places. What an INPUT is
+     * there is the device's own form, which ranks of one numerics class share. */
+    int (*row_places)(const device *d, const device_value *v, const device_limits *l,
+                      device_ref at[2], uint64_t row_bytes[2]);
     /* values and ops are copied. */
     status (*compile)(device *d, device_program **out, const device_value *values, int n_values,
                       const device_op *ops, int n_ops, const device_limits *limits, err *e);

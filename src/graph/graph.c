@@ -1,5 +1,5 @@
 /*
- * The builder, the memory plan and the execution of a shard's program.
+ * The builder, the memory plan, what ranks divide among them, and the execution of a shard's program.
  *
  * The plan is first fit over lifetimes: a value lives from the op that writes it first to the last op that touches it, and takes the
  * lowest gap among the values alive then. Programs have a dozen live values, so the quadratic search costs nothing.
@@ -17,10 +17,16 @@ struct graph {
     device_op *ops;
     int n_ops, ops_capacity;
     device_program *program; /* owned by the device */
-    graph_sum sum;
-    void *sum_context;
-    double *sums; /* [limits.n_tokens, widest summed value] */
-    int *sum_of;  /* [segments] the value that is summed behind a segment, −1 = none */
+    graph_ranks ranks;
+    int64_t widest;           /* of the values that are summed */
+    double *room;             /* [limits.n_tokens, widest, rounded up] for what goes over ranks */
+    const device_op **end_of; /* [segments] what goes over ranks behind a segment, or NULL */
+    /* The step in hand. Not divided: one part, of all rows. */
+    device_step step;
+    bool divided;
+    int parts;
+    int32_t row[GRAPH_MOST_RANKS + 1],
+        output[GRAPH_MOST_RANKS + 1]; /* where the ranks' rows begin */
     status failed;
     err error;
 };
@@ -44,8 +50,8 @@ void graph_destroy(graph *g)
         g->device->ops->discard(g->device, g->program);
     base_free(g->values);
     base_free(g->ops);
-    base_free(g->sums);
-    base_free(g->sum_of);
+    base_free(g->room);
+    base_free(g->end_of);
     base_free(g);
 }
 
@@ -160,6 +166,9 @@ static int touched(const device_op *op, int out[MAX_TOUCHED])
     case DEVICE_OP_SUM:
         out[n++] = op->u.sum.value;
         break;
+    case DEVICE_OP_GATHER:
+        out[n++] = op->u.gather.value;
+        break;
     case DEVICE_OP_KINDS:
         break;
     }
@@ -180,9 +189,9 @@ static bool same_rows(const graph *g, int a, int b)
     return g->values[a].outputs_only == g->values[b].outputs_only;
 }
 
-static void need(graph *g, int input, const kernel_type *type)
+void graph_need(graph *g, int v, const kernel_type *type)
 {
-    g->values[input].needs |= g->device->ops->needs(g->device, type);
+    g->values[v].needs |= g->device->ops->needs(g->device, type);
 }
 
 static bool check_product(graph *g, const device_op *op)
@@ -197,7 +206,7 @@ static bool check_product(graph *g, const device_op *op)
             return false;
         if (!same_rows(g, op->u.product.input, op->u.product.out[i]))
             return false;
-        need(g, op->u.product.input, w->type);
+        graph_need(g, op->u.product.input, w->type);
     }
     return true;
 }
@@ -235,8 +244,8 @@ static bool check_op(graph *g, const device_op *op)
             op->u.gated.gate.rows != op->u.gated.up.rows ||
             op->u.gated.gate.columns != op->u.gated.up.columns)
             return false;
-        need(g, op->u.gated.input, op->u.gated.gate.type);
-        need(g, op->u.gated.input, op->u.gated.up.type);
+        graph_need(g, op->u.gated.input, op->u.gated.gate.type);
+        graph_need(g, op->u.gated.input, op->u.gated.up.type);
         return true;
     case DEVICE_OP_GELU: {
         if (op->u.gelu.x < 0 || op->u.gelu.x >= g->n_values)
@@ -278,6 +287,7 @@ static bool check_op(graph *g, const device_op *op)
     case DEVICE_OP_SUM:
         return op->u.sum.value >= 0 && op->u.sum.value < g->n_values &&
                g->values[op->u.sum.value].format == DEVICE_F64;
+    case DEVICE_OP_GATHER: /* ours, not the builder's */
     case DEVICE_OP_KINDS:
         break;
     }
@@ -294,6 +304,105 @@ void graph_add(graph *g, const device_op *op)
         return;
     }
     g->ops[g->n_ops++] = *op;
+}
+
+/* ---- rows divided among ranks -------------------------------------------------------------------------------------- */
+
+static void append(graph *g, const device_op *op)
+{
+    if (grow(g, (void **)&g->ops, g->n_ops, &g->ops_capacity, sizeof(*g->ops)))
+        g->ops[g->n_ops++] = *op;
+}
+
+static void append_gather(graph *g, int value)
+{
+    device_op op = {.kind = DEVICE_OP_GATHER, .layer = -1};
+    op.u.gather.value = value;
+    append(g, &op);
+}
+
+static bool touches(const device_op *op, int value)
+{
+    int list[MAX_TOUCHED];
+    int n = touched(op, list);
+    for (int i = 0; i < n; i++)
+        if (list[i] == value)
+            return true;
+    return false;
+}
+
+/* Whether op is a norm that adds what the op before it sums. */
+static bool adds_sum(const device_op *before, const device_op *op)
+{
+    return op->kind == DEVICE_OP_NORM && before->kind == DEVICE_OP_SUM &&
+           op->u.norm.add == before->u.sum.value;
+}
+
+/* A norm that adds a sum may do the rows of its rank only; its result is then gathered, and so is the stream x where something but such a
+ * norm reads it. Every rank's program has the same sums and norms, so all divide and gather alike. */
+static void divide_rows(graph *g)
+{
+    device_op *ops = g->ops;
+    int n = g->n_ops, parted = -1; /* the stream of which only own rows are there */
+    bool outputs_only = false;
+    g->ops = NULL;
+    g->n_ops = g->ops_capacity = 0;
+    for (int i = 0; i < n && g->failed == STATUS_OK; i++) {
+        device_op op = ops[i];
+        bool divided = i > 0 && adds_sum(&ops[i - 1], &op);
+        if (op.kind == DEVICE_OP_SUM)
+            op.u.sum.divided = i + 1 < n && adds_sum(&op, &ops[i + 1]);
+        if (parted >= 0 && touches(&op, parted) && (!divided || op.u.norm.x != parted)) {
+            append_gather(g, parted);
+            parted = -1;
+        }
+        if (divided)
+            op.u.norm.divided = true;
+        append(g, &op);
+        if (!divided)
+            continue;
+        append_gather(g, op.u.norm.out);
+        parted = op.u.norm.x;
+        outputs_only = g->values[op.u.norm.out].outputs_only;
+    }
+    if (parted >= 0 && !outputs_only)
+        append_gather(g, parted); /* the caller reads it */
+    base_free(ops);
+}
+
+static int32_t row_border(int32_t n_rows, int rank, int n_ranks)
+{
+    return (int32_t)((int64_t)n_rows * rank / n_ranks);
+}
+
+/* Outputs among rows before `row`. */
+static int32_t outputs_before(const device_step *s, int32_t row)
+{
+    int32_t i = 0;
+    while (i < s->n_outputs && s->outputs[i] < row)
+        i++;
+    return i;
+}
+
+/* The step with our rows in it: all of them where it is not divided. */
+static const device_step *take_rows(graph *g, const device_step *step)
+{
+    const graph_ranks *r = &g->ranks;
+    g->divided = r->divides && r->n > 1 && g->widest > 0 &&
+                 r->divides(r->context, step->n_tokens, g->widest);
+    int own = g->divided ? r->own : 0;
+    g->parts = g->divided ? r->n : 1;
+    REQUIRE(own >= 0 && own < g->parts);
+    for (int i = 0; i <= g->parts; i++) {
+        g->row[i] = row_border(step->n_tokens, i, g->parts);
+        g->output[i] = outputs_before(step, g->row[i]);
+    }
+    g->step = *step;
+    g->step.row_begin = g->row[own];
+    g->step.row_end = g->row[own + 1];
+    g->step.output_begin = g->output[own];
+    g->step.output_end = g->output[own + 1];
+    return &g->step;
 }
 
 /* ---- the memory plan ----------------------------------------------------------------------------------------------- */
@@ -352,6 +461,8 @@ status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e)
             *e = g->error;
         return g->failed;
     }
+    if (g->ranks.n > 1 && g->ranks.divides)
+        divide_rows(g);
     span *spans = base_zalloc((size_t)g->n_values + 1, sizeof(*spans));
     if (spans == NULL)
         return err_set(e, STATUS_NO_MEMORY, "graph: no memory for the plan of %d values",
@@ -372,23 +483,22 @@ status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e)
 
 /* ---- running ------------------------------------------------------------------------------------------------------- */
 
-/* Which value is summed behind which segment, and room for the widest. */
-static status prepare_sums(graph *g, err *e)
+/* What ends every segment, and room for the widest value that goes over ranks. */
+static status prepare_ends(graph *g, err *e)
 {
     int n = 0, n_segments = g->device->ops->n_segments(g->program);
-    int64_t widest = 0;
-    g->sum_of = base_zalloc((size_t)n_segments, sizeof(*g->sum_of));
-    for (int i = 0; g->sum_of != NULL && i < n_segments; i++)
-        g->sum_of[i] = -1;
-    for (int i = 0; g->sum_of != NULL && i < g->n_ops; i++) {
-        if (g->ops[i].kind != DEVICE_OP_SUM)
-            continue;
-        g->sum_of[n++] = g->ops[i].u.sum.value;
-        widest = BASE_MAX(widest, g->values[g->ops[i].u.sum.value].width);
+    g->end_of = base_zalloc((size_t)n_segments, sizeof(*g->end_of));
+    for (int i = 0; g->end_of != NULL && i < g->n_ops; i++) {
+        const device_op *op = &g->ops[i];
+        if (op->kind == DEVICE_OP_SUM)
+            g->widest = BASE_MAX(g->widest, g->values[op->u.sum.value].width);
+        if (op->kind == DEVICE_OP_SUM || op->kind == DEVICE_OP_GATHER)
+            g->end_of[n++] = op;
     }
-    if (widest > 0)
-        g->sums = base_zalloc((size_t)(widest * g->limits.n_tokens), sizeof(*g->sums));
-    if (g->sum_of == NULL || (widest > 0 && g->sums == NULL))
+    if (g->widest > 0) /* rows of inputs are narrower than doubles */
+        g->room =
+            base_zalloc((size_t)((g->widest + KERNEL_UNIT) * g->limits.n_tokens), sizeof(*g->room));
+    if (g->end_of == NULL || (g->widest > 0 && g->room == NULL))
         return err_set(e, STATUS_NO_MEMORY, "graph: no memory for %d sums", n);
     return STATUS_OK;
 }
@@ -397,35 +507,89 @@ status graph_compile(graph *g, err *e)
 {
     status s = g->device->ops->compile(g->device, &g->program, g->values, g->n_values, g->ops,
                                        g->n_ops, &g->limits, e);
-    return s == STATUS_OK ? prepare_sums(g, e) : s;
+    return s == STATUS_OK ? prepare_ends(g, e) : s;
 }
 
-void graph_set_sum(graph *g, graph_sum sum, void *context)
+void graph_set_ranks(graph *g, const graph_ranks *ranks)
 {
-    g->sum = sum;
-    g->sum_context = context;
+    REQUIRE(ranks->n <= GRAPH_MOST_RANKS);
+    g->ranks = *ranks;
+}
+
+static const int32_t *borders(const graph *g, int value)
+{
+    return g->values[value].outputs_only ? g->output : g->row;
+}
+
+static status exchange_sum(graph *g, bool divided, double *values, const int32_t *border,
+                           int64_t width, err *e)
+{
+    const graph_ranks *r = &g->ranks;
+    size_t parts[GRAPH_MOST_RANKS];
+    if (!divided)
+        return r->sum(r->context, values, border[g->parts] * width, e);
+    for (int i = 0; i < r->n; i++)
+        parts[i] = (size_t)((border[i + 1] - border[i]) * width);
+    return r->scatter(r->context, values, parts, e);
 }
 
 /* Through the ranks; where the device has a memory of its own, off it and back. */
-static status sum_value(graph *g, int value, const device_step *step, err *e)
+static status sum_value(graph *g, const device_op *op, err *e)
 {
     const device_ops *ops = g->device->ops;
-    const device_value *v = &g->values[value];
-    int64_t n = v->width * (v->outputs_only ? step->n_outputs : step->n_tokens);
-    uint64_t bytes = (uint64_t)n * sizeof(double);
-    if (g->sum == NULL)
+    const device_value *v = &g->values[op->u.sum.value];
+    const int32_t *border = borders(g, op->u.sum.value);
+    bool divided = g->divided && op->u.sum.divided;
+    uint64_t bytes = (uint64_t)(border[g->parts] * v->width) * sizeof(double);
+    if (g->ranks.sum == NULL)
         return err_set(e, STATUS_INTERNAL, "graph: a sum over ranks, and nobody to make it");
     status s = ops->wait(g->device, e);
-    if (n == 0 || s != STATUS_OK)
+    if (bytes == 0 || s != STATUS_OK)
         return s;
     double *in_place = ops->host ? ops->host(g->device, v->at, bytes) : NULL;
     if (in_place)
-        return g->sum(g->sum_context, in_place, n, e);
-    s = ops->read(g->device, g->sums, v->at, bytes, e);
+        return exchange_sum(g, divided, in_place, border, v->width, e);
+    s = ops->read(g->device, g->room, v->at, bytes, e);
     if (s == STATUS_OK)
-        s = g->sum(g->sum_context, g->sums, n, e);
+        s = exchange_sum(g, divided, g->room, border, v->width, e);
     if (s == STATUS_OK)
-        s = ops->write(g->device, v->at, g->sums, bytes, e);
+        s = ops->write(g->device, v->at, g->room, bytes, e);
+    return s;
+}
+
+/* Own rows of one place to the others, theirs to us. */
+static status gather_place(graph *g, device_ref at, uint64_t row_bytes, const int32_t *border,
+                           err *e)
+{
+    const device_ops *ops = g->device->ops;
+    const graph_ranks *r = &g->ranks;
+    size_t parts[GRAPH_MOST_RANKS];
+    for (int i = 0; i < r->n; i++)
+        parts[i] = (size_t)(border[i + 1] - border[i]) * row_bytes;
+    uint64_t bytes = (uint64_t)border[r->n] * row_bytes,
+             skip = (uint64_t)border[r->own] * row_bytes;
+    void *in_place = ops->host ? ops->host(g->device, at, bytes) : NULL;
+    if (in_place)
+        return r->gather(r->context, in_place, parts, e);
+    device_ref own = {at.buffer, at.offset + skip};
+    status s = ops->read(g->device, (char *)g->room + skip, own, parts[r->own], e);
+    if (s == STATUS_OK)
+        s = r->gather(r->context, g->room, parts, e);
+    return s == STATUS_OK ? ops->write(g->device, at, g->room, bytes, e) : s;
+}
+
+static status gather_value(graph *g, const device_op *op, err *e)
+{
+    device_ref at[2];
+    uint64_t row_bytes[2];
+    const device_ops *ops = g->device->ops;
+    const int32_t *border = borders(g, op->u.gather.value);
+    if (!g->divided || border[g->parts] == 0)
+        return STATUS_OK;
+    int n = ops->row_places(g->device, &g->values[op->u.gather.value], &g->limits, at, row_bytes);
+    status s = ops->wait(g->device, e);
+    for (int i = 0; i < n && s == STATUS_OK; i++)
+        s = gather_place(g, at[i], row_bytes[i], border, e);
     return s;
 }
 
@@ -434,10 +598,12 @@ status graph_enqueue(graph *g, const device_step *step, err *e)
     const device_ops *ops = g->device->ops;
     int n = ops->n_segments(g->program);
     status s = STATUS_OK;
+    step = take_rows(g, step);
     for (int i = 0; i < n && s == STATUS_OK; i++) {
         s = ops->enqueue(g->device, g->program, i, step, e);
-        if (s == STATUS_OK && g->sum_of[i] >= 0)
-            s = sum_value(g, g->sum_of[i], step, e);
+        const device_op *end = g->end_of[i];
+        if (s == STATUS_OK && end)
+            s = end->kind == DEVICE_OP_SUM ? sum_value(g, end, e) : gather_value(g, end, e);
     }
     return s;
 }

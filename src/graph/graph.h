@@ -33,9 +33,24 @@ status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e)
 /* After graph_plan, when the scratch buffer exists. */
 status graph_compile(graph *g, err *e);
 
-/* Sums over ranks: values[n] in place. Without it DEVICE_OP_SUM is INTERNAL. */
-typedef status (*graph_sum)(void *context, double *values, int64_t n, err *e);
-void graph_set_sum(graph *g, graph_sum sum, void *context);
+/* How ranks that share the layers exchange. Without sum DEVICE_OP_SUM is INTERNAL. */
+typedef struct graph_ranks {
+    int n, own; /* own: 0 … n − 1 */
+    /* values[n] ← their sums over the ranks. */
+    status (*sum)(void *context, double *values, int64_t n, err *e);
+    /* NULL, or: in steps where `divides` says so (the same on all ranks) every rank gets the sums of its own rows only, adds and norms those, and
+     * gives the result to the others, instead of all doing the same. parts[n]: values, bytes of each rank, one's behind another's. */
+    bool (*divides)(void *context, int64_t n_rows, int64_t width);
+    status (*scatter)(void *context, double *values, const size_t *parts, err *e);
+    status (*gather)(void *context, void *rows, const size_t *parts, err *e);
+    void *context;
+} graph_ranks;
+/* Before graph_plan. n ≤ GRAPH_MOST_RANKS. */
+enum { GRAPH_MOST_RANKS = 64 };
+void graph_set_ranks(graph *g, const graph_ranks *ranks);
+
+/* A weight of that type reads the INPUT value v on another rank: it takes the form that it has there. */
+void graph_need(graph *g, int v, const kernel_type *type);
 
 /* All segments of one step; graph_run waits for them as well. At every sum the device is waited for and the sum is made. */
 status graph_enqueue(graph *g, const device_step *step, err *e);

@@ -78,6 +78,7 @@ struct link_op {
     link_wire wire;
     double *values; /* of a sum: [n] */
     size_t n;
+    size_t begin[LINK_MAX_RANKS + 1]; /* of a sum's parts */
     unsigned char *
         scratch; /* owned, kept for later ops: what goes, in the form of the wire, if that is not f64 */
     size_t scratch_bytes;

@@ -181,7 +181,8 @@ typedef enum link_sum_way {
     LINK_SUM_AUTO,
     LINK_SUM_ONE_SHOT, /* everyone sends everything to everyone: 1 step, (N − 1) n bytes */
     LINK_SUM_TWO_SHOT, /* each owns a part: 2 steps, 2 (N − 1) n / N bytes */
-    LINK_SUM_RING      /* 2 (N − 1) steps of n / N bytes, one neighbour at a time */
+    LINK_SUM_RING,     /* 2 (N − 1) steps of n / N bytes, one neighbour at a time */
+    LINK_SUM_SCATTER   /* what link_scatter does; not for link_sum_start */
 } link_sum_way;
 /* What AUTO chooses for n values. Pure. */
 link_sum_way link_sum_choose(int n_ranks, size_t n, link_wire wire, link_cost cost);
@@ -191,6 +192,13 @@ link_wire link_wire_choose(int n_ranks, size_t n, link_cost cost);
 status link_sum_start(link_op **out, link_group *g, double *values, size_t n, link_wire wire,
                       link_sum_way way, err *e);
 status link_sum(link_group *g, double *values, size_t n, link_wire wire, err *e);
+/* A sum of which every rank wants a part: parts[r] values of rank r, one rank's behind another's, may be 0. The own part becomes the sums, the
+ * others are as they were. With a gather of what each rank makes of its part it is cheaper than a sum by which all make everything:
+ * link_scatter_pays says when, for n values and gathered_bytes of all ranks together; pure, without the work that is saved. */
+bool link_scatter_pays(int n_ranks, size_t n, size_t gathered_bytes, link_cost cost);
+status link_scatter_start(link_op **out, link_group *g, double *values, const size_t *parts,
+                          link_wire wire, err *e);
+status link_scatter(link_group *g, double *values, const size_t *parts, link_wire wire, err *e);
 /* all: the parts of every rank one after the other, bytes[r] each (may be 0); the own part is in place. bytes is read at once only. */
 status link_gather_start(link_op **out, link_group *g, void *all, const size_t *bytes, err *e);
 status link_gather(link_group *g, void *all, const size_t *bytes, err *e);

@@ -6,6 +6,7 @@
  *   one shot  phase 0: all values to all; add what came.
  *   two shot  phase 0: part c to rank c; add to the own part. phase 1: the own part to all.
  *   ring      phases 0 … N−2: part r−s to the right, part r−s−1 from the left, add it. N−1 … 2N−3: the finished parts go round.
+ *   scatter   phase 0 of two shot, of parts that the caller names.
  */
 #include "link/group.h"
 
@@ -39,6 +40,16 @@ link_sum_way link_sum_choose(int n_ranks, size_t n, link_wire wire, link_cost co
         return LINK_SUM_ONE_SHOT;
     /* a ring moves the same bytes in more steps, but from one neighbour at a time: for large sums, where steps no longer matter */
     return bytes >= RING_FROM_BYTES && ring_us <= 1.05 * two_us ? LINK_SUM_RING : LINK_SUM_TWO_SHOT;
+}
+
+bool link_scatter_pays(int n_ranks, size_t n, size_t gathered_bytes, link_cost cost)
+{
+    double ranks = n_ranks, bytes = (double)link_wire_bytes(LINK_WIRE_F64, n);
+    double whole_us =
+        sum_us(n_ranks, bytes, link_sum_choose(n_ranks, n, LINK_WIRE_F64, cost), cost);
+    double parts_us = 2 * cost.latency_us +
+                      (ranks - 1) / ranks * (bytes + (double)gathered_bytes) * cost.us_per_byte;
+    return n_ranks > 1 && parts_us < whole_us;
 }
 
 link_wire link_wire_choose(int n_ranks, size_t n, link_cost cost)
@@ -87,15 +98,11 @@ static status check_class(const link_group *g, link_wire wire, err *e)
 
 /* ---- parts ----------------------------------------------------------------------------------------------------- */
 
+/* As even as can be. */
 static size_t part_begin(size_t n, int c, int n_ranks)
 {
     return (size_t)((uint64_t)n / (uint64_t)n_ranks * (uint64_t)c +
                     (uint64_t)n % (uint64_t)n_ranks * (uint64_t)c / (uint64_t)n_ranks);
-}
-
-static size_t part_length(size_t n, int c, int n_ranks)
-{
-    return part_begin(n, c + 1, n_ranks) - part_begin(n, c, n_ranks);
 }
 
 static int wrap(int c, int n_ranks)
@@ -110,12 +117,12 @@ static bool is_packed(const link_op *op)
 
 static double *part(const link_op *op, int c)
 {
-    return op->values + part_begin(op->n, c, op->group->config.n_ranks);
+    return op->values + op->begin[c];
 }
 
 static size_t part_values(const link_op *op, int c)
 {
-    return part_length(op->n, c, op->group->config.n_ranks);
+    return op->begin[c + 1] - op->begin[c];
 }
 
 static size_t part_bytes(const link_op *op, int c)
@@ -177,6 +184,7 @@ static void queue_one_shot(link_op *op)
     }
 }
 
+/* Both phases, or the first alone. */
 static void queue_two_shot(link_op *op)
 {
     int own = op->group->config.rank;
@@ -185,6 +193,8 @@ static void queue_two_shot(link_op *op)
             continue;
         link_op_send(op, 0, peer, 0, wire_part(op, peer), part_bytes(op, peer));
         link_op_recv_values(op, 0, peer, part(op, own), part_values(op, own), LINK_FATE_ADD, false);
+        if (op->way == LINK_SUM_SCATTER)
+            continue;
         link_op_send(op, 1, peer, 0, wire_part(op, own), part_bytes(op, own));
         link_op_recv_values(op, 1, peer, part(op, peer), part_values(op, peer), LINK_FATE_STORE,
                             false);
@@ -253,25 +263,31 @@ static bool begin_values(link_op *op)
     return true;
 }
 
-status link_sum_start(link_op **out, link_group *g, double *values, size_t n, link_wire wire,
-                      link_sum_way way, err *e)
+static int n_phases_of(link_sum_way way, int n_ranks)
+{
+    switch (way) {
+    case LINK_SUM_TWO_SHOT:
+        return 2;
+    case LINK_SUM_RING:
+        return BASE_MAX(2 * (n_ranks - 1), 1);
+    default:
+        return 1;
+    }
+}
+
+/* A sum of n values by `way`. parts: of a scatter, else NULL. */
+static status start_sum(link_op **out, link_group *g, double *values, size_t n, link_wire wire,
+                        link_sum_way way, const size_t *parts, err *e)
 {
     static const uint8_t kinds[] = {[LINK_WIRE_F64] = LINK_OP_SUM_F64,
                                     [LINK_WIRE_INT48] = LINK_OP_SUM_INT48,
                                     [LINK_WIRE_BF16] = LINK_OP_SUM_BF16,
                                     [LINK_WIRE_Q8] = LINK_OP_SUM_Q8};
     int n_ranks = g->config.n_ranks;
-    REQUIRE(n <= LINK_MAX_BYTES / 8);
-    if (wire == LINK_WIRE_AUTO)
-        wire = link_wire_choose(n_ranks, n, g->config.cost);
-    status s = check_class(g, wire, e);
-    if (s != STATUS_OK)
-        return s;
-    if (way == LINK_SUM_AUTO)
-        way = link_sum_choose(n_ranks, n, wire, g->config.cost);
-    int n_phases = way == LINK_SUM_ONE_SHOT ? 1 : way == LINK_SUM_TWO_SHOT ? 2 : 2 * (n_ranks - 1);
     link_op *op;
-    s = link_op_begin(&op, g, kinds[wire], BASE_MAX(n_phases, 1), e);
+    status s = check_class(g, wire, e);
+    if (s == STATUS_OK)
+        s = link_op_begin(&op, g, kinds[wire], n_phases_of(way, n_ranks), e);
     if (s != STATUS_OK)
         return s;
     op->way = way;
@@ -279,6 +295,9 @@ status link_sum_start(link_op **out, link_group *g, double *values, size_t n, li
     op->values = values;
     op->n = n;
     op->code = (uint8_t)(op->kind | (unsigned)way << 4);
+    op->begin[0] = 0;
+    for (int c = 0; c < n_ranks; c++)
+        op->begin[c + 1] = parts ? op->begin[c] + parts[c] : part_begin(n, c + 1, n_ranks);
     s = get_scratch(op, scratch_needed(op), e);
     if (s != STATUS_OK) {
         op->used = false;
@@ -290,12 +309,36 @@ status link_sum_start(link_op **out, link_group *g, double *values, size_t n, li
         return link_group_status(g, e);
     }
     if (n > 0 && n_ranks > 1)
-        (way == LINK_SUM_ONE_SHOT   ? queue_one_shot
-         : way == LINK_SUM_TWO_SHOT ? queue_two_shot
-                                    : queue_ring)(op);
+        (way == LINK_SUM_ONE_SHOT ? queue_one_shot
+         : way == LINK_SUM_RING   ? queue_ring
+                                  : queue_two_shot)(op);
     *out = op;
     link_op_commit(op);
     return STATUS_OK;
+}
+
+status link_sum_start(link_op **out, link_group *g, double *values, size_t n, link_wire wire,
+                      link_sum_way way, err *e)
+{
+    REQUIRE(n <= LINK_MAX_BYTES / 8 && way <= LINK_SUM_RING);
+    if (wire == LINK_WIRE_AUTO)
+        wire = link_wire_choose(g->config.n_ranks, n, g->config.cost);
+    if (way == LINK_SUM_AUTO)
+        way = link_sum_choose(g->config.n_ranks, n, wire, g->config.cost);
+    return start_sum(out, g, values, n, wire, way, NULL, e);
+}
+
+status link_scatter_start(link_op **out, link_group *g, double *values, const size_t *parts,
+                          link_wire wire, err *e)
+{
+    size_t n = 0;
+    for (int r = 0; r < g->config.n_ranks; r++) {
+        REQUIRE(parts[r] <= LINK_MAX_BYTES / 8 - n);
+        n += parts[r];
+    }
+    if (wire == LINK_WIRE_AUTO)
+        wire = link_wire_choose(g->config.n_ranks, n, g->config.cost);
+    return start_sum(out, g, values, n, wire, LINK_SUM_SCATTER, parts, e);
 }
 
 /* ---- the others ------------------------------------------------------------------------------------------------ */
@@ -390,6 +433,13 @@ status link_sum(link_group *g, double *values, size_t n, link_wire wire, err *e)
 {
     link_op *op;
     status s = link_sum_start(&op, g, values, n, wire, LINK_SUM_AUTO, e);
+    return s == STATUS_OK ? link_op_wait(op, e) : s;
+}
+
+status link_scatter(link_group *g, double *values, const size_t *parts, link_wire wire, err *e)
+{
+    link_op *op;
+    status s = link_scatter_start(&op, g, values, parts, wire, e);
     return s == STATUS_OK ? link_op_wait(op, e) : s;
 }
 

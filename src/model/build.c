@@ -143,6 +143,8 @@ static void attention(model_builder *b, stream *s, int64_t layer, int input, wei
     const model_share *share = b->share;
     int64_t n_heads = share->head_end - share->head_begin, n_kv = share->kv_end - share->kv_begin;
     if (n_heads == 0) {
+        for (int i = 0; i < 3; i++)
+            graph_need(b->g, input, matrix(b, layer, W_Q + i)->type);
         s->last = layer == c->L - 1;
         row_cut(b, s, layer, W_O, W_O_BIAS, post_norm, -1, c->H * c->dh, c->dh);
         return;
@@ -198,6 +200,8 @@ static void feed_forward(model_builder *b, stream *s, int64_t layer, int input, 
     op.u.gated.input = input;
     int64_t width = b->share->ffn_end - b->share->ffn_begin;
     if (width == 0) {
+        graph_need(b->g, input, matrix(b, layer, W_GATE)->type);
+        graph_need(b->g, input, matrix(b, layer, W_UP)->type);
         row_cut(b, s, layer, W_DOWN, W_DOWN_BIAS, post_norm, -1, c->F, 0);
         return;
     }
@@ -244,7 +248,9 @@ static void head(model_builder *b, stream *s)
     const model_weight *output = weights_get(b->weights, 0, W_OUTPUT);
     const model_share *share = b->share;
     if (share->vocab_begin == share->vocab_end) {
-        norm(b, s, 0, W_OUTPUT_NORM);
+        bool tied = output->tensor == NULL;
+        graph_need(b->g, norm(b, s, 0, W_OUTPUT_NORM),
+                   matrix(b, 0, tied ? W_EMBEDDING : W_OUTPUT)->type);
         return;
     }
     device_op op = {.kind = DEVICE_OP_PRODUCT, .layer = -1};
@@ -290,6 +296,7 @@ static void plain_feed_forward(model_builder *b, stream *s, int64_t layer, int i
     const model_config *c = b->config;
     int64_t width = b->share->ffn_end - b->share->ffn_begin;
     if (width == 0) {
+        graph_need(b->g, input, matrix(b, layer, W_UP)->type);
         row_cut(b, s, layer, W_DOWN, W_DOWN_BIAS, W_IDS, -1, c->F, 0);
         return;
     }

@@ -256,7 +256,14 @@ static status build(loading *l, err *e)
     m->received = b.received;
     m->sent = b.sent;
     m->share = l->plan.share;
-    graph_set_sum(m->graph, m->options.exchange.sum, m->options.exchange.context);
+    const model_exchange *x = &m->options.exchange;
+    graph_set_ranks(m->graph, &(graph_ranks){.n = m->share.tensor_ranks,
+                                             .own = x->index,
+                                             .sum = x->sum,
+                                             .divides = x->divides,
+                                             .scatter = x->scatter,
+                                             .gather = x->share_rows,
+                                             .context = x->context});
     return graph_plan(m->graph, l->first_buffer + BUFFER_POOLS + m->n_classes,
                       &m->used.scratch_bytes, e);
 }

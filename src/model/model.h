@@ -126,6 +126,11 @@ struct model_copy;
 typedef struct model_exchange {
     /* values[n] ← their sums over the ranks that share the stage. They are multiples of 2^-24 that add exactly, in any order. */
     status (*sum)(void *context, double *values, int64_t n, err *e);
+    /* NULL, or: they divide the rows of long steps among them (graph.h: graph_ranks), this one being number `index` of its stage. */
+    bool (*divides)(void *context, int64_t n_rows, int64_t width);
+    status (*scatter)(void *context, double *values, const size_t *parts, err *e);
+    status (*share_rows)(void *context, void *rows, const size_t *parts, err *e);
+    int index;
     /* The residual stream, rows[n] = [T, D], from the stage before and to the stage after. */
     status (*receive)(void *context, float *rows, int64_t n, err *e);
     status (*send)(void *context, const float *rows, int64_t n, err *e);

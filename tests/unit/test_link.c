@@ -77,6 +77,8 @@ enum {
     OP_RING48,
     OP_ONE_BF16,
     OP_RING_Q8 = OP_ONE_BF16 + 5,
+    OP_SCATTER,
+    OP_SCATTER48,
     OP_GATHER,
     OP_BROADCAST,
     OP_PASS,
@@ -92,6 +94,16 @@ typedef struct memory {
 static memory memories[RIG_RANKS];
 
 static const size_t gather_bytes[RIG_RANKS] = {70, 0, 1, 200, 33, 5};
+
+/* Values of a scatter: uneven parts, an empty one among three and more. */
+static void scatter_parts(size_t *parts, size_t n, int n_ranks)
+{
+    size_t left = n;
+    for (int r = 0; r < n_ranks; r++) {
+        parts[r] = r + 1 == n_ranks ? left : r == 1 ? 0 : (left + 2) / 3;
+        left -= parts[r];
+    }
+}
 
 static unsigned char byte_of(int rank, size_t i)
 {
@@ -148,6 +160,13 @@ static status start(link_op **out, net *t, int rank, int op, size_t n, unsigned 
         return link_sum_start(out, g, m->values, n, form_of(op),
                               (link_sum_way)(LINK_SUM_ONE_SHOT + op % 3), e);
     }
+    if (op == OP_SCATTER || op == OP_SCATTER48) {
+        size_t parts[RIG_RANKS];
+        scatter_parts(parts, n, t->n);
+        rig_fill(m->values, n, rank, round);
+        return link_scatter_start(out, g, m->values, parts,
+                                  op == OP_SCATTER ? LINK_WIRE_F64 : LINK_WIRE_INT48, e);
+    }
     if (op == OP_PASS)
         return start_pass(out, g, rank, m, e);
     memset(m->bytes, 0xee, sizeof m->bytes);
@@ -189,6 +208,16 @@ static void check(const net *t, int rank, int op, size_t n, unsigned round)
     }
     if (op <= OP_RING48) {
         assert_true(rig_is_sum(m->values, n, t->n, round));
+        return;
+    }
+    if (op == OP_SCATTER || op == OP_SCATTER48) {
+        size_t parts[RIG_RANKS], at = 0;
+        scatter_parts(parts, n, t->n);
+        for (int r = 0; r < t->n; at += parts[r++])
+            for (size_t i = at; i < at + parts[r]; i++) {
+                double want = r == rank ? rig_sum(t->n, i, round) : rig_value(rank, i, round);
+                assert_memory_equal(&m->values[i], &want, sizeof want);
+            }
         return;
     }
     if (op == OP_COLLECT && rank != 1)
@@ -240,9 +269,12 @@ static void test_sums(void **state)
         for (int small = 0; small < 2; small++) {
             net t;
             net_open(&t, n, small ? 200 : 1 << 20, (link_fault){0});
-            for (size_t w = 0; w < BASE_COUNT(widths); w++)
+            for (size_t w = 0; w < BASE_COUNT(widths); w++) {
                 for (int op = 0; op <= OP_RING48; op++)
                     assert_int_equal(run(&t, op, widths[w], (unsigned)(w + 7), NULL), 0);
+                for (int op = OP_SCATTER; op <= OP_SCATTER48; op++)
+                    assert_int_equal(run(&t, op, widths[w], (unsigned)(w + 9), NULL), 0);
+            }
             for (int r = 0; r < n; r++)
                 assert_true(link_group_ready(t.groups[r]));
             net_close(&t);
@@ -372,6 +404,10 @@ static void test_choice(void **state)
     assert_int_equal(link_sum_choose(3, 4096, LINK_WIRE_F64, local), LINK_SUM_TWO_SHOT);
     assert_int_equal(link_sum_choose(3, 1024, LINK_WIRE_INT48, (link_cost){1, 0.00001}),
                      LINK_SUM_ONE_SHOT);
+    assert_true(link_scatter_pays(2, 1 << 19, 1 << 20, gigabit));
+    assert_true(link_scatter_pays(4, 1 << 19, 1 << 21, local));
+    assert_false(link_scatter_pays(2, 2048, 8192, (link_cost){30, 0.001}));
+    assert_false(link_scatter_pays(1, 1 << 19, 0, gigabit));
 }
 
 /* Two receives, posted together: the patient one outlasts the other and any time after it; its deadline counts from when it is due. */

@@ -1,6 +1,6 @@
 /*
  * A cut model is the uncut one, bit for bit: tensor cuts with even and uneven shares, more ranks than K/V heads, ranks that hold nothing of a
- * kind, stages, and both at once. Ranks are threads that exchange through memory; sums add in order of arrival, so an order that
+ * kind, stages, and both at once, each with all ranks doing all rows and with rows divided among them. Ranks are threads that exchange through memory; sums add in order of arrival, so an order that
  * matters would show.
  */
 #include "model_make.h"
@@ -55,15 +55,16 @@ static void all_cuts(const char *name, const char *bytes, size_t n_bytes, bool e
         if (c->stages > 1 && (card->n_layers < c->stages ||
                               (c->stages > 1 && c->layers[c->stages - 2] >= card->n_layers)))
             continue;
-        for (int device = 0; device < 2; device++) {
+        for (int way = 0; way < 4; way++) {
             uint64_t weights = 0;
-            o.device = device ? "cpu_copy" : "cpu";
+            o.device = way & 1 ? "cpu_copy" : "cpu";
+            o.exchange.divides = way & 2 ? divides : NULL;
             float *logits = run_cut(c, bytes, n_bytes, card, &units, &o, &weights, NULL, NULL);
             for (int64_t k = 0; k < PROMPT * card->n_vocab; k++)
                 if (memcmp(&logits[k], &whole.logits[k], sizeof(float)))
-                    fail_msg("%s, %s: row %d, logit %d is %.9g, expected %.9g", name, c->name,
-                             (int)(k / card->n_vocab), (int)(k % card->n_vocab), (double)logits[k],
-                             (double)whole.logits[k]);
+                    fail_msg("%s, %s, way %d: row %d, logit %d is %.9g, expected %.9g", name,
+                             c->name, way, (int)(k / card->n_vocab), (int)(k % card->n_vocab),
+                             (double)logits[k], (double)whole.logits[k]);
             free(logits);
         }
         done++;

@@ -243,6 +243,7 @@ static void all_changes(const char *name, const char *bytes, size_t n_bytes, boo
                 c.from[1] = third;
             uint64_t weights = 0;
             o.device = done % 5 == 4 ? "cpu_copy" : "cpu";
+            o.exchange.divides = done % 2 ? divides : NULL;
             float *logits =
                 run_cut(&cuts[to], bytes, n_bytes, card, &units, &o, &weights, changed, &c);
             compare(name, cuts[to].name, &c, logits, whole.logits, card->n_vocab);
