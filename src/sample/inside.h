@@ -23,8 +23,9 @@ typedef struct noise_key {
     uint32_t first, second;
 } noise_key;
 
-/* A row of scores and the greatest of every block of it: passes that look for large values skip blocks. */
+/* A slice of a row of scores and the greatest of every block of it: passes that look for large values skip blocks. */
 typedef struct scored_row {
+    int32_t first;    /* token of s[0] */
     float *s;         /* [n] */
     float *block_max; /* [⌈n/BLOCK⌉] */
     int n, n_blocks;
@@ -37,7 +38,27 @@ struct sample_scratch {
     candidate *candidates; /* [vocabulary] */
     candidate *blocks;     /* [n_blocks] */
     bool is_raw;           /* the row is the logits themselves */
+    int fault;             /* of the logits in row: row_fault, of which token */
+    int32_t fault_token;
+    const sample_cut *owner; /* whose slice `slice` is in row; NULL: nobody's */
+    int slice, n_listed;     /* n_listed ≥ 0: candidates of its last MASS */
 };
+
+#define GREEDY_BELOW 1e-6f
+
+typedef enum row_fault { ROW_FINE, ROW_INFINITE, ROW_NOT_A_NUMBER } row_fault;
+
+/* ---- sample.c ---- */
+/* logits [n] of tokens first and on → w->row: everything up to and with the temperature; and whether they are numbers. */
+void row_make(sample_scratch *w, const kernel_table *k, const sample_want *want,
+              const float *logits, int32_t first, int n);
+/* w->raw: maxima of the logits themselves. */
+void row_make_raw(sample_scratch *w, const kernel_table *k, const float *logits);
+
+/* ---- cut.c ---- */
+/* All rounds of one slice, which is the whole row. */
+status cut_whole(const sample_want *want, sample_scratch *w, const kernel_table *k,
+                 const float *logits, int vocabulary, sample_result *out, err *e);
 
 /* ---- noise.c ---- */
 noise_key noise_key_of(uint64_t seed, int choice, int64_t position);
@@ -58,6 +79,8 @@ int32_t select_first_best(const scored_row *row,
 /* The k best, best first among nothing: unordered. Returns how many (fewer than k only when there are fewer that are not excluded). */
 int select_top_k(candidate *out, candidate *blocks, const scored_row *row, const float *s, int k,
                  const kernel_table *t);
+/* Brings the k best of c[n] to the front. 1 ≤ k ≤ n. */
+void select_first(candidate *c, int n, int k);
 /* Falling, lower id first. */
 void select_sort(candidate *c, int n);
 /* Every token with s ≥ threshold that is not excluded, by rising id; returns how many. */

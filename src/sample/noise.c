@@ -87,11 +87,11 @@ int32_t noise_choose_row(const scored_row *row, float floor, noise_key key, cons
             continue;
         uint32_t limit = distance < 0 ? UINT32_MAX : limits[(int)distance];
         int first = b * BLOCK, end = BASE_MIN(first + BLOCK, row->n);
-        if (~block(bits, key, (uint32_t)first) > limit)
+        if (~block(bits, key, (uint32_t)(row->first + first)) > limit)
             continue;
         for (int i = first; i < end; i++)
             if (~bits[i - first] <= limit && row->s[i] >= floor)
-                consider(&best, row->s[i], i, bits[i - first]);
+                consider(&best, row->s[i], row->first + i, bits[i - first]);
     }
     return best.id;
 }

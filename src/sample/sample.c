@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define GREEDY_BELOW 1e-6f
-#define WINDOW_MAX   (1 << 20) /* a longer window is all there is */
+#define WINDOW_MAX (1 << 20) /* a longer window is all there is */
 
 /* Bias and bans of one token, merged. */
 typedef struct edit {
@@ -31,9 +30,10 @@ struct sample {
     int vocabulary, choice;
     sample_options o; /* its arrays are not used */
     int n_edits;
-    edit *edits;     /* [n_edits], one a token */
-    history *seen;   /* [vocabulary], NULL without penalties */
-    int32_t *listed; /* [vocabulary]: tokens that have something in `seen` */
+    edit *edits;            /* [n_edits], one a token */
+    history *seen;          /* [vocabulary], NULL without penalties */
+    int32_t *listed;        /* [vocabulary]: tokens that have something in `seen` */
+    sample_edit *described; /* [n_edits, with penalties and vocabulary] */
     int n_listed;
     int32_t *window; /* ring, NULL when the window is everything */
     int window_size, window_at, window_n;
@@ -163,7 +163,11 @@ status sample_create(sample **out, const kernel_table *k, int vocabulary, const 
     s->o = *o;
     s->o.bias = NULL;
     s->o.banned = NULL;
-    if (!make_edits(s, o) || !make_history(s, o)) {
+    bool good = make_edits(s, o) && make_history(s, o);
+    size_t most = (size_t)s->n_edits + (s->seen ? (size_t)vocabulary : 0);
+    if (good && most)
+        good = (s->described = base_alloc(most * sizeof *s->described)) != NULL;
+    if (!good) {
         sample_destroy(s);
         return err_set(e, STATUS_NO_MEMORY, "sampler: no memory");
     }
@@ -178,6 +182,7 @@ void sample_destroy(sample *s)
     base_free(s->edits);
     base_free(s->seen);
     base_free(s->listed);
+    base_free(s->described);
     base_free(s->window);
     base_free(s);
 }
@@ -284,13 +289,13 @@ static inline uint32_t look_for_bad(const float *x, int n)
     return bad;
 }
 
-static status name_bad(const float *logits, err *e)
+static void name_bad(sample_scratch *w, const float *logits)
 {
     int i = 0;
     while (exponent_of(logits[i]) != 0x7F800000u)
         i++;
-    return err_set(e, STATUS_CORRUPT, "the logit of token %d is %s", i,
-                   logits[i] == logits[i] ? "infinite" : "not a number");
+    w->fault = logits[i] == logits[i] ? ROW_INFINITE : ROW_NOT_A_NUMBER;
+    w->fault_token = w->row.first + i;
 }
 
 static int block_length(const scored_row *row, int b)
@@ -304,9 +309,9 @@ static void max_of_block(const kernel_table *k, scored_row *row, const float *s,
 }
 
 /* row = logits · inverse with its block maxima, in one pass over memory. */
-static status fill_row(const kernel_table *k, scored_row *row, const float *logits, float inverse,
-                       err *e)
+static void fill_row(sample_scratch *w, const kernel_table *k, const float *logits, float inverse)
 {
+    scored_row *row = &w->row;
     uint32_t bad = 0;
     for (int b = 0; b < row->n_blocks; b++) {
         int first = b * BLOCK, n = block_length(row, b);
@@ -317,21 +322,89 @@ static status fill_row(const kernel_table *k, scored_row *row, const float *logi
             k->scale(row->s + first, logits + first, inverse, n);
         max_of_block(k, row, row->s, b);
     }
-    return bad >> 31 ? name_bad(logits, e) : STATUS_OK;
+    w->fault = ROW_FINE;
+    if (bad >> 31)
+        name_bad(w, logits);
 }
 
-static float penalised(const sample *s, int32_t token, float v)
+static float edited(const sample_want *o, const sample_edit *x, float v)
 {
-    if (!s->seen)
-        return v;
-    const sample_options *o = &s->o;
-    const history *h = &s->seen[token];
-    if (h->in_window > 0)
+    v += x->bias;
+    if (x->how & SAMPLE_REPEATED)
         v = v > 0 ? v / o->repetition_penalty : v * o->repetition_penalty;
-    if (h->generated > 0)
-        v -= o->presence_penalty + o->frequency_penalty * (float)h->generated;
+    if (x->generated > 0)
+        v -= o->presence_penalty + o->frequency_penalty * (float)x->generated;
     return v;
 }
+
+/* allowed: from the word of the row's first token on. */
+static void exclude_unallowed(scored_row *row, const uint64_t *allowed)
+{
+    int skipped = row->first % 64;
+    for (int first = -skipped; first < row->n; first += 64) {
+        uint64_t word = allowed[(first + skipped) / 64];
+        if (word == UINT64_MAX)
+            continue;
+        for (int i = BASE_MAX(first, 0); i < BASE_MIN(first + 64, row->n); i++)
+            row->s[i] = word >> (i - first) & 1 ? row->s[i] : EXCLUDED;
+    }
+}
+
+/* Bias, bans, penalties and mask, on the few tokens they concern. */
+static void edit_row(scored_row *row, const kernel_table *k, const sample_want *o,
+                     const float *logits, float inverse)
+{
+    bool all = o->allowed || o->n_edits > row->n_blocks;
+    for (int i = 0; i < o->n_edits; i++) {
+        const sample_edit *x = &o->edits[i];
+        int64_t at = (int64_t)x->token - row->first;
+        if (at >= 0 && at < row->n)
+            row->s[at] = x->how & SAMPLE_BANNED ? EXCLUDED : edited(o, x, logits[at]) * inverse;
+    }
+    if (o->allowed)
+        exclude_unallowed(row, o->allowed);
+    for (int b = 0; b < row->n_blocks && all; b++)
+        max_of_block(k, row, row->s, b);
+    for (int i = 0; i < o->n_edits && !all; i++) {
+        int64_t at = (int64_t)o->edits[i].token - row->first;
+        if (at >= 0 && at < row->n)
+            max_of_block(k, row, row->s, (int)(at / BLOCK));
+    }
+}
+
+void row_make(sample_scratch *w, const kernel_table *k, const sample_want *want,
+              const float *logits, int32_t first, int n)
+{
+    float inverse = want->temperature < GREEDY_BELOW ? 1 : 1 / want->temperature;
+    scored_row *row = &w->row;
+    row->first = first;
+    row->n = n;
+    row->n_blocks = (n + BLOCK - 1) / BLOCK;
+    row->max = EXCLUDED;
+    w->fault = ROW_FINE;
+    w->is_raw = inverse == 1 && want->n_edits == 0 && !want->allowed;
+    if (n == 0)
+        return;
+    fill_row(w, k, logits, inverse);
+    edit_row(row, k, want, logits, inverse);
+    row->max = k->max(row->block_max, row->n_blocks);
+}
+
+void row_make_raw(sample_scratch *w, const kernel_table *k, const float *logits)
+{
+    const scored_row *row = &w->row;
+    scored_row *raw = &w->raw;
+    raw->first = row->first;
+    raw->n = row->n;
+    raw->n_blocks = row->n_blocks;
+    raw->max = EXCLUDED;
+    for (int b = 0; b < raw->n_blocks; b++)
+        max_of_block(k, raw, logits, b);
+    if (raw->n_blocks)
+        raw->max = k->max(raw->block_max, raw->n_blocks);
+}
+
+/* ---- what a sampler wants -------------------------------------------------------------------------------------- */
 
 /* Tokens that have left the window and were never generated need no more looking at. */
 static void tidy_list(sample *s)
@@ -347,164 +420,83 @@ static void tidy_list(sample *s)
     }
 }
 
-static void exclude_unallowed(float *row, int n, const uint64_t *allowed)
+/* Of the window with the tokens ahead behind it: what is at place i, the oldest first. */
+static int32_t of_window(const sample *s, const int32_t *ahead, int i)
 {
-    for (int first = 0; first < n; first += 64) {
-        uint64_t word = allowed[first / 64];
-        int end = BASE_MIN(first + 64, n);
-        if (word == UINT64_MAX)
+    int oldest = s->window_n == s->window_size ? s->window_at : 0;
+    return i < s->window_n ? s->window[(oldest + i) % s->window_size] : ahead[i - s->window_n];
+}
+
+/* The history as it will be behind the tokens ahead (by 1), or as it was (by −1). */
+static void go_ahead(sample *s, const int32_t *ahead, int n, int by)
+{
+    for (int i = 0; i < n; i++) {
+        if (by > 0)
+            list(s, ahead[i]);
+        s->seen[ahead[i]].generated += (uint32_t)by;
+        if (s->o.repetition_penalty == 1)
             continue;
-        for (int i = first; i < end; i++)
-            row[i] = word >> (i - first) & 1 ? row[i] : EXCLUDED;
+        s->seen[ahead[i]].in_window += (unsigned)by;
+        if (s->window && s->window_n + i >= s->window_size)
+            s->seen[of_window(s, ahead, s->window_n + i - s->window_size)].in_window -=
+                (unsigned)by;
     }
 }
 
-/* Bias, bans, penalties and mask, on the few tokens they concern. */
-static void edit_row(sample *s, scored_row *row, const sample_call *c, float inverse)
+static sample_edit describe_token(const sample *s, int32_t token)
 {
-    tidy_list(s);
-    for (int i = 0; i < s->n_listed; i++) {
-        int32_t t = s->listed[i];
-        row->s[t] = penalised(s, t, c->logits[t]) * inverse;
-    }
-    for (int i = 0; i < s->n_edits; i++) {
-        const edit *x = &s->edits[i];
-        row->s[x->token] =
-            x->banned ? EXCLUDED : penalised(s, x->token, c->logits[x->token] + x->bias) * inverse;
-    }
-    if (c->allowed)
-        exclude_unallowed(row->s, row->n, c->allowed);
-    if (c->allowed || s->n_listed + s->n_edits > row->n_blocks) {
-        for (int b = 0; b < row->n_blocks; b++)
-            max_of_block(s->k, row, row->s, b);
-        return;
-    }
-    for (int i = 0; i < s->n_listed; i++)
-        max_of_block(s->k, row, row->s, s->listed[i] / BLOCK);
-    for (int i = 0; i < s->n_edits; i++)
-        max_of_block(s->k, row, row->s, s->edits[i].token / BLOCK);
+    sample_edit x = {.token = token};
+    if (s->seen && s->seen[token].in_window > 0)
+        x.how = SAMPLE_REPEATED;
+    if (s->seen)
+        x.generated = (int32_t)s->seen[token].generated;
+    return x;
 }
 
-/* logits → w->row: everything up to and with the temperature. */
-static status make_row(sample *s, sample_scratch *w, const sample_call *c, err *e)
-{
-    float temperature = s->o.temperature;
-    float inverse = temperature < GREEDY_BELOW ? 1 : 1 / temperature;
-    status checked = fill_row(s->k, &w->row, c->logits, inverse, e);
-    if (checked != STATUS_OK)
-        return checked;
-    edit_row(s, &w->row, c, inverse);
-    w->row.max = s->k->max(w->row.block_max, w->row.n_blocks);
-    if (w->row.max <= EXCLUDED_MAX)
-        return err_set(e, STATUS_INVALID, "no token is allowed here");
-    if (w->row.max > 1e30f)
-        return err_set(e, STATUS_CORRUPT, "logits up to %g are too large", (double)w->row.max);
-    w->is_raw = inverse == 1 && s->n_edits == 0 && s->n_listed == 0 && !c->allowed;
-    return STATUS_OK;
-}
-
-/* ---- filters --------------------------------------------------------------------------------------------------- */
-
-/* Candidates of the shortest prefix with mass p among all tokens; the search for them widens until the mass is there. floor: nothing
- * below is wanted. */
-static int find_nucleus(sample *s, sample_scratch *w, float p, float floor)
-{
-    const scored_row *row = &w->row;
-    double target = (double)p * s->k->exp_sum(row->s, row->n, row->max) * WEIGHT_ONE;
-    for (float reach = 4;; reach *= 1.5f) {
-        bool last = reach > 60 || row->max - reach <= floor; /* exp is 0 below −60 */
-        int n = select_at_least(w->candidates, row, row->s, last ? floor : row->max - reach, s->k);
-        select_weigh(w->candidates, n, row->max);
-        uint64_t mass = 0;
-        for (int i = 0; i < n; i++)
-            mass += w->candidates[i].weight;
-        if ((double)mass >= target)
-            return select_mass(w->candidates, n, row->max, target);
-        if (last)
-            return n;
-    }
-}
-
-static int keep_mass(candidate *c, int n, float p, float max)
-{
-    uint64_t mass = 0;
-    select_weigh(c, n, max);
-    for (int i = 0; i < n; i++)
-        mass += c[i].weight;
-    return select_mass(c, n, max, (double)p * (double)mass);
-}
-
-static int keep_at_least(candidate *c, int n, float floor)
-{
-    int kept = 0;
-    for (int i = 0; i < n; i++)
-        if (c[i].s >= floor)
-            c[kept++] = c[i];
-    return kept;
-}
-
-static int32_t choose(sample *s, sample_scratch *w, int64_t position)
+void sample_describe(sample_want *out, sample *s, const sample_call *c, const int32_t *ahead,
+                     int n_ahead)
 {
     const sample_options *o = &s->o;
-    const scored_row *row = &w->row;
-    if (o->temperature < GREEDY_BELOW || o->top_k == 1 || o->top_p <= 0)
-        return select_first_best(row, row->s);
-    noise_key key = noise_key_of(o->seed, s->choice, position);
-    bool by_k = o->top_k > 0 && o->top_k < s->vocabulary, by_p = o->top_p<1, by_min = o->min_p> 0;
-    float floor = by_min ? row->max + (float)kernel_log64((double)o->min_p) : EXCLUDED;
-    int n = -1; /* no list of candidates: everything down to the floor */
-    if (by_k) {
-        n = select_top_k(w->candidates, w->blocks, row, row->s, o->top_k, s->k);
-        if (by_p)
-            n = keep_mass(w->candidates, n, o->top_p, row->max);
-        if (by_min)
-            n = keep_at_least(w->candidates, n, floor);
-    } else if (by_p) {
-        n = find_nucleus(s, w, o->top_p, floor);
+    int n = 0;
+    *out = (sample_want){.seed = o->seed,
+                         .position = c->position,
+                         .choice = s->choice,
+                         .top_logprobs = c->top_logprobs,
+                         .temperature = o->temperature,
+                         .top_k = o->top_k,
+                         .top_p = o->top_p,
+                         .min_p = o->min_p,
+                         .repetition_penalty = o->repetition_penalty,
+                         .presence_penalty = o->presence_penalty,
+                         .frequency_penalty = o->frequency_penalty,
+                         .edits = s->described,
+                         .allowed = c->allowed};
+    if (s->seen) {
+        tidy_list(s);
+        go_ahead(s, ahead, n_ahead, 1);
     }
-    return n < 0 ? noise_choose_row(row, floor, key, s->k) : noise_choose(w->candidates, n, key);
+    for (int i = 0; i < s->n_listed; i++)
+        s->described[n++] = describe_token(s, s->listed[i]);
+    for (int i = 0; i < s->n_edits; i++) { /* these know all of their tokens: they come last */
+        const edit *x = &s->edits[i];
+        s->described[n] = describe_token(s, x->token);
+        s->described[n].bias = x->bias;
+        s->described[n++].how |= x->banned ? SAMPLE_BANNED : 0;
+    }
+    if (s->seen)
+        go_ahead(s, ahead, n_ahead, -1);
+    out->n_edits = n;
 }
 
-/* ---- log-probabilities ----------------------------------------------------------------------------------------- */
-
-static void add_logprobs(const kernel_table *k, sample_scratch *w, const sample_call *c,
-                         sample_result *r)
-{
-    scored_row *raw = w->is_raw ? &w->row : &w->raw;
-    if (!w->is_raw) {
-        for (int b = 0; b < raw->n_blocks; b++)
-            max_of_block(k, raw, c->logits, b);
-        raw->max = k->max(raw->block_max, raw->n_blocks);
-    }
-    double log_sum = kernel_log64(k->exp_sum(c->logits, raw->n, raw->max));
-    r->logprob = (float)((double)c->logits[r->token] - (double)raw->max - log_sum);
-    int n = BASE_MIN(c->top_logprobs, w->vocabulary);
-    if (n == 0)
-        return;
-    n = select_top_k(w->candidates, w->blocks, raw, c->logits, n, k);
-    select_sort(w->candidates, n);
-    for (int i = 0; i < n; i++) {
-        double logprob = (double)w->candidates[i].s - (double)raw->max - log_sum;
-        r->top[i] = (sample_top){w->candidates[i].id, (float)logprob};
-    }
-    r->n_top = n;
-}
+/* ---- whole rows ------------------------------------------------------------------------------------------------ */
 
 status sample_next(sample *s, sample_scratch *w, const sample_call *c, sample_result *out, err *e)
 {
     REQUIRE(w->vocabulary == s->vocabulary);
     REQUIRE(c->top_logprobs >= -1 && c->top_logprobs <= SAMPLE_TOP_MAX);
-    status checked = make_row(s, w, c, e);
-    if (checked != STATUS_OK)
-        return checked;
-    sample_result r;
-    r.token = choose(s, w, c->position);
-    r.logprob = 0;
-    r.n_top = 0;
-    if (c->top_logprobs >= 0)
-        add_logprobs(s->k, w, c, &r);
-    *out = r;
-    return STATUS_OK;
+    sample_want want;
+    sample_describe(&want, s, c, NULL, 0);
+    return cut_whole(&want, w, s->k, c->logits, s->vocabulary, out, e);
 }
 
 status sample_score(sample_scratch *w, const kernel_table *k, const float *logits, int32_t token,
@@ -512,13 +504,7 @@ status sample_score(sample_scratch *w, const kernel_table *k, const float *logit
 {
     REQUIRE(token >= 0 && token < w->vocabulary);
     REQUIRE(top_logprobs >= 0 && top_logprobs <= SAMPLE_TOP_MAX);
-    sample_result r = {.token = token};
-    sample_call c = {.logits = logits, .top_logprobs = top_logprobs};
-    status checked = fill_row(k, &w->row, logits, 1, e);
-    if (checked != STATUS_OK)
-        return checked;
-    w->is_raw = false;
-    add_logprobs(k, w, &c, &r);
-    *out = r;
-    return STATUS_OK;
+    const sample_want want = {
+        .scores = true, .token = token, .temperature = 1, .top_logprobs = top_logprobs};
+    return cut_whole(&want, w, k, logits, w->vocabulary, out, e);
 }

@@ -13,7 +13,7 @@
  * Log-probabilities are of the raw distribution: natural log of the softmax of the logits as they came, before all of the above.
  *
  * Cost at 128k tokens: a few passes over the logits, never a sort; no allocation. Threads: an object belongs to one thread at a time.
- * Not here: which logits (src/engine), tokens that end a text, shards of the vocabulary, how chats write tool calls (src/chat).
+ * Not here: which logits (src/engine), tokens that end a text, how slices of a row tell each other (src/engine), how chats write tool calls (src/chat).
  */
 #ifndef SHOAL_SAMPLE_H
 #define SHOAL_SAMPLE_H
@@ -99,6 +99,92 @@ status sample_next(sample *s, sample_scratch *w, const sample_call *c, sample_re
 /* The log-probability of a given token, as sample_next tells it of the chosen one; w's vocabulary is that of logits. */
 status sample_score(sample_scratch *w, const kernel_table *k, const float *logits, int32_t token,
                     int top_logprobs, sample_result *out, err *e);
+
+/* ---- a vocabulary in slices ---------------------------------------------------------------------------------------- */
+
+/*
+ * Where a row of logits lies in slices on several ranks, it is sampled there. Every slice is looked at by itself and says a part of a few words;
+ * the parts of all together give the token and the log-probabilities of the whole row, to the bit, or what is asked next. sample_next
+ * is the same thing with one slice. Rounds, in this order, those that a want needs:
+ *
+ *   MAXIMA  the greatest logit of all: log-probabilities, min-p and top-p refer to it
+ *   MASS    top-p: how many tokens down to some values, and their probability; asked again for lower ones until p is reached
+ *   PICK    the candidates: a slice's best token, the winner of its noise, its k best, or all of a nucleus; sums for log-probabilities
+ *
+ * Only PICK is not of interest to all slices: who puts it together alone knows the result. Where the candidates would be more than
+ * SAMPLE_CUT_CANDIDATES of a slice the row is to be brought together instead (WHOLE).
+ * Parts are 32-bit words as they lie in memory. They come from other machines: sample_cut_hear checks all of them.
+ */
+enum { SAMPLE_CUT_SLICES = 64, SAMPLE_CUT_CANDIDATES = 1024 };
+
+enum { SAMPLE_BANNED = 1, SAMPLE_REPEATED = 2 /* in the window of the repetition penalty */ };
+
+typedef struct sample_edit {
+    int32_t token;
+    uint32_t how;
+    float bias;
+    int32_t generated; /* times */
+} sample_edit;
+
+/* All that has to be known about a sampler to look at one row. */
+typedef struct sample_want {
+    uint64_t seed;
+    int64_t position;
+    int choice, top_logprobs; /* as in sample_call */
+    float temperature;
+    int top_k;
+    float top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    bool scores; /* nothing is chosen: what is told of `token`, as by sample_score */
+    int32_t token;
+    int n_edits;
+    const sample_edit
+        *edits;              /* the last one of a token counts; tokens of other slices do no harm */
+    const uint64_t *allowed; /* from the word of the slice's first token on; NULL = all */
+} sample_want;
+
+/* What sample_next would do, after n_ahead more tokens had been accepted. Valid until s is used again; allowed is borrowed from c. */
+void sample_describe(sample_want *out, sample *s, const sample_call *c, const int32_t *ahead,
+                     int n_ahead);
+
+typedef enum sample_cut_round {
+    SAMPLE_CUT_MAXIMA,
+    SAMPLE_CUT_MASS,
+    SAMPLE_CUT_PICK,
+    SAMPLE_CUT_OVER,
+    SAMPLE_CUT_WHOLE
+} sample_cut_round;
+
+/* How far a row has come. Flat, the caller's memory; the same for all slices until PICK. */
+typedef struct sample_cut {
+    const sample_want *want; /* borrowed */
+    const int32_t *borders; /* [n_slices + 1] ids, rising, multiples of 16 but the last; borrowed */
+    int n_slices;
+    sample_cut_round round;
+    bool seen; /* MAXIMA are over */
+    int asked; /* MASS: how often */
+    float max, raw_max, floor;
+    double target;
+    int32_t counts[SAMPLE_CUT_SLICES]; /* of candidates, once they are known */
+    int fault;
+    int32_t fault_token;
+    sample_result result;
+} sample_cut;
+
+void sample_cut_begin(sample_cut *c, const sample_want *w, const int32_t *borders, int n_slices);
+/* Length of slice i's part in this round. */
+size_t sample_cut_words(const sample_cut *c, int i);
+/* Slice i's part: logits [its width]. w's vocabulary is at least that. */
+void sample_cut_look(const sample_cut *c, sample_scratch *w, const kernel_table *k,
+                     const float *logits, int i, uint32_t *words);
+/* The parts of all slices, [n_slices] one behind the other: c goes on to its next round. In PICK w's vocabulary is the whole one. CORRUPT: a part
+ * cannot be; c is not to be used any more. */
+status sample_cut_hear(sample_cut *c, sample_scratch *w, const uint32_t *words, err *e);
+/* Of one that is OVER: as sample_next. */
+status sample_cut_result(const sample_cut *c, sample_result *out, err *e);
+/* The result (or that there is none), as words, for who did not hear the parts; [sample_cut_result_words]. */
+size_t sample_cut_result_words(const sample_want *w);
+void sample_cut_put(const sample_cut *c, uint32_t *words);
+status sample_cut_get(sample_cut *c, const uint32_t *words, err *e);
 
 /* The noise itself: standard Gumbel, within −3.2..22.9. */
 double sample_noise(uint64_t seed, int choice, int64_t position, int32_t token);

@@ -21,7 +21,7 @@ int32_t select_first_best(const scored_row *row, const float *s)
     int32_t i = b * BLOCK;
     while (s[i] != row->max)
         i++;
-    return i;
+    return row->first + i;
 }
 
 typedef void block_fn(uint64_t mask[BLOCK / 64], const float *s, float threshold);
@@ -84,7 +84,7 @@ int select_at_least(candidate *out, const scored_row *row, const float *s, float
         for (int w = 0; w < BLOCK / 64; w++)
             for (uint64_t left = mask[w]; left; left &= left - 1) {
                 int i = b * BLOCK + w * 64 + __builtin_ctzll(left);
-                out[n++] = (candidate){s[i], i, 0};
+                out[n++] = (candidate){s[i], row->first + i, 0};
             }
     }
     return n;
@@ -123,8 +123,8 @@ static int partition(candidate *c, int n)
     return at;
 }
 
-/* Brings the k best of c[n] to the front, the k-th to place k − 1. 1 ≤ k ≤ n. */
-static void select_first(candidate *c, int n, int k)
+/* The k-th goes to place k − 1. */
+void select_first(candidate *c, int n, int k)
 {
     while (n > 1) {
         int at = partition(c, n);
