@@ -146,6 +146,8 @@ static status follow_one(follower *f, bool *ended, err *e)
         if (f->next_m)
             adopt(f);
         return STATUS_OK;
+    case GROUP_BEAT:
+        return group_answer_beat(f->g, e);
     case GROUP_PREPARE:
     case GROUP_SLICE:
     case GROUP_TURN:

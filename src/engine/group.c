@@ -10,17 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOWNESS 10
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SLOWNESS 10
-#endif
-#endif
-#ifndef SLOWNESS
-#define SLOWNESS 1
-#endif
-
 enum {
     SPIN_US = 2000,           /* where every rank has its cores: waits inside a step are shorter */
     HELLO_US = 600 * 1000000, /* others may still be loading; whoever started us sees them die */
@@ -167,13 +156,13 @@ static uint64_t deadline(const engine_group *g)
 {
     const model_options *o = model_get_options(g->m);
     if (g->place.deadline_us)
-        return g->place.deadline_us * SLOWNESS;
+        return g->place.deadline_us * GROUP_SLOWNESS;
     double us = (double)model_get_card(g->m)->weight_bytes * o->max_tokens /
                 (SLOW_BYTES_PER_US * BASE_MAX(o->n_threads, 1));
     /* a slow wire: ten times what the largest rows take that travel in a step */
     double widest = 4.0 * (double)g->n_vocab * o->max_outputs + 8.0 * MOST_WIDTH * o->max_tokens;
     us += 10 * ((double)g->place.cut.link_latency_us + widest * wire_us_per_byte(&g->place.cut));
-    return (uint64_t)(BASE_MAX(us, (double)LEAST_DEADLINE_US)) * SLOWNESS;
+    return (uint64_t)(BASE_MAX(us, (double)LEAST_DEADLINE_US)) * GROUP_SLOWNESS;
 }
 
 static uint64_t spin(const engine_group *g)

@@ -4,6 +4,18 @@
 
 #include "engine/ranks.h"
 
+/* What takes so long in the quick takes so much longer under sanitizers. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define GROUP_SLOWNESS 10
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define GROUP_SLOWNESS 10
+#endif
+#endif
+#ifndef GROUP_SLOWNESS
+#define GROUP_SLOWNESS 1
+#endif
+
 /*
  * An announcement is an array of 32-bit words, little-endian:
  *
@@ -26,7 +38,8 @@ typedef enum group_kind {
     GROUP_TURN = 3,    /* whoever is in the next epoch too hears one announcement of that */
     GROUP_PREPARE = 4, /* term number node(2) paused n_ranks: of the next epoch */
     GROUP_SLICE = 5,   /* load a piece of it */
-    GROUP_CANCEL = 6   /* it is given up */
+    GROUP_CANCEL = 6,  /* it is given up */
+    GROUP_BEAT = 7 /* milliseconds: within which another announcement comes; answered with a word */
 } group_kind;
 
 typedef struct group_copy {
@@ -50,6 +63,9 @@ struct engine_group {
         *in_stage; /* the same one when there is one stage; in_stage NULL when it is of one rank */
     model *m;      /* borrowed */
     bool failed;
+    uint64_t said_us; /* a leader's: its last announcement */
+    uint64_t
+        patience_us;     /* a follower's: for the next one; 0 = for ever, as no BEAT has come yet */
     engine_group *older; /* a leader's, while it lives: of the epoch before; borrowed */
     int n_classes;
     int64_t n_vocab;
@@ -71,11 +87,13 @@ void group_exchange(engine_group *g, model_exchange *x);
 /* Memory for steps of g->m. */
 status group_make_room(engine_group *g, err *e);
 status group_announce_end(engine_group *g, err *e);
-/* The leader says kind and words[n] (behind the head). */
+/* The leader says kind and words[n] (behind the head). Copies that wait go with the next step. */
 status group_announce(engine_group *g, group_kind kind, const int32_t *words, size_t n, err *e);
 /* A follower: the next announcement, into g->words; and the step that it says. */
 status group_hear(engine_group *g, err *e);
 status group_do_step(engine_group *g, err *e);
+/* A follower has heard a BEAT. */
+status group_answer_beat(engine_group *g, err *e);
 /* Ends the group for everyone, as far as it has not ended by itself; returns s. */
 status group_broken(engine_group *g, status s, const char *why);
 /* Peers that wait for a place's links learn that nobody will come. Takes the place. */

@@ -563,19 +563,35 @@ static status handle_all(rank *r, sb *frames, err *e)
     return STATUS_OK;
 }
 
-/* Waits until there is something to do, takes what arrived. With work at hand it waits only for the node to read its events. */
-static void wait_for_frames(rank *r, sb *frames, bool busy)
+/* Waits until there is something to do, or time to say how we are, and takes what arrived. With work at hand it waits only for the node to read its
+ * events. Returns whether a step may be made. */
+static bool wait_for_frames(rank *r, sb *frames, bool busy)
 {
+    uint64_t most = STATS_EVERY_US;
+    if (r->group)
+        most = BASE_MIN(most, engine_group_beats(r->group).every_us);
     sb_clear(frames);
     os_mutex_lock(r->lock);
-    while (r->incoming.length == 0 && (!busy || r->outgoing.length > OUTGOING_LIMIT)) {
-        if (!os_cond_wait_us(r->arrived, r->lock, STATS_EVERY_US) && !busy)
-            break; /* time to tell the node how we are */
+    bool full = r->outgoing.length > OUTGOING_LIMIT;
+    if (r->incoming.length == 0 && (!busy || full)) {
+        os_cond_wait_us(r->arrived, r->lock, most);
+        full = r->outgoing.length > OUTGOING_LIMIT;
     }
     sb empty = *frames;
     *frames = r->incoming;
     r->incoming = empty;
     os_mutex_unlock(r->lock);
+    return !busy || !full || frames->length > 0;
+}
+
+/* The other ranks learn that we live, and we that they do. */
+static void beat(rank *r)
+{
+    err why;
+    if (!r->group || engine_group_beat(r->group, &why) == STATUS_OK)
+        return;
+    log_error("rank", "a rank is lost: %s", why.text);
+    give_up(r, &why);
 }
 
 static status serve_node(rank *r, err *e)
@@ -585,9 +601,11 @@ static status serve_node(rank *r, err *e)
     bool busy = false, was_busy = false;
     status s = STATUS_OK;
     while (s == STATUS_OK && !r->quit) {
-        wait_for_frames(r, &frames, busy);
+        bool go_on = wait_for_frames(r, &frames, busy);
         s = handle_all(r, &frames, e);
-        if (s == STATUS_OK && r->g && !r->quit) {
+        if (s == STATUS_OK && !r->quit)
+            beat(r);
+        if (s == STATUS_OK && r->g && !r->quit && go_on) {
             err step;
             if (engine_step(r->g, &busy, &step) != STATUS_OK) {
                 log_error("rank", "a step failed: %s", step.text);

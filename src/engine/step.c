@@ -60,6 +60,7 @@ static status say(engine_group *g, group_kind kind, size_t n, err *e)
         return s;
     g->words[0] = (int32_t)n;
     g->words[1] = (int32_t)kind;
+    g->said_us = os_now_us();
     s = link_broadcast(g->all, 0, g->words, GROUP_FIRST * sizeof *g->words, e);
     if (s == STATUS_OK && n > GROUP_FIRST)
         s = link_broadcast(g->all, 0, g->words + GROUP_FIRST, (n - GROUP_FIRST) * sizeof *g->words,
@@ -135,11 +136,11 @@ static status copied(void *context, int state_class, const model_copy *copies, i
 
 status group_announce(engine_group *g, group_kind kind, const int32_t *words, size_t n, err *e)
 {
-    size_t at = put_copies(g);
-    REQUIRE(at + n <= g->capacity);
+    REQUIRE(GROUP_HEAD + n <= g->capacity);
+    memset(g->words, 0, GROUP_HEAD * sizeof *g->words);
     if (n)
-        memcpy(g->words + at, words, n * sizeof *words);
-    return say(g, kind, at + n, e);
+        memcpy(g->words + GROUP_HEAD, words, n * sizeof *words);
+    return say(g, kind, GROUP_HEAD + n, e);
 }
 
 status group_announce_end(engine_group *g, err *e)
@@ -149,14 +150,17 @@ status group_announce_end(engine_group *g, err *e)
 
 /* ---- announcements: a follower ------------------------------------------------------------------------------------- */
 
-/* Waits for the next one; the leader may have nothing to do for long. */
+/* Waits for the next one; the leader may have nothing to do for long, and says so if it has promised to (beat.c). */
 status group_hear(engine_group *g, err *e)
 {
     link_op *op;
     status s = link_broadcast_start(&op, g->all, 0, g->words, GROUP_FIRST * sizeof *g->words, e);
     if (s != STATUS_OK)
         return s;
-    link_op_patient(op);
+    if (g->patience_us)
+        link_op_allow(op, g->patience_us);
+    else
+        link_op_patient(op);
     s = link_op_wait(op, e);
     if (s != STATUS_OK)
         return s;

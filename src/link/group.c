@@ -15,7 +15,8 @@
 #define FAREWELL_US         1000000
 #define LOOKS_PER_CLOCK     32 /* empty looks between two looks at the clock, while spinning */
 #define LOOKS_SHARED        96 /* the spinning, some microseconds, on a core that others want too */
-#define SHARED_US           50000 /* so long a core counts as wanted */
+#define SHARED_US           50000   /* so long a core counts as wanted */
+#define ABSENT_US           1000000 /* longer between two looks: we were stopped, nobody was silent */
 
 static uint64_t now_us(const link_group *g)
 {
@@ -182,7 +183,8 @@ status link_op_begin(link_op **out, link_group *g, int kind, int n_phases, err *
         op->n_items = 0;
         op->values = NULL;
         memset(op->left, 0, sizeof op->left[0] * (size_t)n_phases);
-        op->until_us = now_us(g) + g->config.deadline_us;
+        op->deadline_us = g->config.deadline_us;
+        op->until_us = now_us(g) + op->deadline_us;
         *out = op;
         return STATUS_OK;
     }
@@ -248,6 +250,12 @@ bool link_op_done(const link_op *op)
 void link_op_patient(link_op *op)
 {
     op->until_us = UINT64_MAX - 1;
+}
+
+void link_op_allow(link_op *op, uint64_t us)
+{
+    op->deadline_us = us;
+    op->until_us = now_us(op->group) + us;
 }
 
 void link_op_due(link_op *op)
@@ -481,7 +489,7 @@ static void check_deadlines(link_group *g, uint64_t now)
             if (g->ways[w].in.head && silent < 0)
                 silent = w / g->config.n_lanes;
         snprintf(text, sizeof text, "an op was not done in %llu us; rank %d is waited for",
-                 (unsigned long long)g->config.deadline_us, silent);
+                 (unsigned long long)op->deadline_us, silent);
         link_group_fail(g, STATUS_TIMEOUT, text);
         return;
     }
@@ -592,16 +600,28 @@ static bool is_core_shared(link_group *g, uint64_t now)
     return now < g->shared_until_us;
 }
 
+/* Deadlines move by the time in which we could not see anything. */
+static void forgive_absence(link_group *g, uint64_t gap)
+{
+    if (gap < ABSENT_US || g->config.clock)
+        return;
+    for (int i = 0; i < LINK_MAX_OPS; i++)
+        if (g->ops[i].used && !g->ops[i].done && g->ops[i].until_us < UINT64_MAX - 1 - gap)
+            g->ops[i].until_us += gap;
+}
+
 /* Drives the group until *done or failure: spins, then sleeps; on a core that others want it sleeps after some microseconds, for who sleeps
  * is woken at once, and who spins is taken the core away when he needs it. The clock is looked at now and then only: a look at it costs as
  * much as one at a connection. */
 static void drive(link_group *g, const bool *done)
 {
-    uint64_t idle_since = 0;
+    uint64_t idle_since = 0, looked_us = 0;
     unsigned looks = 0;
     while (!*done && g->failed == STATUS_OK) {
         uint64_t again = UINT64_MAX;
         bool timed = g->config.spin_us == 0 || looks % LOOKS_PER_CLOCK == LOOKS_PER_CLOCK - 1;
+        if (timed && looked_us)
+            forgive_absence(g, os_now_us() - looked_us);
         if (progress(g, &again, timed)) {
             idle_since = looks = 0;
             continue;
@@ -612,6 +632,7 @@ static void drive(link_group *g, const bool *done)
         uint64_t now = os_now_us();
         if (!idle_since)
             idle_since = now;
+        looked_us = now;
         if (now - idle_since >= g->config.spin_us ||
             (looks >= LOOKS_SHARED && is_core_shared(g, now)))
             sleep_a_while(g, BASE_MIN(again, nearest_deadline(g)));

@@ -71,9 +71,9 @@ struct link_op {
     bool used, done;
     status result;
     int phase, n_phases;
-    int left[4 * LINK_MAX_RANKS]; /* [phase]: frames that are still to go or to come */
-    uint64_t until_us;
-    uint8_t kind, code; /* code: kind and, for sums, the way; on the wire */
+    int left[4 * LINK_MAX_RANKS];   /* [phase]: frames that are still to go or to come */
+    uint64_t deadline_us, until_us; /* from its start; when that is over */
+    uint8_t kind, code;             /* code: kind and, for sums, the way; on the wire */
     link_sum_way way;
     link_wire wire;
     double *values; /* of a sum: [n] */

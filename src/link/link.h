@@ -22,7 +22,8 @@
  *
  * Threads: one thread owns a group and drives it; nothing runs in the background. Only link_group_abort may come from another thread.
  * The two ends of a loop or shm connection may belong to different threads.
- * Waiting: spin for spin_us, then poll(2). Every op ends at its deadline at the latest. No allocation after a group's first ops of a size.
+ * Waiting: spin for spin_us, then poll(2). Every op ends at its deadline at the latest; time in which this process was stopped (it, or
+ * its machine) does not count. No allocation after a group's first ops of a size.
  * Errors: CLOSED (peer gone), TIMEOUT, CONFLICT (handshake field or epoch), DENIED (key), CORRUPT (frame), TOO_LARGE (range), CANCELLED.
  * Not here: who is where, keys (src/cluster), heartbeats, which tensors are summed (src/graph).
  */
@@ -158,8 +159,9 @@ link_cost link_group_cost(const link_group *g);
 
 /* link_X_start begins an op; memory given to it is borrowed until link_op_wait has returned, which also frees the op. link_X does both. */
 bool link_op_done(const link_op *op);
-/* This op may wait as long as the peers live: for the next step of a leader that has none to make now. */
+/* This op may wait as long as the peers live: for the next step of a leader that has none to make now. Or so long from now. */
 void link_op_patient(link_op *op);
+void link_op_allow(link_op *op, uint64_t us);
 /* And not any longer: its deadline counts from now. */
 void link_op_due(link_op *op);
 status link_op_wait(link_op *op, err *e);

@@ -375,6 +375,96 @@ static void one_of_several_is_lost(void **state)
     lose_one_of(four, 3, SIGSTOP, "rank");
 }
 
+/* All pids of the ranks of TINY, which are `n`. */
+static void rank_pids(const node_rig *g, int *pids, int n)
+{
+    assert_int_equal(rig_instance(g, TINY).n_ranks, n);
+    for (int r = 0; r < n; r++) {
+        pids[r] = node_instance_rank_pid(g->n, 0, r);
+        assert_true(pids[r] > 0);
+    }
+}
+
+/* Nobody asks for anything, and yet a rank that is stopped is missed: by the leader, or by its followers. */
+static void stop_idle_one(engine_cut cut, int rank)
+{
+    node_rig g;
+    client a = {0}, b = {.rig = &g};
+    node_options o = endless;
+    int pids[ENGINE_MOST_RANKS], n = engine_cut_ranks(&cut);
+    o.cut = cut;
+    o.deadline_us = 2000000;
+    rig_start(&g, o);
+    start(&a, &g, TINY);
+    ask(&a, 5, 6);
+    rig_wait(&g, is_done, &a);
+    rank_pids(&g, pids, n);
+    kill(pids[rank], SIGSTOP);
+    rig_wait(&g, has_failed, &a);
+    char name[16];
+    snprintf(name, sizeof name, "rank %d", rank);
+    if (!strstr(a.why.text, name))
+        fail_msg("\"%s\" does not name %s", a.why.text, name);
+    for (int r = 0; r < n; r++)
+        assert_int_equal(kill(pids[r], 0), -1); /* reaped */
+    acquire(&b, TINY);
+    rig_wait(&g, is_ready, &b);
+    ask(&b, 5, 6);
+    rig_wait(&g, is_done, &b);
+    assert_memory_equal(b.tokens, a.tokens, sizeof a.tokens);
+    assert_int_equal(rig_instance(&g, TINY).restarts, 1);
+    release(&a);
+    release(&b);
+    rig_stop(&g);
+}
+
+static void idle_ones_are_missed(void **state)
+{
+    (void)state;
+    for (int l = 0; l < ENGINE_LINK_LOOP; l++) {
+        const engine_cut three = {.n_stages = 1, .n_tensor = 3, .link = (engine_link)l};
+        stop_idle_one(three, 0);
+        stop_idle_one(three, 2);
+    }
+    stop_idle_one((engine_cut){.n_stages = 2, .n_tensor = 2, .link = ENGINE_LINK_SHM}, 3);
+}
+
+/* A machine that slept, or a job that was stopped and continued: nobody was silent for the others. */
+static void all_are_stopped_for_a_while(void **state)
+{
+    (void)state;
+    enum { N = 4 };
+    node_rig g;
+    client a = {0}, b = {.rig = &g};
+    node_options o = endless;
+    int pids[N];
+    o.cut = (engine_cut){.n_stages = 2, .n_tensor = 2, .link = ENGINE_LINK_SHM};
+    o.deadline_us = 2000000;
+    rig_start(&g, o);
+    start(&a, &g, TINY);
+    ask(&a, 5, 6);
+    rig_wait(&g, is_done, &a);
+    rank_pids(&g, pids, N);
+    for (int r = 0; r < N; r++)
+        kill(pids[r], SIGSTOP);
+    os_sleep_us((uint64_t)2 * o.deadline_us);
+    for (int r = N; r-- > 0;)
+        kill(pids[r], SIGCONT);
+    acquire(&b, TINY);
+    rig_wait(&g, is_ready, &b);
+    ask(&b, 5, 6);
+    rig_wait(&g, is_done, &b);
+    assert_memory_equal(b.tokens, a.tokens, sizeof a.tokens);
+    os_sleep_us((uint64_t)2 * o.deadline_us); /* nor is somebody missed later */
+    rig_turns(&g);
+    assert_int_equal(a.n_failed, 0);
+    assert_int_equal(rig_instance(&g, TINY).restarts, 0);
+    assert_int_equal(rig_instance(&g, TINY).pid, pids[0]);
+    release(&a);
+    release(&b);
+    rig_stop(&g);
+}
+
 /* The same tokens, however a model is cut; a model that cannot be cut so is refused for good. */
 static void several_ranks(void **state)
 {
@@ -763,6 +853,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(killed_while_streaming),
         cmocka_unit_test(several_ranks),
         cmocka_unit_test(one_of_several_is_lost),
+        cmocka_unit_test(idle_ones_are_missed),
+        cmocka_unit_test(all_are_stopped_for_a_while),
         cmocka_unit_test(ranks_that_lie),
         cmocka_unit_test(loading_that_fails),
         cmocka_unit_test(program_that_is_not_there),
