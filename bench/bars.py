@@ -161,8 +161,9 @@ def shared(name, needed, threads, *options):
 
     def rows(results):
         ratios = [r["beside"] / r["alone"] for r in results]
-        note = f"{median(column(results, 'beside')):.1f} tok/s of {median(column(results, 'alone')):.1f}, {spread(ratios)}"
-        return [Row(f"decode, {name}, beside a busy loop", median(ratios), needed, note=note)]
+        beside, alone = median(column(results, "beside")), median(column(results, "alone"))
+        note = f"{beside:.1f} tok/s of {alone:.1f}, {spread(ratios)}"
+        return [Row(f"decode, {name}, beside a busy loop", median(ratios), needed, note=note, rate=beside, limit=alone)]
 
     return Unit("shared", name, once, rows)
 

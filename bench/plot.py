@@ -63,26 +63,25 @@ def weights(kind, head):
 
 
 def points(bars, peers):
-    """(engine, label, operations a byte, 10^9 operations/s), two threads"""
+    """(engine, name, what for the tooltip, operations a byte, 10^9 operations/s), two threads"""
     out = []
 
-    def put(engine, label, kind, tokens, rate, head):
+    def put(engine, name, what, kind, tokens, rate, head):
         n_bytes, products = weights(kind, head)
-        out.append((engine, label, 2 * products * tokens / n_bytes, 2e-9 * products * float(rate)))
+        out.append((engine, name, what, 2 * products * tokens / n_bytes, 2e-9 * products * float(rate)))
 
     for row in bars:
         kind = row["what"].split(",")[0]
         if row["rate"] and "2 threads" in row["what"]:
-            if row["bar"] == "decode":
-                put("shoal", f"{kind} decode", kind, 1, row["rate"], True)
-            elif row["bar"] == "prompt":
-                put("shoal", f"{kind} prompt", kind, 512, row["rate"], False)
+            if row["bar"] in ("decode", "prompt"):
+                share = f"{100 * float(row['value']):.0f} %"
+                put("shoal", f"{kind} {share}", f"{row['bar']} {kind}", kind, 512 if row["bar"] == "prompt" else 1, row["rate"], row["bar"] == "decode")
             elif row["bar"] == "batch":
-                put("shoal", "Q4_0 × 8", "Q4_0", 8, row["rate"], True)
+                put("shoal", "8 at once", "decode Q4_0, 8 sequences at once", "Q4_0", 8, row["rate"], True)
     for row in peers:
-        if row["threads"] == "2" and row["what"] == "alone" and row["type"] in ("Q4_0", "Q8_0", "F16"):
+        if row["threads"] == "2" and row["what"] == "alone":
             prompt = row["part"] == "prompt"
-            put(row["peer"], f"{row['type']} {row['part']}", row["type"], 512 if prompt else 1, row["peer_tok_s"], not prompt)
+            put(row["peer"], row["type"], f"{row['part']} {row['type']}", row["type"], 512 if prompt else 1, row["peer_tok_s"], not prompt)
     return out
 
 
@@ -90,18 +89,54 @@ def limits(bars):
     """GB/s, int8 and f32 10^9 operations/s, two threads: medians over the rows"""
     found = {"read": [], "int8": [], "f32": []}
     for row in bars:
-        if row["limit"] and "2 threads" in row["what"]:
-            name = "read" if row["bar"] == "decode" else "f32" if "f32" in row["what"] else "int8"
+        if row["limit"] and row["bar"] in ("decode", "context", "prompt") and "2 threads" in row["what"]:
+            name = "f32" if "of the f32 peak" in row["what"] else "int8" if row["bar"] == "prompt" else "read"
             found[name].append(float(row["limit"]))
     return {name: sorted(v)[len(v) // 2] for name, v in found.items() if v}
+
+
+def along(x1, y1, x2, y2):
+    """Small boxes along a line."""
+    n = int(max(abs(x2 - x1), abs(y2 - y1)) / 4) + 1
+    for i in range(n + 1):
+        x, y = x1 + (x2 - x1) * i / n, y1 + (y2 - y1) * i / n
+        yield (x - 2, y - 2, x + 2, y + 2)
+
+
+def joined(dots):
+    """Dots that lie on one another have one label."""
+    out = []
+    for x, y, words, colour in dots:
+        i = next((i for i, o in enumerate(out) if o[3] == colour and abs(o[0] - x) < 5 and abs(o[1] - y) < 5), None)
+        if i is None:
+            out.append((x, y, words, colour))
+        else:
+            out[i] = (*out[i][:2], f"{out[i][2]}, {words}", colour)
+    return out
+
+
+def put_labels(d, dots, bounds, taken):
+    """dots: (x, y, words, colour). Each label beside its dot where nothing else is; one for which there is no place is left out (the dot tells it). taken:
+    boxes of what else is there."""
+    taken = taken + [(x - 6, y - 6, x + 6, y + 6) for x, y, _, _ in dots]
+    for x, y, words, colour in dots:
+        wide = 6.5 * len(words)
+        places = [(x + side * 9 - (wide if side < 0 else 0), y + 4 + lift) for lift in (0, -9, 9, -15, 15, -24, 24, -36, 36) for side in (1, -1)]
+        for left, base in places:
+            box = (left, base - 10, left + wide, base + 3)
+            inside = bounds[0] <= box[0] and box[2] <= bounds[2] and bounds[1] <= box[1] and box[3] <= bounds[3]
+            if inside and not any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
+                d.text(left, base, words, 11, "start", colour)
+                taken.append(box)
+                break
 
 
 def roofline(path, bars, peers):
     roof, all_points = limits(bars), points(bars, peers)
     if "read" not in roof or "int8" not in roof:
         return
-    d, left, right, top, bottom = Drawing(760, 440), 70, 740, 40, 380
-    x0, x1, y0, y1 = 0.5, 4096.0, 10.0, 3000.0
+    d, left, right, top, bottom = Drawing(760, 460), 70, 740, 60, 400
+    x0, x1, y0, y1 = 0.5, 4096.0, 5.0, 3000.0
 
     def at(x, y):
         return left + (right - left) * math.log(x / x0) / math.log(x1 / x0), bottom - (bottom - top) * math.log(y / y0) / math.log(y1 / y0)
@@ -110,59 +145,96 @@ def roofline(path, bars, peers):
         x, _ = at(2.0**power, y0)
         d.line(x, top, x, bottom, "#eee")
         d.text(x, bottom + 16, str(2**power), 11, "middle", "#555")
-    for y in (10, 30, 100, 300, 1000, 3000):
+    for y in (5, 10, 30, 100, 300, 1000, 3000):
         _, yy = at(x0, y)
         d.line(left, yy, right, yy, "#eee")
         d.text(left - 6, yy + 4, str(y), 11, "end", "#555")
+    taken = []
+
+    def limit(x_from, y_from, x_to, y_to, dash=""):
+        ends = (*at(x_from, y_from), *at(x_to, y_to))
+        d.line(*ends, "#444", 1.5, dash)
+        taken.extend(along(*ends))
+
     for name, label in (("int8", "int8 peak"), ("f32", "f32 peak")):
         if name in roof:
-            d.line(*at(roof[name] / roof["read"], roof[name]), *at(x1, roof[name]), "#444", 1.5, "" if name == "int8" else "5 4")
-            x, y = at(x1, roof[name])
-            d.text(x, y - 5, f"{label} {roof[name]:.0f}", 11, "end", "#444")
-    d.line(*at(x0, max(y0, roof["read"] * x0)), *at(roof["int8"] / roof["read"], roof["int8"]), "#444", 1.5)
-    x, y = at(1.3, roof["read"] * 1.3)
-    d.text(x - 6, y - 10, f"memory {roof['read']:.0f} GB/s", 11, "end", "#444")
-    for engine, label, x, y in all_points:
+            limit(roof[name] / roof["read"], roof[name], x1, roof[name], "" if name == "int8" else "5 4")
+            x, y = at(110, roof[name])
+            d.text(x, y - 5, f"{label} {roof[name]:.0f}", 11, "start", "#444")
+            taken.append((x, y - 16, x + 90, y))
+    limit(x0, max(y0, roof["read"] * x0), roof["int8"] / roof["read"], roof["int8"])
+    x, y = at(9, roof["read"] * 9)
+    d.text(x - 8, y - 8, f"memory {roof['read']:.0f} GB/s", 11, "end", "#444")
+    taken.append((x - 110, y - 19, x - 8, y - 5))
+    dots = []
+    for engine, name, what, x, y in all_points:
         px, py = at(x, y)
-        d.dot(px, py, COLOURS[engine], f"{engine}, {label}: {y:.0f} GOP/s")
-        if engine == "shoal":
-            d.text(px + 8, py + 4, label, 10, "start", COLOURS[engine])
+        d.dot(px, py, COLOURS[engine], f"{engine}, {what}: {y:.0f}·10⁹ operations/s")
+        dots.append((px, py, name, COLOURS[engine]))
+    put_labels(d, joined(dots), (left, top, right + 12, bottom), taken)
     for i, engine in enumerate(dict.fromkeys(p[0] for p in all_points)):
         d.dot(left + 14, top + 14 + 18 * i, COLOURS[engine], engine)
         d.text(left + 26, top + 18 + 18 * i, engine, 12)
-    d.text(left, 22, "Llama-3.2-1B shape, two threads: what the machine allows and what is reached", 14)
-    d.text((left + right) / 2, bottom + 36, "operations for each byte of weights", 12, "middle", "#555")
-    d.text(left, top - 6, "10⁹ operations/s", 11, "start", "#555")
+    d.text(20, 26, "Llama-3.2-1B shape, two threads: what the machine allows and what is reached", 14)
+    d.text((left + right) / 2, bottom + 38, "operations for each byte of weights: answering on the left, a prompt of 512 tokens on the right", 12, "middle", "#555")
+    d.text(left, top - 8, "10⁹ operations/s", 11, "start", "#555")
     d.save(path)
 
 
 # ---- speed under load --------------------------------------------------------------------------------------------------------------------
 
 
-def shared(path, peers):
+FAIR = 0.75  # of two cores, when a third program wants one and all are served alike
+
+
+def kept(bars, peers):
+    """(what, name, colour, tokens/s alone, beside) of decode and prompt, Q4_0: shoal in turns with the peers, then its two ranks."""
     rates = {}
     for row in peers:
-        if row["type"] == "Q4_0" and row["threads"] == "2" and row["part"] == "decode":
-            rates.setdefault(row["peer"], {})[row["what"]] = float(row["peer_tok_s"])
-            rates.setdefault("shoal", {})[row["what"]] = float(row["shoal_tok_s"])
-    rates = {name: r for name, r in rates.items() if len(r) == 2}
-    if "shoal" not in rates:
+        if row["type"] == "Q4_0" and row["threads"] == "2":
+            of = rates.setdefault(row["part"], {})
+            of.setdefault(row["peer"], {})[row["what"]] = float(row["peer_tok_s"])
+            of.setdefault("shoal", {})[row["what"]] = float(row["shoal_tok_s"])
+    out = []
+    for part in ("decode", "prompt"):
+        found = {name: r for name, r in rates.get(part, {}).items() if len(r) == 2}
+        for name in sorted(found, key=lambda n: (n != "shoal", n)):
+            out.append((part, name, COLOURS[name], found[name]["alone"], found[name]["busy"]))
+            if part == "decode" and name == "shoal":
+                out += [(part, "in two ranks", COLOURS[name], float(r["limit"]), float(r["rate"])) for r in bars if r["what"] == RANKS_BESIDE and r["rate"]]
+    return out
+
+
+RANKS_BESIDE = "decode, two ranks, beside a busy loop"
+
+
+def shared(path, bars, peers):
+    found = kept(bars, peers)
+    if not found:
         return
-    names = ["shoal"] + [n for n in rates if n != "shoal"]
-    d, left, top = Drawing(760, 80 + 64 * len(names)), 110, 50
-    scale = 480 / max(max(r.values()) for r in rates.values())
-    d.text(20, 24, "Decode with two threads on two cores, tokens/s: alone, and beside one busy program", 14)
-    for i, name in enumerate(names):
-        y, r = top + 64 * i, rates[name]
-        d.text(left - 10, y + 27, name, 13, "end")
-        d.box(left, y, r["alone"] * scale, 18, COLOURS[name], 0.45)
-        d.text(left + r["alone"] * scale + 6, y + 14, f"{r['alone']:.1f} alone", 12)
-        d.box(left, y + 22, r["busy"] * scale, 18, COLOURS[name])
-        d.text(left + r["busy"] * scale + 6, y + 36, f"{r['busy']:.1f} beside a busy loop ({r['busy'] / r['alone']:.2f})", 12)
+    d = Drawing(760, 96 + 56 * len(found) + 34 * len({f[0] for f in found}))
+    left, width, y, part = 120, 400, 54, None
+    d.text(20, 26, "Two threads on two cores, tokens/s: alone, and beside one busy program", 14)
+    for what, name, colour, alone, beside in found:
+        if what != part:
+            part, most = what, max(f[3] for f in found if f[0] == what)
+            d.text(20, y + 14, {"decode": "Answering (decode)", "prompt": "Reading a prompt"}[what], 13, colour="#555")
+            y += 34
+        scale = width / most
+        d.text(left - 10, y + 25, name, 13, "end")
+        d.box(left, y, alone * scale, 18, colour, 0.4)
+        d.text(left + alone * scale + 6, y + 13, f"{alone:.1f} alone", 12)
+        d.box(left, y + 20, beside * scale, 18, colour)
+        fair = left + alone * scale * FAIR
+        d.line(fair, y + 18, fair, y + 40, "#222", 1.5, "3 2")
+        d.text(max(left + beside * scale, fair) + 6, y + 33, f"{beside:.1f} beside a busy program: {100 * beside / alone:.0f} %", 12)
+        y += 56
+    d.line(left, y + 4, left, y + 16, "#222", 1.5, "3 2")
+    d.text(left + 8, y + 14, f"a fair share of the two cores: {100 * FAIR:.0f} %", 12, colour="#555")
     d.save(path)
 
 
 if __name__ == "__main__":
     assert SHAPE in SHAPES
     roofline(os.path.join(ROOT, "docs", "roofline.svg"), table("bars"), table("peers"))
-    shared(os.path.join(ROOT, "docs", "shared.svg"), table("peers"))
+    shared(os.path.join(ROOT, "docs", "shared.svg"), table("bars"), table("peers"))

@@ -24,7 +24,7 @@ from random_model import dllama_files, model_file  # noqa: E402
 from turns import Row, Unit, of_threads  # noqa: E402
 
 NEEDED = {("llama.cpp", "Q4_0", "decode"): 1.9, ("llama.cpp", "Q4_0", "prompt"): 3.0}
-LENGTHS = {"alone": (512, 48), "busy": (128, 16)}  # prompt, gen: what is starved need not be watched for minutes
+LENGTHS = {"alone": (512, 48), "busy": (256, 48)}  # prompt, gen
 COLUMNS = ("peer", "type", "threads", "what", "part", "shoal_tok_s", "peer_tok_s", "ratio", "needed", "disturbed")
 # type, threads, what
 MEASURED = [("Q4_0", 2, "alone"), ("Q4_0", 1, "alone"), ("Q4_0", 2, "busy"), ("Q8_0", 2, "alone"), ("Q4_K_M", 2, "alone"), ("F16", 2, "alone")]
@@ -145,7 +145,7 @@ def unit(peer, kind, threads, what):
             table.put(peer, kind, threads, what, part, ours, theirs, ratio, needed(part) or "", disturbed)
         table.save()
 
-    return Unit("peers", f"{peer}, {kind}, {of_threads(threads)}, {what}", once, rows, keep=keep, reps=5 if kind == "Q4_0" else 3, guess_s=40 if what == "busy" else 25)
+    return Unit("peers", f"{peer}, {kind}, {of_threads(threads)}, {what}", once, rows, keep=keep, reps=5 if kind == "Q4_0" else 3, guess_s=35 if what == "busy" else 25)
 
 
 def units(types):
