@@ -190,11 +190,11 @@ FAIR = 0.75  # of two cores, when a third program wants one and all are served a
 def kept(bars, peers):
     """(what, name, colour, tokens/s alone, beside) of decode and prompt, Q4_0: shoal in turns with the peers, then its two ranks."""
     rates = {}
-    for row in peers:
+    for row in sorted(peers, key=lambda r: r["peer"] != "llama.cpp"):
         if row["type"] == "Q4_0" and row["threads"] == "2":
             of = rates.setdefault(row["part"], {})
             of.setdefault(row["peer"], {})[row["what"]] = float(row["peer_tok_s"])
-            of.setdefault("shoal", {})[row["what"]] = float(row["shoal_tok_s"])
+            of.setdefault("shoal", {}).setdefault(row["what"], float(row["shoal_tok_s"]))  # in turns with llama.cpp if it is there
     out = []
     for part in ("decode", "prompt"):
         found = {name: r for name, r in rates.get(part, {}).items() if len(r) == 2}

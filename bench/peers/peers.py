@@ -14,8 +14,10 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "..", "..", "tools")]
@@ -24,10 +26,14 @@ from random_model import dllama_files, model_file  # noqa: E402
 from turns import Row, Unit, of_threads  # noqa: E402
 
 NEEDED = {("llama.cpp", "Q4_0", "decode"): 1.9, ("llama.cpp", "Q4_0", "prompt"): 3.0}
-LENGTHS = {"alone": (512, 48), "busy": (256, 48)}  # prompt, gen
 COLUMNS = ("peer", "type", "threads", "what", "part", "shoal_tok_s", "peer_tok_s", "ratio", "needed", "disturbed")
 # type, threads, what
 MEASURED = [("Q4_0", 2, "alone"), ("Q4_0", 1, "alone"), ("Q4_0", 2, "busy"), ("Q8_0", 2, "alone"), ("Q4_K_M", 2, "alone"), ("F16", 2, "alone")]
+
+
+def lengths(peer, what):
+    """(prompt, gen): distributed-llama does not get far beside a busy loop."""
+    return (512, 48) if what == "alone" else (32, 12) if peer == "dllama" else (256, 48)
 
 
 class BusyLoop:
@@ -90,10 +96,14 @@ def dllama(kind, threads, n_prompt, n_gen):
         raise Unable("DLLAMA is not set")
     if kind != "Q4_0":
         raise Unable("distributed-llama has no such type")
+    return dllama_run(program, threads, n_prompt, n_gen, [])
+
+
+def dllama_run(program, threads, n_prompt, n_gen, more):
     model, tokenizer = dllama_files("llama-1b")
     command = [program, "inference", "--model", model, "--tokenizer", tokenizer, "--buffer-float-type", "q80", "--prompt", "ab" * (n_prompt // 2)]
-    command += ["--steps", str(n_prompt + n_gen), "--nthreads", str(threads), "--max-seq-len", "1024", "--temperature", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command += ["--steps", str(n_prompt + n_gen), "--nthreads", str(threads), "--max-seq-len", "1024", "--temperature", "0", *more]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     rates, part = {}, None
     for line in map(str.strip, done.stdout.splitlines()):
         if line in ("Evaluation", "Prediction"):
@@ -101,8 +111,22 @@ def dllama(kind, threads, n_prompt, n_gen):
         elif line.startswith("tokens/s") and part:
             rates[part] = float(line.split(":")[1].split("(")[0])
     if done.returncode or len(rates) < 2:
-        raise Unable(f"{program} failed: {done.stderr.strip()[-200:]}")
+        raise Unable(f"{program} failed: {(done.stderr or done.stdout).strip()[-200:]}")
     return rates
+
+
+def two_dllamas(n_prompt, n_gen):
+    """Two nodes of one thread on this machine, one of them a worker on a port that is free now."""
+    program = os.environ["DLLAMA"]
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    worker = subprocess.Popen([program, "worker", "--host", "127.0.0.1", "--port", str(port), "--nthreads", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(1)  # it does not say when it listens in a way that holds over its versions
+        return dllama_run(program, 1, n_prompt, n_gen, ["--workers", f"127.0.0.1:{port}"])
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 PEERS = {"llama.cpp": llama_cpp, "llama-bench": llama_bench, "dllama": dllama}
@@ -121,7 +145,7 @@ def rows_of(peer, kind, threads, what, results):
 
 def unit(peer, kind, threads, what):
     def once(_):
-        of = (kind, threads, *LENGTHS[what])
+        of = (kind, threads, *lengths(peer, what))
         if what == "alone":
             return {"shoal": shoal(*of), "peer": PEERS[peer](*of)}
         PEERS[peer](kind, threads, 8, 1)  # so that it is known to be there before it is waited for
@@ -148,10 +172,26 @@ def unit(peer, kind, threads, what):
     return Unit("peers", f"{peer}, {kind}, {of_threads(threads)}, {what}", once, rows, keep=keep, reps=5 if kind == "Q4_0" else 3, guess_s=35 if what == "busy" else 25)
 
 
+def two_nodes():
+    """Decode of a model cut over two ranks beside distributed-llama's way of doing so, sockets and all."""
+
+    def once(_):
+        r = shoal_bench(model_file("llama-1b", "Q4_0"), 1, "--prompt", 0, "--gen", 48, "--reps", 1, "--ranks", 2, "--link", "tls")
+        return {"shoal": r["decode_tokens_per_s"], "peer": two_dllamas(64, 48)["decode"]}
+
+    def rows(results):
+        ratios = [r["shoal"] / r["peer"] for r in results]
+        note = f"{median([r['shoal'] for r in results]):.1f} tok/s against {median([r['peer'] for r in results]):.1f}, {spread(ratios)}"
+        return [Row("decode, Q4_0, 2 × 1 thread over tls, of dllama's two nodes", median(ratios), 2.5, note=note)]
+
+    return Unit("peers", "dllama, two nodes", once, rows)
+
+
 def units(types):
     """Those whose program is named or, of llama.cpp, always tried."""
     named = {"llama.cpp": True, "llama-bench": os.environ.get("LLAMA_BENCH"), "dllama": os.environ.get("DLLAMA")}
-    return [unit(peer, *of) for peer in PEERS if named[peer] for of in MEASURED if of[0] in types and (peer != "dllama" or of[0] == "Q4_0")]
+    found = [unit(peer, *of) for peer in PEERS if named[peer] for of in MEASURED if of[0] in types and (peer != "dllama" or of[0] == "Q4_0")]
+    return found + ([two_nodes()] if named["dllama"] else [])
 
 
 if __name__ == "__main__":
