@@ -401,6 +401,36 @@ def drafts():
     assert code == 1 and "vocabulary" in node.said, f"{code} {node.said}"
 
 
+def forms_of_cut_models():
+    """response_format over ranks and with drafts: the answers of the uncut model, which are of the form; prefixes are found again."""
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "sure": {"type": "boolean"}},
+              "required": ["city", "sure"], "additionalProperties": False}
+    question = "one two three " * 20 + "What is the capital of France?"
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+
+    def ask(node):
+        said = []
+        for i in range(3):
+            answer = node.post("/v1/chat/completions", {"messages": [{"role": "user", "content": question}], "seed": i,
+                                                        "temperature": i / 2, "max_tokens": 80, "logprobs": True, "response_format": form})[1]
+            choice = answer["choices"][0]
+            said.append((choice["message"]["content"], choice["finish_reason"], choice["logprobs"]))
+            value = json.loads(choice["message"]["content"])
+            assert sorted(value) == ["city", "sure"] and isinstance(value["sure"], bool) and len(value["city"]) <= 20, value
+        return said
+
+    whole = None
+    for cut in ([], ["--ranks", "2"], ["--ranks", "2", "--mode", "pipeline", "--link", "tls"]):
+        for draft in ([], ["--draft", "ngram"], ["--draft", "minnow"]):
+            with running("minnow", *cut, *draft) as node:
+                said = ask(node)
+                whole = whole or said
+                assert said == whole, f"{cut} {draft}: {said}, expected {whole}"
+                requests = node.status()["requests"]
+                assert requests["cached_tokens"] > 0, requests
+                assert requests["drafted_tokens"] > 0 if "minnow" in draft else bool(draft) or requests["drafted_tokens"] == 0, (draft, requests)
+
+
 def small_keys_and_values():
     """--kv q8_0 takes little more than half the state of f16, and says so."""
     sizes = {}
@@ -460,7 +490,8 @@ def run(name, function, *arguments):
 
 def main():
     shared = [concurrent_streams, vanished_client, bad_requests, long_prompt, unknown_model, foreign_host, killed_rank, two_models]
-    own = [taken_port, taken_folder, idle_model_leaves, full_queue, end_with_live_requests, paths_from_elsewhere, refusals, drafts, small_keys_and_values]
+    own = [taken_port, taken_folder, idle_model_leaves, full_queue, end_with_live_requests, paths_from_elsewhere, refusals, drafts, forms_of_cut_models,
+           small_keys_and_values]
     wanted = sys.argv[1:]
 
     def over_one_node():
