@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import tempfile
+from xml.etree import ElementTree
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(ROOT, "bench"), os.path.join(ROOT, "bench", "peers"), os.path.join(ROOT, "tools")]
@@ -12,6 +13,7 @@ sys.dont_write_bytecode = True
 import bars  # noqa: E402  pylint: disable=wrong-import-position
 import measuring  # noqa: E402  pylint: disable=wrong-import-position
 import parts  # noqa: E402  pylint: disable=wrong-import-position
+import plot  # noqa: E402  pylint: disable=wrong-import-position
 import turns  # noqa: E402  pylint: disable=wrong-import-position
 
 failed = []
@@ -295,6 +297,57 @@ def test_decode_share():
     results = [{"rate": 40.0, "bytes": 700e6, "read": 32.0, "onlooker": 35.0}] * 3
     row = bars.decode_share(results, 0.85, "x")
     assert abs(row.value - 0.875) < 1e-9 and row.holds() and "0.80 by an onlooker's clock" in row.note
+
+
+# ---- drawings ---------------------------------------------------------------------------------------------------------------
+
+
+class Page:
+    """What plot.Drawing.text would draw: (left, right, base, words)."""
+
+    def __init__(self):
+        self.texts = []
+
+    def text(self, x, y, words, *_):
+        self.texts.append((x, x + 6.1 * len(words), y, words))
+
+
+def test_labels_keep_apart():
+    dots = [(100 + 7 * (i % 5), 100 + 9 * (i // 5), f"label {i}", "green") for i in range(20)]
+    page = Page()
+    plot.put_labels(page, dots, (0, 0, 400, 300), [])
+    assert 5 <= len(page.texts) <= len(dots)
+    for i, a in enumerate(page.texts):
+        assert a[0] >= 0 and a[1] <= 400
+        for b in page.texts[:i]:
+            assert a[1] <= b[0] or b[1] <= a[0] or abs(a[2] - b[2]) >= 11, f"{a[3]} is on {b[3]}"
+
+
+def test_dots_on_one_another_share_a_label():
+    dots = [(10, 10, "a", "green"), (12, 11, "b", "green"), (12, 11, "c", "red"), (60, 10, "d", "green")]
+    assert [d[2] for d in plot.joined(dots)] == ["a, b", "c", "d"]
+
+
+def test_drawings():
+    """Both are made of tables, the same for the same; a bar not measured is no dot and no fault."""
+    row = {"limit": "", "rate": "", "value": "0.9"}
+    own = [row | {"bar": "decode", "what": "Q4_0, 2 threads, of the bandwidth", "rate": "40", "limit": "33"},
+           row | {"bar": "prompt", "what": "Q4_0, 2 threads, of the int8 peak", "rate": "340", "limit": "1480"},
+           row | {"bar": "shared", "what": plot.RANKS_BESIDE, "rate": "20", "limit": "40"},
+           row | {"bar": "http", "what": "streamed"}]
+    peer = {"peer": "llama.cpp", "type": "Q4_0", "threads": "2", "shoal_tok_s": "40", "peer_tok_s": "17"}
+    theirs = [peer | {"part": part, "what": what} for part in ("decode", "prompt") for what in ("alone", "busy")]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, name) for name in ("a.svg", "b.svg", "none.svg")]
+        plot.roofline(paths[0], own, theirs)
+        plot.shared(paths[1], own, theirs)
+        plot.roofline(paths[2], own[2:], theirs)
+        plot.shared(paths[2], own, theirs[:1])
+        assert not os.path.exists(paths[2])
+        said = [ElementTree.parse(path).getroot().itertext() for path in paths[:2]]
+    roof, load = ("\n".join(s) for s in said)
+    assert "Q4_0 90 %" in roof and "memory 33 GB/s" in roof and "int8 peak 1480" in roof and "f32" not in roof
+    assert "20.0 beside a busy program: 50 %" in load and "in two ranks" in load and "llama.cpp" in load
 
 
 def test_all_units():
