@@ -55,26 +55,25 @@ class OtherProbe:
         self.folder.cleanup()
 
 
-# what, its arguments (GiB, repetitions), our options, needed. Its clock is an onlooker's and starts late (see bench_membw), by what is lost in 4 GiB
-# and shows in 1: there the bar is for the same clock, and our own is said beside it.
-PROBES = [
-    ("over 4 GiB", ("4", "3"), (), 0.97),
-    ("over 1 GiB, both by an onlooker's clock", ("1", "5"), ("--onlooker",), 0.97),
-    ("over 1 GiB, ours by a reader's clock", ("1", "5"), (), None),
-]
+# Its arguments (GiB, repetitions) -> what, our options, needed. Its clock is an onlooker's and starts late (see bench_membw): that is lost in 4 GiB
+# and shows in 1, where the bar is for the same clock, and our own is said beside it.
+PROBES = {
+    ("4", "3"): [("over 4 GiB", (), 0.97)],
+    ("1", "5"): [("over 1 GiB, both by an onlooker's clock", ("--onlooker",), 0.97), ("over 1 GiB, ours by a reader's clock", (), None)],
+}
 
 
-def other_probe():
+def other_probe(arguments):
     def once(other):
-        theirs = {arguments: best_read(output_of([other.path, *arguments]), THEIRS) for arguments in dict.fromkeys(p[1] for p in PROBES)}
-        ours = {options: best_read(output_of([program("bench_membw"), *options]), OURS) for options in dict.fromkeys(p[2] for p in PROBES)}
-        if not all(theirs.values()):
+        theirs = best_read(output_of([other.path, *arguments]), THEIRS)
+        if not theirs:
             raise Unable("the other probe prints no line 'read … threads N  median X'")
-        return {what: {n: (ours[options][n], theirs[arguments][n]) for n in theirs[arguments]} for what, arguments, options, _ in PROBES}
+        ours = {what: best_read(output_of([program("bench_membw"), *options]), OURS) for what, options, _ in PROBES[arguments]}
+        return {what: {n: (rate, theirs[n]) for n, rate in found.items() if n in theirs} for what, found in ours.items()}
 
     def rows(results):
         out = []
-        for what, _, _, needed in PROBES:
+        for what, _, needed in PROBES[arguments]:
             for n in results[0][what]:
                 ours, theirs = ([r[what][n][i] for r in results] for i in (0, 1))
                 ratios = [a / b for a, b in zip(ours, theirs)]
@@ -82,7 +81,7 @@ def other_probe():
                 out.append(Row(f"{of_threads(int(n))}, of the other probe {what}", median(ratios), needed, note=note))
         return out
 
-    return Unit("membw", "beside another probe", once, rows, reps=3, company=OtherProbe, guess_s=45)
+    return Unit("membw", f"beside another probe, {arguments[0]} GiB", once, rows, reps=3, company=OtherProbe, guess_s=35)
 
 
 # ---- cut models ---------------------------------------------------------------------------------------------------------------------------
@@ -222,4 +221,4 @@ def text():
 
 
 def units():
-    return [other_probe(), ranks(), links(), planner(), predictions(), text()]
+    return [*map(other_probe, PROBES), ranks(), links(), planner(), predictions(), text()]
