@@ -59,7 +59,7 @@ status engine_create(engine **out, model *m, const engine_options *o, engine_sin
     if (s == STATUS_OK)
         s = sample_scratch_create(&g->scratch, g->n_vocab, e);
     if (s == STATUS_OK)
-        s = guides_create(&g->guides, m, e);
+        s = guides_create(&g->guides, e);
     if (s == STATUS_OK)
         s = engine_pool_create(&g->at[0].pool, m, engine_pool_salt(m), o->cache_slots, e);
     if (s == STATUS_OK)
@@ -386,7 +386,7 @@ static void begin_request(engine *g)
     status s = STATUS_OK;
     r->forms = g->guides;
     if (r->grammar)
-        s = guides_acquire(g->guides, &r->r, &r->form, &e);
+        s = guides_acquire(g->guides, model_get_card(g->at[0].m), &r->r, &r->form, &e);
     if (s == STATUS_OK)
         s = engine_new_sequence(&q, g, r, 0, r->prompt, r->r.n_prompt, &e);
     if (s != STATUS_OK) {
@@ -504,6 +504,7 @@ void engine_get_stats(const engine *g, engine_stats *out)
     uint64_t total, unused, cached;
     *out = g->stats;
     out->waiting = g->n_waiting;
+    out->flights = g->n_flights;
     out->live = out->decoding = 0;
     for (const sequence *q = g->sequences; q; q = q->next) {
         out->live++;

@@ -151,7 +151,8 @@ typedef struct engine_stats {
     uint64_t steps, prompt_tokens, cached_tokens, generated_tokens, preemptions, step_us;
     uint64_t drafted_tokens, accepted_tokens; /* guesses that were checked, and that stood */
     int waiting, live, decoding;
-    int most_flights; /* steps that were under way at once, at most: more than one in a pipeline */
+    int flights,
+        most_flights; /* steps that are under way, and were at most: in a pipeline more than one */
     uint64_t state_tokens, state_used_tokens, cached_prefix_tokens; /* of the paged class */
 } engine_stats;
 void engine_get_stats(const engine *g, engine_stats *out);

@@ -17,18 +17,16 @@ typedef struct kept {
 } kept;
 
 struct engine_guides {
-    const model *m;
     text_tokenizer *tokenizer;
     sample_tokens *tokens;
     kept *list;
 };
 
-status guides_create(engine_guides **out, const model *m, err *e)
+status guides_create(engine_guides **out, err *e)
 {
     engine_guides *s = base_zalloc(1, sizeof *s);
     if (!s)
         return err_set(e, STATUS_NO_MEMORY, "engine: no memory");
-    s->m = m;
     *out = s;
     return STATUS_OK;
 }
@@ -54,9 +52,8 @@ void guides_destroy(engine_guides *s)
 }
 
 /* The vocabulary, once. */
-static status prepare(engine_guides *s, err *e)
+static status prepare(engine_guides *s, const model_card *c, err *e)
 {
-    const model_card *c = model_get_card(s->m);
     status result = STATUS_OK;
     if (!s->tokenizer)
         result = model_tokenizer_create(&s->tokenizer, c, e);
@@ -115,11 +112,12 @@ static status make(engine_guides *s, const engine_request *r, uint64_t tokens_ha
     return STATUS_OK;
 }
 
-status guides_acquire(engine_guides *s, const engine_request *r, sample_grammar **out, err *e)
+status guides_acquire(engine_guides *s, const model_card *c, const engine_request *r,
+                      sample_grammar **out, err *e)
 {
     uint64_t hash = hash_bytes(r->end, sizeof *r->end * (size_t)r->n_end, 1);
     hash = hash_bytes(r->shown, sizeof *r->shown * (size_t)r->n_shown, hash);
-    status result = prepare(s, e);
+    status result = prepare(s, c, e);
     if (result != STATUS_OK)
         return result;
     kept *k = find(s, r, hash);

@@ -6,11 +6,12 @@
 
 typedef struct engine_guides engine_guides;
 
-/* m is borrowed. Nothing is made until a grammar is asked for. */
-status guides_create(engine_guides **out, const model *m, err *e);
+/* Nothing is made until a grammar is asked for. */
+status guides_create(engine_guides **out, err *e);
 void guides_destroy(engine_guides *s); /* nobody may hold a grammar any more */
-/* The grammar of a request that has one; to be given back. UNSUPPORTED: the model has no vocabulary. */
-status guides_acquire(engine_guides *s, const engine_request *r, sample_grammar **out, err *e);
+/* The grammar of a request that has one; to be given back. c: of the model, of whichever epoch. UNSUPPORTED: it has no vocabulary. */
+status guides_acquire(engine_guides *s, const model_card *c, const engine_request *r,
+                      sample_grammar **out, err *e);
 void guides_release(engine_guides *s, sample_grammar *g);
 
 #endif
