@@ -253,6 +253,7 @@ status group_connect(engine_group *g, model *m, err *e)
     g->m = m;
     g->n_classes = model_n_classes(m);
     g->n_vocab = model_get_card(m)->n_vocab;
+    g->deadline_us = deadline(g);
     status s = group_make_room(g, e);
     if (s == STATUS_OK)
         s = open_links(&g->all, g, false, &handle, e);

@@ -63,7 +63,8 @@ struct engine_group {
         *in_stage; /* the same one when there is one stage; in_stage NULL when it is of one rank */
     model *m;      /* borrowed */
     bool failed;
-    uint64_t said_us; /* a leader's: its last announcement */
+    uint64_t deadline_us; /* of a step */
+    uint64_t said_us;     /* a leader's: its last announcement */
     uint64_t
         patience_us;     /* a follower's: for the next one; 0 = for ever, as no BEAT has come yet */
     engine_group *older; /* a leader's, while it lives: of the epoch before; borrowed */

@@ -158,7 +158,7 @@ status group_hear(engine_group *g, err *e)
     if (s != STATUS_OK)
         return s;
     if (g->patience_us)
-        link_op_allow(op, g->patience_us);
+        link_op_allow(op, BASE_MAX(g->patience_us, g->deadline_us)); /* others may be in a step */
     else
         link_op_patient(op);
     s = link_op_wait(op, e);
