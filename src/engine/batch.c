@@ -227,8 +227,13 @@ static bool is_end(const request *r, int32_t token)
     return false;
 }
 
-/* Tells the log-probabilities of the prompt's tokens behind the rows of a step. */
-static status score_rows(engine *g, sequence *q, const float *rows, int n, err *e)
+static float *row_at(const engine *g, const flight *f, int row)
+{
+    return f->logits + (size_t)row * (size_t)g->width;
+}
+
+/* Tells the log-probabilities of the prompt's tokens behind n rows of a step. */
+static status score_rows(engine *g, const flight *f, sequence *q, int n, err *e)
 {
     request *r = q->of;
     int64_t first = engine_state_length(q->state) - n; /* position of the first row */
@@ -236,8 +241,11 @@ static status score_rows(engine *g, sequence *q, const float *rows, int n, err *
         int64_t at = first + i + 1;
         if (at >= q->n_prompt || at <= r->n_scored)
             continue;
-        status s = sample_score(g->scratch, g->kernels, rows + (size_t)i * (size_t)g->width,
-                                r->prompt[at], r->r.top_logprobs, &g->result, e);
+        int row = q->output + i;
+        status s = STATUS_OK;
+        if (!engine_answer(f, row, 0, &g->result, &s, e))
+            s = sample_score(g->scratch, g->kernels, row_at(g, f, row), r->prompt[at],
+                             r->r.top_logprobs, &g->result, e);
         if (s != STATUS_OK)
             return s;
         engine_event event = {
@@ -249,16 +257,24 @@ static status score_rows(engine *g, sequence *q, const float *rows, int n, err *
     return STATUS_OK;
 }
 
-/* The next token of q out of its row of logits. false: q is gone. */
-static bool choose_token(engine *g, sequence *q, float *logits)
+static status sample_row(engine *g, const flight *f, sequence *q, int row, int choice, err *e)
+{
+    sample_call call = {.logits = row_at(g, f, row),
+                        .position = q->n_tokens,
+                        .top_logprobs = q->of->r.top_logprobs};
+    status s;
+    if (engine_answer(f, row, choice, &g->result, &s, e))
+        return s;
+    s = q->guide ? sample_guide_mask(q->guide, &call.allowed, e) : STATUS_OK;
+    return s == STATUS_OK ? sample_next(q->sampler, g->scratch, &call, &g->result, e) : s;
+}
+
+/* The next token of q out of a row of the step. choice: how many others of its request got theirs out of it before. false: q is gone. */
+static bool choose_token(engine *g, const flight *f, sequence *q, int row, int choice)
 {
     request *r = q->of;
     err e;
-    sample_call call = {
-        .logits = logits, .position = q->n_tokens, .top_logprobs = r->r.top_logprobs};
-    status s = q->guide ? sample_guide_mask(q->guide, &call.allowed, &e) : STATUS_OK;
-    if (s == STATUS_OK)
-        s = sample_next(q->sampler, g->scratch, &call, &g->result, &e);
+    status s = sample_row(g, f, q, row, choice, &e);
     bool end = s == STATUS_OK && is_end(r, g->result.token);
     if (s == STATUS_OK && q->guide && !end)
         s = sample_guide_accept(q->guide, g->result.token, &e);
@@ -291,7 +307,7 @@ static bool choose_token(engine *g, sequence *q, float *logits)
 }
 
 /* The prompt of a request with several choices has been read: the others branch off here, each with its own noise. */
-static void fork_choices(engine *g, sequence *first, float *logits)
+static void fork_choices(engine *g, const flight *f, sequence *first, int row)
 {
     request *r = first->of;
     int n_choices = r->r.n_choices;
@@ -309,25 +325,25 @@ static void fork_choices(engine *g, sequence *first, float *logits)
         if (engine_state_fork(&q->state, first->state, NULL) != STATUS_OK)
             q->state = NULL; /* it will read the prompt again, out of the cache */
         engine_insert(g, q);
-        choose_token(g, q, logits);
+        choose_token(g, f, q, row, i);
     }
 }
 
 /* Row by row while the guesses stand: each token that the sampler chooses says whether the next row was computed from it. What was is
  * committed before the token goes out, so that an answer that ends leaves its pages to the cache; but constant-size state has gone on
  * to the last guess: when that was wrong it goes back, and the tokens are read again. */
-static status take_guessed(engine *g, sequence *q, float *row, const int32_t *ids, bool keep,
+static status take_guessed(engine *g, const flight *f, sequence *q, const int32_t *ids, bool keep,
                            err *e)
 {
     int n_before = q->n_tokens, n_draft = q->n_draft;
     bool at_once = n_draft == 0 || !engine_pool_has_constant(g->at[g->now].pool);
     q->n_drafted += n_draft;
     g->stats.drafted_tokens += (uint64_t)n_draft;
-    for (int i = 0;; i++, row += g->width) {
+    for (int i = 0, row = q->output;; i++) {
         status s = at_once ? engine_state_commit(q->state, ids + i, 1, keep, e) : STATUS_OK;
         if (s != STATUS_OK)
             return s;
-        if (!choose_token(g, q, row))
+        if (!choose_token(g, f, q, row + i, 0))
             return STATUS_OK;
         if (i == n_draft || q->tokens[q->n_tokens - 1] != ids[i + 1])
             break;
@@ -382,9 +398,9 @@ static status take_run(engine *g, flight *f, sequence *q, const int32_t *ids, in
     bool keep = reuses(g, q);
     if (q->side != g->now) /* its twin was read */
         return engine_state_commit(q->twin, ids, n, keep, e);
-    float *row = f->logits + (size_t)q->output * (size_t)g->width;
-    bool guessed = g->draft && n == 1 + q->n_draft && engine_emitted(q) > 0;
-    status s = guessed ? take_guessed(g, q, row, ids, keep, e)
+    int row = q->output;
+    bool guessed = engine_is_guessed(g, q, n);
+    status s = guessed ? take_guessed(g, f, q, ids, keep, e)
                        : engine_state_commit(q->state, ids, n, keep, e);
     if (s != STATUS_OK)
         return s;
@@ -393,15 +409,15 @@ static status take_run(engine *g, flight *f, sequence *q, const int32_t *ids, in
         return s;
     g->stats.prompt_tokens += (uint64_t)(q->n_tokens == q->n_prompt ? n : 0);
     if (q->of->r.embed) {
-        take_rows(g, q, row, n);
+        take_rows(g, q, row_at(g, f, row), n);
         return s;
     }
-    if (q->scored && (s = score_rows(g, q, row, n, e)) != STATUS_OK) {
+    if (q->scored && (s = score_rows(g, f, q, n, e)) != STATUS_OK) {
         *gone = false; /* it ends with the step */
         return s;
     }
     if (q->scored)
-        row += (size_t)(n - 1) * (size_t)g->width; /* the last one */
+        row += n - 1; /* the last one */
     if (q->scored && engine_state_length(q->state) < q->n_tokens)
         return s;
     if (q->of->r.prompt_only) {
@@ -409,8 +425,8 @@ static status take_run(engine *g, flight *f, sequence *q, const int32_t *ids, in
         return s;
     }
     if (q->choice == 0 && q->n_tokens == q->n_prompt)
-        fork_choices(g, q, row);
-    choose_token(g, q, row);
+        fork_choices(g, f, q, row);
+    choose_token(g, f, q, row, 0);
     return s;
 }
 
@@ -489,6 +505,7 @@ static status start_step(engine *g, int n_decoding, bool *started, err *e)
                          .n_outputs = f->n_outputs,
                          .outputs = g->outputs};
     f->begun_us = os_now_us();
+    engine_ask(g, f);
     status s = model_step_start(g->at[g->now].m, &batch, f->logits, e);
     if (s != STATUS_OK)
         return s;
@@ -599,7 +616,8 @@ status engine_make_flights(engine *g, const model *m, err *e)
         f->runs = base_alloc(sizeof *f->runs * tokens);
         f->run_of = base_alloc(sizeof *f->run_of * tokens);
         f->logits = base_alloc(sizeof *f->logits * rows * (size_t)g->width);
-        if (!f->ids || !f->runs || !f->run_of || !f->logits)
+        f->answer = base_alloc(sizeof *f->answer * rows);
+        if (!f->ids || !f->runs || !f->run_of || !f->logits || !f->answer)
             return err_set(e, STATUS_NO_MEMORY, "engine: no memory for steps of %d tokens",
                            g->max_tokens);
     }
@@ -613,6 +631,7 @@ void engine_free_flights(engine *g)
         base_free(g->flights[k].runs);
         base_free(g->flights[k].run_of);
         base_free(g->flights[k].logits);
+        base_free(g->flights[k].answer);
     }
     g->n_rooms = 0;
 }

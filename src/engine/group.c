@@ -308,5 +308,6 @@ void engine_group_destroy(engine_group *g)
     base_free(g->runs);
     for (int i = 0; i < MODEL_MOST_FLIGHTS; i++)
         base_free(g->flights[i].rows);
+    group_sampling_free(g);
     base_free(g);
 }

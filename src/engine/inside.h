@@ -1,4 +1,4 @@
-/* What engine.c (who is there), batch.c (steps) and switch.c (from one epoch to the next) share: an engine and its sequences. Private; one thread. */
+/* What engine.c (who is there), batch.c and ask.c (steps) and switch.c (from one epoch to the next) share: an engine and its sequences. Private; one thread. */
 #ifndef SHOAL_ENGINE_INSIDE_H
 #define SHOAL_ENGINE_INSIDE_H
 
@@ -53,10 +53,12 @@ typedef struct side {
 /* A step: being made, or under way. Runs without rows have been committed when it started; theirs who waits for rows are when they come. */
 typedef struct flight {
     int n_tokens, n_runs, n_outputs;
-    int32_t *ids;      /* [max_tokens] */
-    model_run *runs;   /* [max_tokens]; what they point to is for the start only */
-    sequence **run_of; /* [max_tokens]; NULL: it is gone, or done with */
-    float *logits;     /* [max_outputs, width] */
+    int32_t *ids;               /* [max_tokens] */
+    model_run *runs;            /* [max_tokens]; what they point to is for the start only */
+    sequence **run_of;          /* [max_tokens]; NULL: it is gone, or done with */
+    float *logits;              /* [max_outputs, width] */
+    struct engine_group *group; /* that samples the rows; NULL: they are here */
+    int *answer; /* [max_outputs] number of the first answer about a row; −1: the row is here */
     uint64_t begun_us;
     status result; /* of what followed the start */
     err why;
@@ -133,6 +135,12 @@ static inline bool engine_scores(const sequence *q)
     return q->of->r.score_prompt && q->choice == 0 && q->of->n_scored < q->n_prompt - 1;
 }
 
+/* Whether q's run of n is its newest token and guesses behind it. */
+static inline bool engine_is_guessed(const engine *g, const sequence *q, int n)
+{
+    return g->draft && n == 1 + q->n_draft && engine_emitted(q) > 0;
+}
+
 /* Of cached prefixes: what may not be mixed up. */
 uint64_t engine_pool_salt(const model *m);
 /* It will be read again. */
@@ -156,6 +164,12 @@ status engine_step_side(engine *g, err *e);
 status engine_land(engine *g, err *e);
 /* q is going. */
 void engine_forget(engine *g, const sequence *q);
+
+/* ---- ask.c ---- */
+/* Of f's rows, before the step starts. */
+void engine_ask(engine *g, flight *f);
+/* After it: the answer about a row, for the choice-th of those that were asked for. False: the row is in f->logits. */
+bool engine_answer(const flight *f, int row, int choice, sample_result *out, status *s, err *e);
 
 /* ---- switch.c ---- */
 /* Sequences of the old side are read again on the new one, oldest first, out of the budget of a step. */

@@ -5,12 +5,12 @@
  *   cut    stages × tensor ranks, uneven shares; rank = stage · n_tensor + place in the stage
  *   place  who a rank is and how it reaches the others: descriptors of shared memory or of TCP sockets, or the loop of this process
  *   group  a rank's place made real: the model's exchange (model.h) over link groups. The leader announces every step in one broadcast
- *          (tokens, positions, pages, copies of state); all ranks run their graphs; rows of logits come back to the leader
+ *          (tokens, positions, pages, copies of state, what to sample); all ranks run their graphs; tokens or rows of logits come back to the leader
  *   crew   the ranks beside the first, as processes or as threads, started and watched by whoever owns the first
  *   team   crew, group and model of a leader in this very process, with one call
  *
  * To its caller a leader's model is an ordinary model: model_step and model_copy_state make all ranks do the same, model_step gives whole
- * rows of logits. Followers keep no sequences: pages and slots are numbered by the leader, and pools are equally long everywhere.
+ * rows of logits, or answers to what was asked about them. Followers keep no sequences: pages and slots are numbered by the leader, and pools are equally long everywhere.
  *
  * Errors: whatever fails anywhere (a dead or silent peer, a bad frame, a step) ends the whole group; every rank returns an error by the
  * deadline of its op at the latest. A group that failed stays so: its ranks end and whoever started them starts them anew.
@@ -103,6 +103,19 @@ engine_beats engine_group_beats(const engine_group *g);
 status engine_group_beat(engine_group *g, err *e);
 /* The leader tells the others to end. NULL is fine. */
 void engine_group_destroy(engine_group *g);
+
+/*
+ * Rows are sampled where they lie, slice by slice (sample.h), when that is asked for before a step of the leader's model starts; then only rows
+ * that are asked for as a whole come to the leader. Without a question all do.
+ */
+engine_group *engine_group_of(const model *m); /* that m leads; NULL: there is no other rank */
+void engine_group_ask_begin(
+    engine_group *g); /* of the next step; what was asked before is forgotten */
+/* Row `row` of the step's outputs, as w says: the number of the answer. −1: that is too much, and the row comes as a whole. */
+int engine_group_ask(engine_group *g, int row, const sample_want *w);
+void engine_group_ask_whole(engine_group *g, int row);
+/* Of the step that model_step_finish gave last: as sample_next. */
+status engine_group_answer(const engine_group *g, int number, sample_result *out, err *e);
 
 /* ---- from one epoch to the next ------------------------------------------------------------------------------------- */
 

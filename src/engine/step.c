@@ -26,7 +26,7 @@ status group_broken(engine_group *g, status s, const char *why)
     return s;
 }
 
-static status noted(engine_group *g, status s)
+status group_noted(engine_group *g, status s)
 {
     g->failed |= s != STATUS_OK;
     return s;
@@ -38,7 +38,7 @@ status group_make_room(engine_group *g, err *e)
     size_t runs = (size_t)o->n_sequences, pages = (size_t)(o->context / 64 + 2);
     size_t each = 2 + (size_t)g->n_classes * (2 + pages);
     g->capacity = GROUP_HEAD + 3 * (size_t)GROUP_COPIES + (size_t)o->max_tokens +
-                  (size_t)o->max_outputs + runs * each;
+                  (size_t)o->max_outputs + runs * each + group_asks_words(g);
     g->capacity = BASE_MAX(g->capacity, (size_t)GROUP_FIRST);
     g->words = base_zalloc(g->capacity, sizeof *g->words);
     g->runs = base_zalloc(runs, sizeof *g->runs);
@@ -48,7 +48,7 @@ status group_make_room(engine_group *g, err *e)
         good = (g->flights[i].rows = base_alloc(sizeof *g->flights[i].rows * rows)) != NULL;
     if (!good)
         return err_set(e, STATUS_NO_MEMORY, "no memory for the steps of %d ranks", g->n_ranks);
-    return STATUS_OK;
+    return group_sampling_make_room(g, e);
 }
 
 /* ---- announcements: the leader ------------------------------------------------------------------------------------- */
@@ -65,7 +65,7 @@ static status say(engine_group *g, group_kind kind, size_t n, err *e)
     if (s == STATUS_OK && n > GROUP_FIRST)
         s = link_broadcast(g->all, 0, g->words + GROUP_FIRST, (n - GROUP_FIRST) * sizeof *g->words,
                            e);
-    return noted(g, s);
+    return group_noted(g, s);
 }
 
 /* Copies that wait, into the words. */
@@ -116,8 +116,10 @@ static status announce(void *context, const model_batch *b, err *e)
     n += (size_t)b->n_outputs;
     for (int i = 0; i < b->n_runs; i++)
         n = put_run(g, n, &b->runs[i]);
+    n = group_asks_put(g, n);
     REQUIRE(n <= g->capacity);
-    return say(g, GROUP_STEP, n, e);
+    status s = say(g, GROUP_STEP, n, e);
+    return s == STATUS_OK ? group_asks_send(g, e) : s;
 }
 
 static status copied(void *context, int state_class, const model_copy *copies, int n, err *e)
@@ -174,12 +176,7 @@ status group_hear(engine_group *g, err *e)
     return s;
 }
 
-typedef struct cursor {
-    const int32_t *at, *end;
-    bool bad;
-} cursor;
-
-static const int32_t *take(cursor *c, int64_t n)
+const int32_t *group_take(group_cursor *c, int64_t n)
 {
     if (c->bad || n < 0 || n > c->end - c->at) {
         c->bad = true;
@@ -190,37 +187,39 @@ static const int32_t *take(cursor *c, int64_t n)
     return p;
 }
 
-static void take_run(const engine_group *g, cursor *c, model_run *r)
+static void take_run(const engine_group *g, group_cursor *c, model_run *r)
 {
-    const int32_t *head = take(c, 2), *slots = take(c, g->n_classes),
-                  *counts = take(c, g->n_classes);
+    const int32_t *head = group_take(c, 2), *slots = group_take(c, g->n_classes),
+                  *counts = group_take(c, g->n_classes);
     if (c->bad)
         return;
     *r = (model_run){.n_tokens = head[0], .position = head[1]};
     for (int k = 0; k < g->n_classes; k++) {
         r->slot[k] = slots[k];
         r->n_pages[k] = counts[k];
-        r->pages[k] = take(c, counts[k]);
+        r->pages[k] = group_take(c, counts[k]);
     }
 }
 
 /* The batch that was announced, in g->words; its copies are made. Whether it makes sense for the model, model_step checks. */
 static status take_step(engine_group *g, model_batch *b, err *e)
 {
-    cursor c = {g->words + GROUP_HEAD, g->words + g->words[0], false};
+    group_cursor c = {g->words + GROUP_HEAD, g->words + g->words[0], false};
     int n_copies = g->words[2];
-    const int32_t *copies = take(&c, 3 * (int64_t)n_copies);
+    const int32_t *copies = group_take(&c, 3 * (int64_t)n_copies);
     *b = (model_batch){
         .n_tokens = g->words[3], .n_runs = g->words[4], .n_outputs = g->words[5], .runs = g->runs};
-    b->ids = take(&c, b->n_tokens);
-    b->outputs = take(&c, b->n_outputs);
+    b->ids = group_take(&c, b->n_tokens);
+    b->outputs = group_take(&c, b->n_outputs);
     c.bad |= b->n_runs < 0 || b->n_runs > model_get_options(g->m)->n_sequences;
     for (int i = 0; i < b->n_runs && !c.bad; i++)
         take_run(g, &c, &g->runs[i]);
-    if (c.bad || c.at != c.end)
-        return err_set(e, STATUS_CORRUPT, "an announcement of %d words does not hold what it says",
-                       (int)g->words[0]);
     status s = STATUS_OK;
+    if (!c.bad)
+        s = group_asks_hear(g, &c, b->n_outputs, e);
+    if (s == STATUS_OK && (c.bad || c.at != c.end))
+        s = err_set(e, STATUS_CORRUPT, "an announcement of %d words does not hold what it says",
+                    (int)g->words[0]);
     for (int i = 0; i < n_copies && s == STATUS_OK; i++) {
         model_copy copy = {copies[3 * i + 1], copies[3 * i + 2]};
         s = model_copy_state(g->m, copies[3 * i], &copy, 1, e);
@@ -241,7 +240,7 @@ status group_do_step(engine_group *g, err *e)
 static status sum(void *context, double *values, int64_t n, err *e)
 {
     engine_group *g = context;
-    return noted(g, link_sum(g->in_stage, values, (size_t)n, LINK_WIRE_F64, e));
+    return group_noted(g, link_sum(g->in_stage, values, (size_t)n, LINK_WIRE_F64, e));
 }
 
 /* Whether a step of that many rows is faster when each rank norms its own: what is gathered is at most as wide as floats. */
@@ -255,48 +254,52 @@ static bool divides(void *context, int64_t n_rows, int64_t width)
 static status scatter(void *context, double *values, const size_t *parts, err *e)
 {
     engine_group *g = context;
-    return noted(g, link_scatter(g->in_stage, values, parts, LINK_WIRE_F64, e));
+    return group_noted(g, link_scatter(g->in_stage, values, parts, LINK_WIRE_F64, e));
 }
 
 static status share_rows(void *context, void *rows, const size_t *parts, err *e)
 {
     engine_group *g = context;
-    return noted(g, link_gather(g->in_stage, rows, parts, e));
+    return group_noted(g, link_gather(g->in_stage, rows, parts, e));
 }
 
 static status receive(void *context, float *rows, int64_t n, err *e)
 {
     engine_group *g = context;
-    return noted(
+    return group_noted(
         g, link_recv(g->all, g->place.rank - g->n_tensor, 0, rows, (size_t)n * sizeof *rows, e));
 }
 
 static status send_rows(void *context, const float *rows, int64_t n, err *e)
 {
     engine_group *g = context;
-    return noted(
+    return group_noted(
         g, link_send(g->all, g->place.rank + g->n_tensor, 0, rows, (size_t)n * sizeof *rows, e));
 }
 
-/* Slices of the last stage's ranks come side by side; of one row that is where they belong. A step without rows ends with a word, so that the leader
- * is never further ahead than it knows. */
-static status expect(engine_group *g, group_flight *f, const float *own, err *e)
+/* Slices of the last stage's ranks come side by side; of one row that is where they belong. A step of which nothing else comes ends with a word, so
+ * that the leader is never further ahead than it knows. */
+static status expect_rows(engine_group *g, group_flight *f, const float *own, err *e)
 {
     void *to[ENGINE_MOST_RANKS] = {0};
     size_t bytes[ENGINE_MOST_RANKS] = {0}, n_bytes = 0;
-    int first = g->n_ranks - g->n_tensor;
-    float *at = f->n_rows > 1 && f->rows ? f->rows : f->logits;
-    for (int r = first; r < g->n_ranks && f->n_rows > 0; r++) {
-        int64_t n = f->n_rows * (g->shards[r].vocab_end - g->shards[r].vocab_begin);
+    int first = g->n_ranks - g->n_tensor, n_rows = f->asks.n_whole;
+    float *at = f->logits;
+    if (n_rows > 1 && f->rows)
+        at = f->rows;
+    else if (n_rows == 1)
+        at += f->asks.whole[0] * g->n_vocab;
+    for (int r = first; r < g->n_ranks && n_rows > 0; r++) {
+        int64_t n = n_rows * (g->shards[r].vocab_end - g->shards[r].vocab_begin);
         to[r] = at;
         bytes[r] = (size_t)n * sizeof *at;
-        if (r == 0)
+        if (r == 0 && own)
             memcpy(at, own, bytes[r]);
         else
             n_bytes += bytes[r];
         at += n;
     }
-    if (f->n_rows == 0 && first > 0) {
+    if (n_rows == 0 && f->asks.n == 0 && first > 0) {
         to[first] = &f->done;
         n_bytes = bytes[first] = sizeof f->done;
     }
@@ -308,27 +311,95 @@ static status expect(engine_group *g, group_flight *f, const float *own, err *e)
     return s;
 }
 
-static status gather(void *context, const float *rows, int n_rows, float *logits, err *e)
+static status expect_results(engine_group *g, group_flight *f, err *e)
 {
-    engine_group *g = context;
-    const model_shard *own = &g->shards[g->place.rank];
-    if (g->place.rank == 0) {
-        int most = model_most_flights(g->m);
-        REQUIRE(g->n_flights < most);
-        group_flight *f = &g->flights[(g->first_flight + g->n_flights) % most];
-        *f = (group_flight){.n_rows = n_rows, .logits = logits, .rows = f->rows};
-        status s = expect(g, f, rows, e);
-        g->n_flights += s == STATUS_OK;
-        return noted(g, s);
-    }
-    const int32_t done = 1;
-    if (n_rows == 0 && g->place.rank == g->n_ranks - g->n_tensor)
-        return noted(g, link_send(g->all, 0, 0, &done, sizeof done, e));
-    size_t bytes = (size_t)(n_rows * (own->vocab_end - own->vocab_begin)) * sizeof *rows;
-    return rows ? noted(g, link_send(g->all, 0, 0, rows, bytes, e)) : STATUS_OK;
+    int from = g->n_ranks - g->n_tensor;
+    size_t bytes = group_results_words(&f->asks) * sizeof *f->asks.results;
+    if (from == 0 || bytes == 0)
+        return STATUS_OK;
+    status s = link_recv_start(&f->results_op, g->all, from, 0, f->asks.results, bytes, e);
+    if (s == STATUS_OK)
+        link_op_patient(f->results_op);
+    return s;
 }
 
-/* What came of the oldest step, as whole rows. The deadline counts from here: what was before it is done. */
+/* The rows that go as they are, to the front. */
+static void close_up(const engine_group *g, const group_asks *a, float *rows)
+{
+    const model_shard *own = &g->shards[g->place.rank];
+    int64_t width = own->vocab_end - own->vocab_begin;
+    for (int i = 0; i < a->n_whole && rows; i++)
+        if (a->whole[i] != i)
+            memmove(rows + i * width, rows + a->whole[i] * width, sizeof *rows * (size_t)width);
+}
+
+/* What comes of a step: answers where they are asked for, then rows. */
+static status gather(void *context, float *rows, int n_rows, float *logits, err *e)
+{
+    engine_group *g = context;
+    const int32_t done = 1;
+    int rank = g->place.rank, first = g->n_ranks - g->n_tensor;
+    group_asks *a = group_asks_at_hand(g);
+    status s = STATUS_OK;
+    if (a->all)
+        a->n_whole = n_rows;
+    for (int i = 0; i < n_rows && a->all; i++)
+        a->whole[i] = i;
+    if (rank >= first && a->n > 0)
+        s = group_sample(g, a, rows, e);
+    if (rank >= first)
+        close_up(g, a, rows);
+    if (rank == 0) {
+        group_flight *f = &g->flights[(g->first_flight + g->n_flights) % model_most_flights(g->m)];
+        REQUIRE(&f->asks == a && g->n_flights < model_most_flights(g->m));
+        f->op = f->results_op = NULL;
+        f->logits = logits;
+        if (s == STATUS_OK)
+            s = expect_results(g, f, e);
+        if (s == STATUS_OK)
+            s = expect_rows(g, f, rows, e);
+        g->n_flights += s == STATUS_OK;
+        return group_noted(g, s);
+    }
+    size_t bytes = group_results_words(a) * sizeof *a->results;
+    if (s == STATUS_OK && rank == first && bytes > 0)
+        s = link_send(g->all, 0, 0, a->results, bytes, e);
+    if (s == STATUS_OK && rank == first && bytes == 0 && a->n_whole == 0)
+        s = link_send(g->all, 0, 0, &done, sizeof done, e);
+    bytes = sizeof *rows *
+            (size_t)(a->n_whole * (g->shards[rank].vocab_end - g->shards[rank].vocab_begin));
+    if (s == STATUS_OK && rows && bytes > 0)
+        s = link_send(g->all, 0, 0, rows, bytes, e);
+    return group_noted(g, s);
+}
+
+/* Rows that lie slice behind slice, or row behind row, to where they belong. */
+static void spread(const engine_group *g, const group_flight *f)
+{
+    const group_asks *a = &f->asks;
+    const float *at = f->rows;
+    size_t row = sizeof *f->logits * (size_t)g->n_vocab;
+    for (int i = a->n_whole - 1; i >= 0 && !at; i--)
+        if (a->n_whole > 1 && a->whole[i] != i)
+            memmove(f->logits + a->whole[i] * g->n_vocab, f->logits + i * g->n_vocab, row);
+    for (int r = g->n_ranks - g->n_tensor; r < g->n_ranks && at && a->n_whole > 1; r++) {
+        int64_t width = g->shards[r].vocab_end - g->shards[r].vocab_begin;
+        for (int i = 0; i < a->n_whole; i++, at += width)
+            memcpy(f->logits + a->whole[i] * g->n_vocab + g->shards[r].vocab_begin, at,
+                   sizeof *at * (size_t)width);
+    }
+}
+
+static status wait_for(link_op *op, status s, err *e)
+{
+    if (!op)
+        return s;
+    link_op_due(op);
+    status of_op = link_op_wait(op, s == STATUS_OK ? e : NULL);
+    return s == STATUS_OK ? of_op : s;
+}
+
+/* What came of the oldest step. The deadline counts from here: what was before it is done. */
 static status collect(void *context, err *e)
 {
     engine_group *g = context;
@@ -336,20 +407,15 @@ static status collect(void *context, err *e)
     group_flight *f = &g->flights[g->first_flight];
     g->first_flight = (g->first_flight + 1) % model_most_flights(g->m);
     g->n_flights--;
-    status s = STATUS_OK;
-    if (f->op) {
-        link_op_due(f->op);
-        s = link_op_wait(f->op, e);
-    }
-    const float *at = f->rows;
-    for (int r = g->n_ranks - g->n_tensor; r < g->n_ranks && s == STATUS_OK && at && f->n_rows > 1;
-         r++) {
-        int64_t width = g->shards[r].vocab_end - g->shards[r].vocab_begin;
-        for (int i = 0; i < f->n_rows; i++, at += width)
-            memcpy(f->logits + i * g->n_vocab + g->shards[r].vocab_begin, at,
-                   sizeof *at * (size_t)width);
-    }
-    return noted(g, s);
+    g->back = f;
+    status s = wait_for(f->results_op, STATUS_OK, e);
+    s = wait_for(f->op, s, e);
+    if (s == STATUS_OK && f->results_op)
+        s = group_results_take(&f->asks, e);
+    if (s == STATUS_OK)
+        spread(g, f);
+    f->asks.all = true; /* what is not asked comes as it is */
+    return group_noted(g, s);
 }
 
 void group_exchange(engine_group *g, model_exchange *x)

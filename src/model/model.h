@@ -141,8 +141,8 @@ typedef struct model_exchange {
                      err *e);
     /* At the end of every step that has not failed, on all ranks: rows[n_rows, this rank's slice] (NULL: none here). Where the leader waits for
      * others' this posts them; its logits [n_rows, V] are filled when collect, called once for each gather in the same order, has returned. On
-     * other ranks logits and collect are NULL. gather NULL: model_step gives a rank its own slice only. */
-    status (*gather)(void *context, const float *rows, int n_rows, float *logits, err *e);
+     * other ranks logits and collect are NULL. rows may be changed. gather NULL: model_step gives a rank its own slice only. */
+    status (*gather)(void *context, float *rows, int n_rows, float *logits, err *e);
     status (*collect)(void *context, err *e);
     int n_stages; /* of the cut; 0 = 1 */
 } model_exchange;

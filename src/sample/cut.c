@@ -390,25 +390,26 @@ static bool hear_pick(sample_cut *c, sample_scratch *w, const part *parts, const
     return true;
 }
 
-status cut_whole(const sample_want *want, sample_scratch *w, const kernel_table *k,
-                 const float *logits, int vocabulary, sample_result *out, err *e)
+void sample_cut_whole(sample_cut *c, sample_scratch *w, const kernel_table *k, const float *logits)
 {
-    const int32_t borders[] = {0, vocabulary};
-    sample_cut c;
+    const int32_t borders[] = {0, n_tokens(c)};
+    sample_cut one;
     part p;
-    sample_cut_begin(&c, want, borders, 1);
+    sample_cut_begin(&one, c->want, borders, 1);
     w->owner = NULL;
-    while (c.round < SAMPLE_CUT_OVER) {
-        look(&c, w, k, logits, 0, &p);
-        if (c.round == SAMPLE_CUT_MAXIMA)
-            hear_maxima(&c, &p);
-        else if (c.round == SAMPLE_CUT_MASS)
-            hear_mass(&c, &p);
+    while (one.round < SAMPLE_CUT_OVER) {
+        look(&one, w, k, logits, 0, &p);
+        if (one.round == SAMPLE_CUT_MAXIMA)
+            hear_maxima(&one, &p);
+        else if (one.round == SAMPLE_CUT_MASS)
+            hear_mass(&one, &p);
         else
-            REQUIRE(hear_pick(&c, w, &p, logits));
+            REQUIRE(hear_pick(&one, w, &p, logits));
     }
     w->owner = NULL;
-    return sample_cut_result(&c, out, e);
+    one.borders = c->borders;
+    one.n_slices = c->n_slices;
+    *c = one;
 }
 
 /* ---- parts as words -------------------------------------------------------------------------------------------- */
@@ -544,7 +545,7 @@ static bool get_part(const sample_cut *c, int i, const uint32_t *words, part *p,
     return get_fault(c, i, words, p) && is_finite(p->raw_max);
 }
 
-status sample_cut_hear(sample_cut *c, sample_scratch *w, const uint32_t *words, err *e)
+status sample_cut_hear(sample_cut *c, sample_scratch *w, const uint32_t *const *words, err *e)
 {
     part parts[SAMPLE_CUT_SLICES];
     int n = 0;
@@ -552,12 +553,11 @@ status sample_cut_hear(sample_cut *c, sample_scratch *w, const uint32_t *words, 
     for (int i = 0; i < c->n_slices && good; i++) {
         memset(&parts[i], 0, offsetof(part, top));
         parts[i].of = w->candidates + n;
-        good = get_part(c, i, words, &parts[i], w->vocabulary - n);
+        good = get_part(c, i, words[i], &parts[i], w->vocabulary - n);
         if (!good)
             return err_set(e, STATUS_CORRUPT, "what slice %d says of its tokens %d to %d cannot be",
                            i, (int)c->borders[i], (int)c->borders[i + 1] - 1);
         n += parts[i].n;
-        words += sample_cut_words(c, i);
     }
     if (c->round == SAMPLE_CUT_MAXIMA)
         hear_maxima(c, parts);
@@ -610,9 +610,8 @@ void sample_cut_put(const sample_cut *c, uint32_t *words)
 status sample_cut_get(sample_cut *c, const uint32_t *words, err *e)
 {
     uint32_t end = (uint32_t)n_tokens(c);
-    bool good = (words[0] == SAMPLE_CUT_OVER || words[0] == SAMPLE_CUT_WHOLE) &&
-                words[1] < FAULTS && words[2] < end && words[4] < end &&
-                words[6] <= (uint32_t)BASE_MAX(c->want->top_logprobs, 0);
+    bool good = words[0] == SAMPLE_CUT_OVER && words[1] < FAULTS && words[2] < end &&
+                words[4] < end && words[6] <= (uint32_t)BASE_MAX(c->want->top_logprobs, 0);
     sample_result r = {.token = (int32_t)words[4],
                        .logprob = float_of(words[5]),
                        .n_top = good ? (int)words[6] : 0};

@@ -586,6 +586,20 @@ status sample_guide_accept(sample_guide *d, int32_t token, err *e)
     return STATUS_OK;
 }
 
+sample_mark sample_guide_mark(const sample_guide *d)
+{
+    return (sample_mark){d->generation, d->at, d->text.length};
+}
+
+void sample_guide_back(sample_guide *d, sample_mark to)
+{
+    d->generation = to.generation;
+    d->at = to.at;
+    d->text.length = to.length;
+    if (d->text.data)
+        d->text.data[to.length] = '\0';
+}
+
 bool sample_guide_is_over(sample_guide *d)
 {
     int32_t at = find_state(d);

@@ -55,11 +55,6 @@ void row_make(sample_scratch *w, const kernel_table *k, const sample_want *want,
 /* w->raw: maxima of the logits themselves. */
 void row_make_raw(sample_scratch *w, const kernel_table *k, const float *logits);
 
-/* ---- cut.c ---- */
-/* All rounds of one slice, which is the whole row. */
-status cut_whole(const sample_want *want, sample_scratch *w, const kernel_table *k,
-                 const float *logits, int vocabulary, sample_result *out, err *e);
-
 /* ---- noise.c ---- */
 noise_key noise_key_of(uint64_t seed, int choice, int64_t position);
 double noise_of(noise_key key, int32_t token);

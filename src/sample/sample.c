@@ -490,13 +490,23 @@ void sample_describe(sample_want *out, sample *s, const sample_call *c, const in
 
 /* ---- whole rows ------------------------------------------------------------------------------------------------ */
 
+static status of_whole_row(const sample_want *want, sample_scratch *w, const kernel_table *k,
+                           const float *logits, sample_result *out, err *e)
+{
+    const int32_t borders[] = {0, w->vocabulary};
+    sample_cut c;
+    sample_cut_begin(&c, want, borders, 1);
+    sample_cut_whole(&c, w, k, logits);
+    return sample_cut_result(&c, out, e);
+}
+
 status sample_next(sample *s, sample_scratch *w, const sample_call *c, sample_result *out, err *e)
 {
     REQUIRE(w->vocabulary == s->vocabulary);
     REQUIRE(c->top_logprobs >= -1 && c->top_logprobs <= SAMPLE_TOP_MAX);
     sample_want want;
     sample_describe(&want, s, c, NULL, 0);
-    return cut_whole(&want, w, s->k, c->logits, s->vocabulary, out, e);
+    return of_whole_row(&want, w, s->k, c->logits, out, e);
 }
 
 status sample_score(sample_scratch *w, const kernel_table *k, const float *logits, int32_t token,
@@ -506,5 +516,5 @@ status sample_score(sample_scratch *w, const kernel_table *k, const float *logit
     REQUIRE(top_logprobs >= 0 && top_logprobs <= SAMPLE_TOP_MAX);
     const sample_want want = {
         .scores = true, .token = token, .temperature = 1, .top_logprobs = top_logprobs};
-    return cut_whole(&want, w, k, logits, w->vocabulary, out, e);
+    return of_whole_row(&want, w, k, logits, out, e);
 }

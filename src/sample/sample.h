@@ -176,10 +176,12 @@ size_t sample_cut_words(const sample_cut *c, int i);
 /* Slice i's part: logits [its width]. w's vocabulary is at least that. */
 void sample_cut_look(const sample_cut *c, sample_scratch *w, const kernel_table *k,
                      const float *logits, int i, uint32_t *words);
-/* The parts of all slices, [n_slices] one behind the other: c goes on to its next round. In PICK w's vocabulary is the whole one. CORRUPT: a part
- * cannot be; c is not to be used any more. */
-status sample_cut_hear(sample_cut *c, sample_scratch *w, const uint32_t *words, err *e);
-/* Of one that is OVER: as sample_next. */
+/* The parts of all slices, [n_slices]: c goes on to its next round. In PICK w's vocabulary is the whole one. CORRUPT: a part cannot be; c is not
+ * to be used any more. */
+status sample_cut_hear(sample_cut *c, sample_scratch *w, const uint32_t *const *words, err *e);
+/* Of a row that is here as a whole, [the last border] logits: all rounds at once. c's want knows all edits and the mask of the whole row. */
+void sample_cut_whole(sample_cut *c, sample_scratch *w, const kernel_table *k, const float *logits);
+/* Of one that is OVER, as sample_next. */
 status sample_cut_result(const sample_cut *c, sample_result *out, err *e);
 /* The result (or that there is none), as words, for who did not hear the parts; [sample_cut_result_words]. */
 size_t sample_cut_result_words(const sample_want *w);
@@ -226,6 +228,14 @@ void sample_guide_destroy(sample_guide *d);
 status sample_guide_mask(sample_guide *d, const uint64_t **out, err *e);
 status sample_guide_accept(sample_guide *d, int32_t token,
                            err *e); /* one that the mask allowed, no end */
+/* Going back to where it was: to look some tokens ahead. */
+typedef struct sample_mark {
+    unsigned generation;
+    int32_t at;
+    size_t length;
+} sample_mark;
+sample_mark sample_guide_mark(const sample_guide *d);
+void sample_guide_back(sample_guide *d, sample_mark to);
 bool sample_guide_may_end(sample_guide *d);
 bool sample_guide_is_over(sample_guide *d); /* nothing more may come */
 

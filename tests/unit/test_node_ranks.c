@@ -418,17 +418,16 @@ static void follow_it(void *context)
 /* A good announcement of one token with `n` words, changed in some places. */
 static void spoil(int32_t *words, uint64_t k)
 {
-    const int32_t good[] = {13, GROUP_STEP, 0, 1, 1, 0, 5, 1, 0, 0, 1, 3, 0};
+    const int32_t good[] = {14, GROUP_STEP, 0, 1, 1, 0, -1, 0, 5, 1, 0, 0, 1, 3, 0};
     memset(words, 0, GROUP_FIRST * sizeof *words);
     memcpy(words, good, sizeof good);
-    words[0] = 12;
     if (k == 0)
         return;
     static const int32_t values[] = {-1, 0, 1, 2, 70, 71, 255, 256, 100000, INT32_MAX, INT32_MIN};
     int n = 1 + (int)(hash_u64(k, 5) % 2);
     for (int i = 0; i < n; i++) {
         uint64_t h = hash_u64(k, 100 + (uint64_t)i);
-        words[h % 13] = values[(h >> 16) % BASE_COUNT(values)];
+        words[h % 15] = values[(h >> 16) % BASE_COUNT(values)];
     }
 }
 

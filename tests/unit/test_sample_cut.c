@@ -158,16 +158,18 @@ static sample_cut_round in_slices(const row *r, const sample_want *want, sample_
     sample_cut *last = &cuts[n - 1];
     while (last->round < SAMPLE_CUT_OVER) {
         sample_cut_round round = last->round;
+        const uint32_t *parts[SLICES];
         size_t at = 0;
         for (int i = 0; i < n; i++) {
             assert_int_equal(cuts[i].round, round);
+            parts[i] = words + at;
             assert_true(at + sample_cut_words(last, i) <= WORDS);
             sample_cut_look(&cuts[i], w[i], kernels((uint32_t)i), r->logits + r->borders[i], i,
                             words + at);
             at += sample_cut_words(last, i);
         }
         for (int i = round == SAMPLE_CUT_PICK ? n - 1 : 0; i < n; i++)
-            assert_int_equal(sample_cut_hear(&cuts[i], w[i], words, e), STATUS_OK);
+            assert_int_equal(sample_cut_hear(&cuts[i], w[i], parts, e), STATUS_OK);
     }
     for (int i = 0; i < n; i++)
         sample_scratch_destroy(w[i]);
@@ -296,6 +298,7 @@ static void ahead_is_as_accepted(void **state)
             ahead[i] = (int32_t)pick(20);
         const int32_t borders[] = {0, V};
         uint32_t words[64];
+        const uint32_t *parts[] = {words};
         sample_result a, b;
         sample_call c = {.logits = logits, .position = k, .top_logprobs = -1};
         for (int round = 0; round < 2; round++) { /* before, and s is as it was afterwards */
@@ -304,7 +307,7 @@ static void ahead_is_as_accepted(void **state)
             sample_describe(&want, s, &c, ahead, round ? 0 : n_ahead);
             sample_cut_begin(&cut, &want, borders, 1);
             sample_cut_look(&cut, w, kernels(1), logits, 0, words);
-            assert_int_equal(sample_cut_hear(&cut, w, words, NULL), STATUS_OK);
+            assert_int_equal(sample_cut_hear(&cut, w, parts, NULL), STATUS_OK);
             assert_int_equal(sample_cut_result(&cut, &a, NULL), STATUS_OK);
             sample *other = round ? s : twin;
             for (int i = 0; i < n_ahead && round == 0; i++)
@@ -344,15 +347,17 @@ static void spoilt_parts(void **state)
         sample_cut_begin(&c, &want, r.borders, r.n_slices);
         int rounds = 0;
         while (c.round < SAMPLE_CUT_OVER && result == STATUS_OK) {
+            const uint32_t *parts[SLICES];
             size_t n = 0;
             for (int i = 0; i < c.n_slices; i++) {
+                parts[i] = words + n;
                 sample_cut_look(&c, w, kernels(0), r.logits + r.borders[i], i, words + n);
                 n += sample_cut_words(&c, i);
             }
             for (int i = (int)pick(3); i > 0; i--)
                 words[pick((uint32_t)n)] =
                     pick(2) ? values[pick(BASE_COUNT(values))] : pick(1 << 30);
-            result = sample_cut_hear(&c, w, words, &e);
+            result = sample_cut_hear(&c, w, parts, &e);
             assert_true(++rounds < 8);
         }
         if (result == STATUS_OK && c.round == SAMPLE_CUT_OVER &&
