@@ -12,6 +12,7 @@ of Llama 3.2 1B, made by tools/random_model.py when they are missing and kept in
   context   (weights + K/V bytes) × tokens/s at 4,096 tokens ÷ bandwidth
   batch     tokens/s of 8 sequences at once ÷ of one
   shared    decode with two threads, or two ranks, beside a busy loop ÷ alone
+  pair      two ranks, one held to half its pace: decode with shares that the planner makes of both profiles ÷ with equal ones
   one-core  two ranks on one core ÷ one rank on it
   load      seconds from a cold process to the first token; memory beyond the weights
   fixed     tokens/s of a model of a million parameters
@@ -166,6 +167,40 @@ def shared(name, needed, threads, *options):
         return [Row(f"decode, {name}, beside a busy loop", median(ratios), needed, note=note, rate=beside, limit=alone)]
 
     return Unit("shared", name, once, rows)
+
+
+def planned_shares(model):
+    """What the planner gives two machines that are as quick as half of our cores, and as half of our cores at half their pace: both as measured now."""
+    nodes = []
+    for name, pace in (("whole", ()), ("halved", ("--pace", "0.5"))):
+        command = [SHOAL, "doctor", "--profile", "--json", *pace]  # 1 when something else is wrong here
+        p = json.loads(subprocess.run(command, capture_output=True, text=True).stdout)["profile"]
+        kind = next(t for t in p["types"] if t["type"] == "Q4_0")
+        half = kind["multiply_adds_per_s"] / 2
+        nodes.append({"name": name, "memory": "8G", "measured": True, "reserve_gb": 0, "bandwidth_gb_s": p["half_bytes_per_s"] / 1e9, "tflops": half / 0.5e12})
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
+        json.dump({"nodes": nodes, "link": {"latency_us": 5, "gbit_s": 40}}, f)
+        f.flush()
+        plan = json.loads(output_of([SHOAL, "plan", model, "--cluster", f.name, "--mode", "tensor", "--context", "1k", "--prompt", "64", "--json"]))
+    ranks = {r["node"]: r["units"]["feed-forward"] for r in plan["plans"][0]["stages"][0]["ranks"]}
+    return ranks["whole"], ranks["halved"]
+
+
+def pair():
+    def once(_):
+        model, options = model_file("llama-1b", "Q4_0"), ("--prompt", 0, "--gen", 48, "--reps", 1, "--ranks", 2, "--pace", "1,0.5")
+        shares = planned_shares(model)
+        equal = shoal_bench(model, 1, *options)["decode_tokens_per_s"]
+        planned = shoal_bench(model, 1, *options, "--shares", "%d,%d" % shares)["decode_tokens_per_s"]
+        return {"equal": equal, "planned": planned, "share": shares[0] / sum(shares)}
+
+    def rows(results):
+        ratios = [r["planned"] / r["equal"] for r in results]
+        planned, equal = median(column(results, "planned")), median(column(results, "equal"))
+        note = f"{planned:.1f} tok/s of {equal:.1f}, {spread(ratios)}; the quick one has {median(column(results, 'share')):.3f}"
+        return [Row("two ranks, one at half its pace, shares from profiles, of equal ones", median(ratios), 1.4, note=note, rate=planned, limit=equal)]
+
+    return Unit("pair", "2:1", once, rows)
 
 
 def one_core(machine):
@@ -368,7 +403,8 @@ def units_of(machine):
     o = machine.options
     units = [f(machine, kind, threads) for f in (decode, prompt) for kind in o.types for threads in (1, 2)]
     units += [f(machine, threads) for f in (context, batch) for threads in (1, 2)]
-    units += [shared("2 threads", 0.6, 2), shared("two ranks", 0.5, 1, "--ranks", 2), one_core(machine), load(machine)]
+    units += [shared("2 threads", 0.6, 2), shared("two ranks", 0.5, 1, "--ranks", 2)]
+    units += [shared("two ranks over tls", 0.5, 1, "--ranks", 2, "--link", "tls"), pair(), one_core(machine), load(machine)]
     units += [fixed(machine, threads) for threads in (1, 2)] + [through_http(machine)]
     units += [drafts(machine, *of) for of in DRAFTS] + [sampling(machine)]
     units += parts.units() + peers.units(o.types)

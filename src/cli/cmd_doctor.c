@@ -359,11 +359,12 @@ static void print_problems(const doctor *d)
 }
 
 /* --profile: what `shoal plan` reckons with for the node `this`. */
-static void measure_profile(doctor *d, const char *isa)
+static void measure_profile(doctor *d, const char *isa, double pace)
 {
     profile p;
     err e;
-    if (profile_get(&p, isa, true, &e) != STATUS_OK) {
+    status s = pace < 1 ? profile_measure(&p, isa, pace, &e) : profile_get(&p, isa, true, &e);
+    if (s != STATUS_OK) {
         wrong(d, false, "free some memory and try again", "no profile: %s", e.text);
         return;
     }
@@ -374,7 +375,10 @@ static void measure_profile(doctor *d, const char *isa)
     if (p.both_bandwidth > 0)
         tell(d, "", "half of the cores %.2f GB/s, both halves at once %.2f GB/s",
              p.half_bandwidth / 1e9, p.both_bandwidth / 1e9);
-    tell(d, "", "a dispatch takes %.1f us; kept for `shoal plan --cluster this,…`", p.op_us);
+    if (pace < 1)
+        tell(d, "", "a dispatch takes %.1f us; at a pace of %g, and not kept", p.op_us, pace);
+    else
+        tell(d, "", "a dispatch takes %.1f us; kept for `shoal plan --cluster this,…`", p.op_us);
     fact(d, "profile", profile_json(&p));
 }
 
@@ -385,6 +389,10 @@ int cli_cmd_doctor(cli *c)
                 .l = look_of(1),
                 .json = cli_flag(c, OPT_json)};
     char host[256];
+    const char *text = cli_text(c, OPT_pace);
+    double pace = 1;
+    if (text && *text && (!base_parse_double(text, &pace) || !(pace > 0 && pace <= 1)))
+        return cli_usage(c, "--pace %s: expected a share above 0 and up to 1", text);
     fact(&d, "version", json_string(SHOAL_VERSION));
     fact(&d, "host", look_json_text(os_host_name(host)));
     tell(&d, "shoal", "%s on %s", SHOAL_VERSION, host);
@@ -392,7 +400,7 @@ int cli_cmd_doctor(cli *c)
     look_at_kernels(&d);
     look_at_memory(&d);
     if (cli_flag(c, OPT_profile))
-        measure_profile(&d, cli_text(c, OPT_isa));
+        measure_profile(&d, cli_text(c, OPT_isa), pace);
     look_at_limits(&d);
     look_at_port(&d);
     look_at_folder(&d, "data");

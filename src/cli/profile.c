@@ -20,6 +20,7 @@ typedef struct measuring {
     os_pool *pool;
     unsigned char *slab;
     uint64_t bytes;
+    double pace;     /* of every product */
     float *x;        /* [TOKENS, COLUMNS] */
     kernel_act *act; /* [TOKENS, COLUMNS / 32] */
     float *y;        /* [rows of a decode matrix, or TOKENS, ROWS] */
@@ -43,6 +44,7 @@ static double seconds_of(const product *r, os_pool *pool, int64_t chunk)
 {
     uint64_t start = os_now_us();
     os_pool_run(pool, product_task, (void *)(uintptr_t)r, kernel_strips(r->p.w->rows), chunk);
+    os_keep_pace(start, r->m->pace);
     return (double)BASE_MAX(os_now_us() - start, (uint64_t)1) / 1e6;
 }
 
@@ -207,9 +209,9 @@ static const kernel_type *type_named(const char *name)
     return NULL;
 }
 
-static status measure(profile *p, const kernel_table *k, err *e)
+static status measure(profile *p, const kernel_table *k, double pace, err *e)
 {
-    measuring m = {.k = k};
+    measuring m = {.k = k, .pace = pace};
     status s = prepare(&m, e);
     if (s == STATUS_OK)
         s = os_pool_create(&m.pool, p->threads, e);
@@ -313,17 +315,38 @@ static void keep(const profile *p)
     json_decref(o);
 }
 
+static status begin(profile *p, const kernel_table **k, const char *isa, err *e)
+{
+    *p = (profile){.threads = os_cpu_count()};
+    status s = kernel_select(k, os_cpu_features(), isa && *isa ? isa : NULL, e);
+    if (s != STATUS_OK)
+        return s;
+    snprintf(p->cpu, sizeof p->cpu, "%s", os_cpu_name());
+    snprintf(p->version, sizeof p->version, "%s", SHOAL_VERSION);
+    snprintf(p->isa, sizeof p->isa, "%s", (*k)->name);
+    return s;
+}
+
+status profile_measure(profile *out, const char *isa, double pace, err *e)
+{
+    const kernel_table *k;
+    profile p;
+    status s = begin(&p, &k, isa, e);
+    if (s == STATUS_OK)
+        s = measure(&p, k, pace, e);
+    if (s == STATUS_OK)
+        *out = p;
+    return s;
+}
+
 status profile_get(profile *out, const char *isa, bool again, err *e)
 {
     const kernel_table *k;
-    profile p = {.threads = os_cpu_count()};
+    profile p;
     char path[4096];
-    status s = kernel_select(&k, os_cpu_features(), isa && *isa ? isa : NULL, e);
+    status s = begin(&p, &k, isa, e);
     if (s != STATUS_OK)
         return s;
-    snprintf(p.cpu, sizeof p.cpu, "%s", os_cpu_name());
-    snprintf(p.version, sizeof p.version, "%s", SHOAL_VERSION);
-    snprintf(p.isa, sizeof p.isa, "%s", k->name);
     if (!again && path_of(path, sizeof path, &p)) {
         json_t *o = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
         profile kept = p;
@@ -334,7 +357,7 @@ status profile_get(profile *out, const char *isa, bool again, err *e)
             return STATUS_OK;
         }
     }
-    if ((s = measure(&p, k, e)) != STATUS_OK)
+    if ((s = measure(&p, k, 1, e)) != STATUS_OK)
         return s;
     keep(&p);
     *out = p;

@@ -33,6 +33,8 @@ typedef struct profile {
 /* The kept one, or a new one when there is none for this machine and binary, or when `again`; isa NULL or "": the best. Not being able to keep
  * it is no error. */
 status profile_get(profile *out, const char *isa, bool again, err *e);
+/* Measured now with cores that work this share of their time, as if the machine were a slower one; not kept. */
+status profile_measure(profile *out, const char *isa, double pace, err *e);
 json_t *profile_json(const profile *p);
 /* This machine as a node: measured speeds for weights of about so many bits, the memory that is free now. */
 status profile_node(plan_node *out, const profile *p, const char *name, double bits, err *e);

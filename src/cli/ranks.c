@@ -43,27 +43,28 @@ static status read_mode(engine_cut *out, int n, const char *mode, err *e)
     return STATUS_OK;
 }
 
-static status read_shares(engine_cut *out, int n, const char *text, err *e)
+/* One number of every rank, into out[n]. Whether they make sense, the cut knows. */
+static status read_list(float *out, int *n_out, int n, const char *option, const char *text, err *e)
 {
     char copy[1024];
     if (!text || !*text)
         return STATUS_OK;
     if ((size_t)snprintf(copy, sizeof copy, "%s", text) >= sizeof copy)
-        return err_set(e, STATUS_INVALID, "--shares: the list is too long");
+        return err_set(e, STATUS_INVALID, "--%s: the list is too long", option);
     for (char *at = copy, *next; at; at = next) {
-        double share;
+        double number;
         next = strchr(at, ',');
         if (next)
             *next++ = '\0';
-        if (!base_parse_double(at, &share) || share < 0 || share >= 1e9)
-            return err_set(e, STATUS_INVALID, "--shares %s: '%s' is no share", text, at);
-        if (out->n_shares == n)
-            return err_set(e, STATUS_INVALID, "--shares %s: more than the %d ranks", text, n);
-        out->shares[out->n_shares++] = (float)share;
+        if (!base_parse_double(at, &number) || number < 0 || number >= 1e9)
+            return err_set(e, STATUS_INVALID, "--%s %s: '%s' is no %s", option, text, at,
+                           strcmp(option, "shares") ? option : "share");
+        if (*n_out == n)
+            return err_set(e, STATUS_INVALID, "--%s %s: more than the %d ranks", option, text, n);
+        out[(*n_out)++] = (float)number;
     }
-    if (out->n_shares != n)
-        return err_set(e, STATUS_INVALID, "--shares %s: %d shares for %d ranks", text,
-                       out->n_shares, n);
+    if (*n_out != n)
+        return err_set(e, STATUS_INVALID, "--%s %s: %d for %d ranks", option, text, *n_out, n);
     return STATUS_OK;
 }
 
@@ -86,5 +87,12 @@ status ranks_read(engine_cut *out, const cli *c, err *e)
                        "0.001 to 1000000",
                        latency, gbit);
     status s = read_mode(out, (int)n, cli_text(c, OPT_mode), e);
-    return s == STATUS_OK ? read_shares(out, (int)n, cli_text(c, OPT_shares), e) : s;
+    if (s == STATUS_OK)
+        s = read_list(out->shares, &out->n_shares, (int)n, "shares", cli_text(c, OPT_shares), e);
+    if (s == STATUS_OK)
+        s = read_list(out->paces, &out->n_paces, (int)n, "pace", cli_text(c, OPT_pace), e);
+    if (s == STATUS_OK && !engine_cut_paces_fit(out))
+        s = err_set(e, STATUS_INVALID, "--pace %s: expected shares above 0 and up to 1",
+                    cli_text(c, OPT_pace));
+    return s;
 }

@@ -32,6 +32,19 @@ bool engine_link_shape_fits(const engine_cut *c)
            (c->link_gbit == 0 || (c->link_gbit >= 1e-3f && c->link_gbit <= 1e6f));
 }
 
+bool engine_cut_paces_fit(const engine_cut *c)
+{
+    bool fits = true;
+    for (int i = 0; i < c->n_paces; i++)
+        fits &= c->paces[i] > 0 && c->paces[i] <= 1;
+    return fits;
+}
+
+float engine_cut_pace(const engine_cut *c, int rank)
+{
+    return rank < c->n_paces ? c->paces[rank] : 0;
+}
+
 static int stages(const engine_cut *c)
 {
     return c->n_stages > 0 ? c->n_stages : 1;
@@ -69,6 +82,9 @@ static status check_shares(const engine_cut *c, err *e)
                        stages(c), t, ENGINE_MOST_RANKS);
     if (c->n_shares && c->n_shares != n)
         return err_set(e, STATUS_INVALID, "a cut into %d ranks with %d shares", n, c->n_shares);
+    if ((c->n_paces && c->n_paces != n) || !engine_cut_paces_fit(c))
+        return err_set(e, STATUS_INVALID,
+                       "a cut into %d ranks with %d paces, expected shares up to 1", n, c->n_paces);
     for (int i = 0; i < c->n_shares; i++)
         if (!(c->shares[i] >= 0 && c->shares[i] < 1e9f))
             return err_set(e, STATUS_INVALID, "share %d of a cut is %g", i, (double)c->shares[i]);

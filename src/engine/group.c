@@ -114,6 +114,7 @@ status engine_group_create(engine_group **out, engine_place *place, const file_m
     g->stage = g->place.rank / g->n_tensor;
     g->index = g->place.rank % g->n_tensor;
     o->shard = g->shards[g->place.rank];
+    o->pace = engine_cut_pace(&g->place.cut, g->place.rank);
     if (o->n_threads <= 0)
         o->n_threads = BASE_MAX(os_cpu_count() / g->n_ranks, 1);
     group_exchange(g, &o->exchange);

@@ -42,13 +42,17 @@ typedef struct engine_cut {
     int n_stages, n_tensor; /* of every stage; zeroes = 1 */
     engine_link link;
     int n_shares; /* 0 = equal ones, else one of every rank: of a stage its sum counts */
-    float shares[ENGINE_MOST_RANKS];  /* > 0 or 0, not all 0 in a stage */
+    float shares[ENGINE_MOST_RANKS]; /* > 0 or 0, not all 0 in a stage */
+    int n_paces; /* 0 = all as fast as they can, else of every rank the share of its time that it works, above 0 and up to 1 (model_options) */
+    float paces[ENGINE_MOST_RANKS];
     float link_latency_us, link_gbit; /* links are made worse (link_shape_open); 0 = as they are */
 } engine_cut;
 
 int engine_cut_ranks(const engine_cut *c);
 /* Latency up to 10 s, no cap or one of at least 1 Mbit/s. */
 bool engine_link_shape_fits(const engine_cut *c);
+bool engine_cut_paces_fit(const engine_cut *c); /* each above 0 and up to 1 */
+float engine_cut_pace(const engine_cut *c, int rank);
 /* What every rank holds: borders are the nearest that may be. out: [engine_cut_ranks]. INVALID: more stages than layers, bad shares. */
 status engine_cut_shards(model_shard *out, const engine_cut *c, const model_cut_units *u, err *e);
 

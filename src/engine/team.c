@@ -162,6 +162,7 @@ static status load(engine_team *t, const engine_team_options *o, const model_pro
     file_model *file = NULL;
     model_options mo = o->model;
     bool cut = engine_cut_ranks(&o->cut) > 1;
+    mo.pace = engine_cut_pace(&o->cut, 0);
     status s = o->open(&file, o->source, e);
     if (s == STATUS_OK && cut) {
         s = o->cut.link == ENGINE_LINK_LOOP ? start_hands(t, &own, o, e)

@@ -430,6 +430,9 @@ static void put_place(sb *out, const engine_place *m)
     put_i32(out, m->cut.n_shares);
     for (int i = 0; i < m->cut.n_shares; i++)
         put_f32(out, m->cut.shares[i]);
+    put_i32(out, m->cut.n_paces);
+    for (int i = 0; i < m->cut.n_paces; i++)
+        put_f32(out, m->cut.paces[i]);
     put_f32(out, m->cut.link_latency_us);
     put_f32(out, m->cut.link_gbit);
     put_i32(out, m->rank);
@@ -450,10 +453,14 @@ static void get_place(cursor *c, engine_place *m)
     c->bad |= link >= ENGINE_LINKS || m->cut.n_shares < 0 || m->cut.n_shares > ENGINE_MOST_RANKS;
     for (int i = 0; i < m->cut.n_shares && !c->bad; i++)
         m->cut.shares[i] = get_f32(c);
+    m->cut.n_paces = get_i32(c);
+    c->bad |= m->cut.n_paces < 0 || m->cut.n_paces > ENGINE_MOST_RANKS;
+    for (int i = 0; i < m->cut.n_paces && !c->bad; i++)
+        m->cut.paces[i] = get_f32(c);
     m->cut.link = (engine_link)(c->bad ? 0 : link);
     m->cut.link_latency_us = get_f32(c);
     m->cut.link_gbit = get_f32(c);
-    c->bad |= !engine_link_shape_fits(&m->cut);
+    c->bad |= !engine_link_shape_fits(&m->cut) || !engine_cut_paces_fit(&m->cut);
     m->rank = get_i32(c);
     m->epoch.term = get_u32(c);
     m->epoch.number = get_u32(c);

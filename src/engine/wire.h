@@ -9,7 +9,7 @@
 #include "engine/engine.h"
 #include "engine/ranks.h"
 
-enum { WIRE_VERSION = 5, WIRE_HEADER = 8, WIRE_MAX_PAYLOAD = 64 << 20 };
+enum { WIRE_VERSION = 6, WIRE_HEADER = 8, WIRE_MAX_PAYLOAD = 64 << 20 };
 
 typedef enum wire_message {
 #define MESSAGE(name, number, direction) WIRE_##name = number,

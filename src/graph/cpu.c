@@ -61,6 +61,7 @@ static status cpu_open(device **out, const device_options *o, err *e)
     d->kv = o->kv;
     d->exact = o->exact;
     d->time_ops = o->time_ops;
+    d->pace = o->pace;
     d->n_threads = BASE_MIN(o->n_threads > 0 ? o->n_threads : os_cpu_count(), CPU_MAX_WORKERS);
     status s = os_pool_create(&d->pool, d->n_threads, e);
     if (s != STATUS_OK) {
@@ -538,8 +539,10 @@ static status cpu_enqueue(device *base, const device_program *p, int segment,
         t.first = 0;
         if (cpu_run_op[t.op->kind] == NULL || t.rows == 0)
             continue;
-        uint64_t begin = d->time_ops ? os_now_us() : 0;
+        uint64_t begin = d->time_ops || d->pace > 0 ? os_now_us() : 0;
         cpu_run_op[t.op->kind](&t);
+        if (d->pace > 0)
+            os_keep_pace(begin, d->pace);
         if (d->time_ops) {
             d->times[t.op->kind].calls++;
             d->times[t.op->kind].us += os_now_us() - begin;

@@ -24,6 +24,7 @@ typedef struct cpu_device {
     int n_threads;
     kernel_kv kv;
     bool exact, time_ops;
+    double pace;
     cpu_buffer *buffers; /* by handle; freed ones are empty */
     int n_buffers, buffers_capacity;
     device_op_time times[DEVICE_OP_KINDS];

@@ -227,6 +227,7 @@ typedef struct device_options {
     kernel_kv kv;                /* type of keys and values; not looked at with exact */
     bool exact; /* class reference/1: f32 activations, dequantised weights, f32 keys and values */
     bool time_ops;
+    double pace; /* share of its time that it works, as a slower device would; 0 = all */
 } device_options;
 
 typedef struct device_ops {

@@ -120,6 +120,7 @@ static status open_device(loading *l, err *e)
         .kv = q8 ? KERNEL_KV_Q8_0 : KERNEL_KV_F16,
         .exact = m->options.exact,
         .time_ops = m->options.time_ops,
+        .pace = (double)m->options.pace,
     };
     s = ops->open(&m->home->device, &o, e);
     m->device = m->home->device;

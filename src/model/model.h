@@ -164,6 +164,8 @@ typedef struct model_options {
     model_exchange exchange; /* for cut models */
     uint64_t memory_limit;   /* bytes that may be used; 0 = what the system has available */
     bool time_ops;           /* keep time per op for model_op_times */
+    float
+        pace; /* share of its time that the device works; 0 = all. Measurements, in which it stands for a slower one */
 } model_options;
 
 typedef struct model_progress {

@@ -39,6 +39,14 @@ void os_sleep_us(uint64_t us)
         continue;
 }
 
+void os_keep_pace(uint64_t began_us, double pace)
+{
+    REQUIRE(pace > 0 && pace <= 1);
+    uint64_t until = began_us + (uint64_t)((double)(os_now_us() - began_us) / pace + 0.5);
+    while (os_now_us() < until) /* what is paced is shorter than what a sleep is late by */
+        continue;
+}
+
 uint64_t os_thread_preemptions(void)
 {
     struct rusage used;

@@ -92,6 +92,8 @@ uint64_t os_now_us(void);        /* monotonic */
 uint64_t os_unix_us(void);       /* wall clock */
 uint64_t os_thread_cpu_us(void); /* CPU time of the calling thread */
 void os_sleep_us(uint64_t us);
+/* Stays awake until what was done since began_us (os_now_us) was only `pace` of the time, above 0 and up to 1: as if the machine were slower. */
+void os_keep_pace(uint64_t began_us, double pace);
 /* How often this thread (macOS: this process) had to leave its core to another: when it grows, spinning is not for free. */
 uint64_t os_thread_preemptions(void);
 

@@ -24,6 +24,7 @@ static const cut_case cuts[] = {
     {"pp2", {.n_stages = 2, .n_tensor = 1}},
     {"pp2 x tp2, uneven", {.n_stages = 2, .n_tensor = 2, .n_shares = 4, .shares = {2, 1, 1, 3}}},
     {"pp3 uneven", {.n_stages = 3, .n_tensor = 1, .n_shares = 3, .shares = {2, 1, 1}}},
+    {"tp2, one half as quick", {.n_stages = 1, .n_tensor = 2, .n_paces = 2, .paces = {1, 0.5f}}},
 };
 
 static const char *program(void)
@@ -324,6 +325,9 @@ static void refused_cuts(void **state)
         {.n_stages = 1, .n_tensor = 2, .n_shares = 3, .shares = {1, 1, 1}},
         {.n_stages = 1, .n_tensor = 2, .n_shares = 2, .shares = {0, 0}},
         {.n_stages = 1, .n_tensor = 2, .n_shares = 2, .shares = {-1, 2}},
+        {.n_stages = 1, .n_tensor = 2, .n_paces = 1, .paces = {1}},
+        {.n_stages = 1, .n_tensor = 2, .n_paces = 2, .paces = {1, 0}},
+        {.n_stages = 1, .n_tensor = 2, .n_paces = 2, .paces = {1, 1.5f}},
     };
     for (size_t i = 0; i < BASE_COUNT(bad); i++) {
         model_shard s[ENGINE_MOST_RANKS];
@@ -482,7 +486,13 @@ static void nonsense(void **state)
 static void places_as_messages(void **state)
 {
     (void)state;
-    engine_place p = {.cut = {2, 3, ENGINE_LINK_TLS, 6, {1, 2, 3, 4, 5, 6}},
+    engine_place p = {.cut = {.n_stages = 2,
+                              .n_tensor = 3,
+                              .link = ENGINE_LINK_TLS,
+                              .n_shares = 6,
+                              .shares = {1, 2, 3, 4, 5, 6},
+                              .n_paces = 6,
+                              .paces = {1, 0.5f, 1, 0.25f, 1, 1}},
                       .rank = 4,
                       .epoch = {5, 6, 7},
                       .deadline_us = 8,
