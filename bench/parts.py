@@ -191,7 +191,7 @@ def predictions():
             out.append(Row(f"{name}, off by, %", median(list(map(abs, off))), 15, at_most=True, note=f"{said:.1f} tok/s predicted, {got:.1f} measured"))
         return out
 
-    return Unit("predict", "cuts over this machine", lambda _: predict.predict_and_measure(model_file("llama-1b", "Q4_0")), rows, reps=1, guess_s=90)
+    return Unit("predict", "cuts over this machine", lambda _: predict.predict_and_measure(model_file("llama-1b", "Q4_0")), rows, reps=1, watches=True, guess_s=100)
 
 
 # ---- text ---------------------------------------------------------------------------------------------------------------------------------------

@@ -113,6 +113,26 @@ def test_disturbed_turns_are_taken_again():
     assert rig.driver.rows(unit)[0].note == "2 disturbed turns taken again"
 
 
+def test_units_that_watch_themselves():
+    rig = Rig()
+    unit = rig.unit("a", [(1.0, 0.0), (50.0, 0.5), (2.0, 0.0), (3.0, 0.0)], watches=True)
+    Watch.script = [0.9] * 4
+    rig.driver.run([unit], False)
+    assert values_of(rig, unit) == [2.0]
+
+
+def test_undisturbed():
+    kept, measuring.Watch = measuring.Watch, Watch
+    try:
+        tries = iter("abcdef")
+        Watch.script = [0.5, 0.05, 0.0]
+        assert measuring.undisturbed(lambda: next(tries)) == ("b", 0.05), "the first that is not disturbed"
+        Watch.script = [0.5, 0.3, 0.4]
+        assert measuring.undisturbed(lambda: next(tries)) == ("d", 0.3), "else the least disturbed of three"
+    finally:
+        measuring.Watch = kept
+
+
 def test_holds():
     assert turns.Row("a", 0.85, 0.85).holds() and not turns.Row("a", 0.849, 0.85).holds()
     assert turns.Row("a", 8.0, 8, at_most=True).holds() and not turns.Row("a", 8.1, 8, at_most=True).holds()
