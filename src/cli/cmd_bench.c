@@ -193,30 +193,44 @@ static status open_runner(runner *r, const plan *p, const cli *c, const char *so
     return s;
 }
 
-/* n made-up ids into one sequence, in steps as large as the model takes. */
+static status finish_pieces(runner *r, int most, int *n_flights, err *e)
+{
+    status s = STATUS_OK;
+    for (; *n_flights > most; --*n_flights) {
+        status of_one = model_step_finish(r->m, s == STATUS_OK ? e : NULL);
+        s = s == STATUS_OK ? of_one : s;
+    }
+    return s;
+}
+
+/* n made-up ids into one sequence, in steps as large as is best; those of a pipeline follow each other through the stages. */
 static status read_prompt(runner *r, int sequence, int n, err *e)
 {
     engine_state *state = r->states[sequence];
+    int n_flights = 0;
+    status s = STATUS_OK;
     for (int i = 0; i < n; i++)
         r->ids[i] =
             (int32_t)(hash_u64((uint64_t)i, 17 + (uint64_t)sequence) % (uint64_t)r->n_vocab);
-    for (int at = 0; at < n;) {
-        int piece =
-            (int)BASE_MIN((int64_t)BASE_MIN(n - at, r->max_tokens), engine_state_run_limit(state));
-        status s = engine_state_extend(state, piece, e);
+    for (int at = 0; at < n && s == STATUS_OK;) {
+        int most = engine_prompt_piece(r->m, n - at, r->max_tokens);
+        int piece = (int)BASE_MIN((int64_t)BASE_MIN(n - at, most), engine_state_run_limit(state));
+        s = engine_state_extend(state, piece, e);
         if (s != STATUS_OK)
-            return s;
+            break;
         engine_state_run(state, piece, r->runs);
         int32_t last = piece - 1;
         model_batch b = {piece, r->ids + at, 1, r->runs, at + piece == n, &last};
-        s = model_step(r->m, &b, r->logits, e);
+        s = model_step_start(r->m, &b, r->logits, e);
+        n_flights += s == STATUS_OK;
         if (s == STATUS_OK)
             s = engine_state_commit(state, r->ids + at, piece, false, e);
-        if (s != STATUS_OK)
-            return s;
+        if (s == STATUS_OK)
+            s = finish_pieces(r, model_most_flights(r->m) - 1, &n_flights, e);
         at += piece;
     }
-    return STATUS_OK;
+    status of_rest = finish_pieces(r, 0, &n_flights, s == STATUS_OK ? e : NULL);
+    return s == STATUS_OK ? of_rest : s;
 }
 
 static status fresh_states(runner *r, err *e)
@@ -231,20 +245,32 @@ static status fresh_states(runner *r, err *e)
     return STATUS_OK;
 }
 
-/* One token of every sequence. */
-static status decode_step(runner *r, err *e)
+/* Sequences of turn t of n: each stage of a pipeline has a part of them. */
+static int turn_begin(const runner *r, int t, int n)
 {
-    int n = r->p->sequences;
+    return r->p->sequences * t / n;
+}
+
+/* One token of every sequence of a turn. */
+static status start_turn(runner *r, int t, int n_turns, err *e)
+{
+    int first = turn_begin(r, t, n_turns), n = turn_begin(r, t + 1, n_turns) - first;
     for (int i = 0; i < n; i++) {
-        status s = engine_state_extend(r->states[i], 1, e);
+        status s = engine_state_extend(r->states[first + i], 1, e);
         if (s != STATUS_OK)
             return s;
-        engine_state_run(r->states[i], 1, &r->runs[i]);
+        engine_state_run(r->states[first + i], 1, &r->runs[i]);
         r->outputs[i] = i;
     }
-    model_batch b = {n, r->ids, n, r->runs, n, r->outputs};
-    status s = model_step(r->m, &b, r->logits, e);
-    for (int i = 0; i < n && s == STATUS_OK; i++) {
+    model_batch b = {n, r->ids + first, n, r->runs, n, r->outputs};
+    return model_step_start(r->m, &b, r->logits + (size_t)first * (size_t)r->n_vocab, e);
+}
+
+static status finish_turn(runner *r, int t, int n_turns, err *e)
+{
+    status s = model_step_finish(r->m, e);
+    for (int i = turn_begin(r, t, n_turns); i < turn_begin(r, t + 1, n_turns) && s == STATUS_OK;
+         i++) {
         s = engine_state_commit(r->states[i], &r->ids[i], 1, false, e);
         sample_result chosen;
         sample_call call = {.logits = r->logits + (size_t)i * (size_t)r->n_vocab,
@@ -253,6 +279,23 @@ static status decode_step(runner *r, err *e)
             s = sample_next(r->sampler, r->scratch, &call, &chosen, e);
         if (s == STATUS_OK)
             r->ids[i] = chosen.token;
+    }
+    return s;
+}
+
+/* n tokens of every sequence. */
+static status decode(runner *r, int n, err *e)
+{
+    int n_turns =
+        BASE_MIN(BASE_MIN(model_n_stages(r->m), model_most_flights(r->m)), r->p->sequences);
+    int started = 0, finished = 0;
+    status s = STATUS_OK;
+    while (s == STATUS_OK && finished < n * n_turns) {
+        bool start = started < n * n_turns && started - finished < n_turns;
+        s = start ? start_turn(r, started % n_turns, n_turns, e)
+                  : finish_turn(r, finished % n_turns, n_turns, e);
+        started += start;
+        finished += !start;
     }
     return s;
 }
@@ -276,8 +319,8 @@ static status time_decode(runner *r, double *tokens_per_s, err *e)
     for (int i = 0; i < r->p->sequences; i++)
         r->ids[i] = 1 % r->n_vocab;
     uint64_t begin = os_now_us();
-    for (int i = 0; i < r->p->gen && s == STATUS_OK; i++)
-        s = decode_step(r, e);
+    if (s == STATUS_OK)
+        s = decode(r, r->p->gen, e);
     uint64_t us = os_now_us() - begin;
     *tokens_per_s = (double)r->p->gen * r->p->sequences * 1e6 / (double)(us ? us : 1);
     return s;

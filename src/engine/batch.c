@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { LEAST_PIECE = 32, CHUNK_COST = 16 };
+enum { LEAST_PIECE = 64, PIECE_COST = 8 /* tokens */ };
 
 /* The youngest sequence with state, held ones before others, gives it up. false: only q itself has any. */
 static bool preempt_other(engine *g, const sequence *q)
@@ -153,22 +153,27 @@ static bool make_room_to_decode(engine *g, sequence *q)
     return make_room(g, q, 1);
 }
 
-/* Prompt tokens of a step. Stages of a pipeline wait for the first chunk and for the last one, and a chunk has a cost of its own: between the two lies
- * the root of (tokens to read · a chunk's cost in tokens ÷ stages but one). */
+/* With pieces of p tokens each of S stages takes (n / p + S − 1) · (p + a piece's own cost), which is least where p is the root of n · cost ÷ (S − 1). */
+int engine_prompt_piece(const model *m, int64_t n, int most)
+{
+    int64_t others = model_n_stages(m) - 1, piece = LEAST_PIECE;
+    if (others == 0 || n <= 0)
+        return most;
+    while (piece < most && piece * piece * others < n * PIECE_COST)
+        piece += LEAST_PIECE;
+    return (int)BASE_MIN(piece, (int64_t)most);
+}
+
+/* Prompt tokens of a step. */
 static int prompt_budget(const engine *g, const flight *f, int n_decoding)
 {
     bool decoding = (f->n_tokens || g->now == 1 || n_decoding) && g->pooling == MODEL_POOLING_NONE;
-    int most = decoding ? g->o.chunk : g->max_tokens,
-        n_stages = g->at[1].m ? 1 : model_n_stages(g->at[0].m);
+    int most = decoding ? g->o.chunk : g->max_tokens;
     int64_t n = 0;
-    for (const sequence *q = g->sequences; q && n_stages > 1 && !g->both_ways; q = q->next)
+    for (const sequence *q = g->sequences; q; q = q->next)
         n += is_here(g, q) && !q->held && !q->flying && !q->n_run ? pending(q) : 0;
-    if (n > 0) {
-        int piece = LEAST_PIECE;
-        while (piece < most && (int64_t)piece * piece * (n_stages - 1) < n * CHUNK_COST)
-            piece += LEAST_PIECE;
-        most = BASE_MIN(most, piece);
-    }
+    if (!g->at[1].m && !g->both_ways)
+        most = engine_prompt_piece(g->at[0].m, n, most);
     return BASE_MIN(most, g->max_tokens - f->n_tokens);
 }
 

@@ -147,6 +147,10 @@ void engine_switch_cancel(engine *g); /* likewise; next is no longer used */
 void engine_leave(engine *g);
 status engine_enter(engine *g, model *next, err *e);
 
+/* In which pieces a prompt of which n tokens are left is best read when there is nothing else to do: the stages of a pipeline wait for the first piece and
+ * for the last one. most: of any step. */
+int engine_prompt_piece(const model *m, int64_t n, int most);
+
 typedef struct engine_stats {
     uint64_t steps, prompt_tokens, cached_tokens, generated_tokens, preemptions, step_us;
     uint64_t drafted_tokens, accepted_tokens; /* guesses that were checked, and that stood */

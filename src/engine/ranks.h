@@ -9,6 +9,9 @@
  *   crew   the ranks beside the first, as processes or as threads, started and watched by whoever owns the first
  *   team   crew, group and model of a leader in this very process, with one call
  *
+ * Where there are several stages several steps may be under way, each on a stage of its own (model_step_start): the leader announces them one behind another
+ * and every rank does them in that order.
+ *
  * To its caller a leader's model is an ordinary model: model_step and model_copy_state make all ranks do the same, model_step gives whole
  * rows of logits, or answers to what was asked about them. Followers keep no sequences: pages and slots are numbered by the leader, and pools are equally long everywhere.
  *
