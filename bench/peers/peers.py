@@ -169,7 +169,7 @@ def unit(peer, kind, threads, what):
             table.put(peer, kind, threads, what, part, ours, theirs, ratio, needed(part) or "", disturbed)
         table.save()
 
-    return Unit("peers", f"{peer}, {kind}, {of_threads(threads)}, {what}", once, rows, keep=keep, reps=5 if kind == "Q4_0" else 3, guess_s=35 if what == "busy" else 25)
+    return Unit("peers", f"{peer}, {kind}, {of_threads(threads)}, {what}", once, rows, keep=keep, reps=5 if kind == "Q4_0" and peer == "llama.cpp" else 3, guess_s=35 if what == "busy" else 25)
 
 
 def two_nodes():
