@@ -19,61 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void *search_take(searcher *x, size_t count, size_t size)
-{
-    void *p = arena_zalloc(x->memory, count ? count : 1, size);
-    x->failed |= !p;
-    return p;
-}
-
-/* ---- groups --------------------------------------------------------------------------------------------------------- */
-
-static search_group *group_new(searcher *x, const uint64_t bits[SEARCH_WORDS])
-{
-    search_group *g = search_take(x, 1, sizeof *g);
-    if (!g)
-        return NULL;
-    memcpy(g->bits, bits, sizeof g->bits);
-    for (int i = 0; i < x->n; i++)
-        g->n += bits[i / 64] >> (i % 64) & 1;
-    g->nodes = search_take(x, (size_t)g->n, sizeof(int));
-    if (!g->nodes)
-        return NULL;
-    int at = 0;
-    for (int i = 0; i < x->n; i++)
-        if (bits[i / 64] >> (i % 64) & 1) {
-            g->nodes[at++] = i;
-            g->room += fmax(0, plan_node_room(x->s, i));
-            g->speed += x->s->c->nodes[i].bandwidth;
-        }
-    g->worst = plan_worst_link(x->s->c, g->nodes, g->n);
-    g->linked = g->n == 1 || g->worst.bandwidth > 0;
-    return g;
-}
-
-search_group *search_group_of_bits(searcher *x, const uint64_t bits[SEARCH_WORDS])
-{
-    search_group **bucket =
-        &x->buckets[hash_bytes(bits, SEARCH_WORDS * sizeof *bits, 1) % SEARCH_BUCKETS];
-    for (search_group *g = *bucket; g; g = g->next)
-        if (!memcmp(g->bits, bits, sizeof g->bits))
-            return g;
-    search_group *g = group_new(x, bits);
-    if (g) {
-        g->next = *bucket;
-        *bucket = g;
-    }
-    return g;
-}
-
-search_group *search_group_of(searcher *x, const int *nodes, int n)
-{
-    uint64_t bits[SEARCH_WORDS] = {0};
-    for (int i = 0; i < n; i++)
-        bits[nodes[i] / 64] |= 1ull << (nodes[i] % 64);
-    return search_group_of_bits(x, bits);
-}
-
 /* Layers of a cell with these ends; those behind a border are all of the last kind (border_allowed). */
 static plan_span span_of(const searcher *x, int layers, int ends)
 {
@@ -149,7 +94,7 @@ static search_table *table_of(searcher *x, search_group *g)
         return NULL;
     t->sequences = x->load.sequences;
     plan_free_of(&t->free, x->s, g->nodes, g->n, x->load, g->worst, x->scratch);
-    x->work += g->n > 1 ? 4000.0 * g->n : 1000;
+    x->work += g->n > 1 ? 1000.0 * g->n : 800;
     if (!find_pieces(x, g, t))
         return NULL;
     t->next = g->tables;
@@ -160,7 +105,7 @@ static double cell_compute(searcher *x, const search_group *g, search_table *t, 
 {
     plan_span span = plan_span_of(x->s->m, first, last);
     plan_shares h = {g->n, g->nodes, x->spare, false};
-    x->work += g->n > 1 ? (x->s->m->n_experts ? 9000.0 : 6000.0) * g->n : 100;
+    x->work += g->n > 1 ? 2000 + 800.0 * g->n : 100;
     if (plan_span_bytes(x->s, span) > g->room)
         return INFINITY;
     plan_cost cost = plan_stage_share(x->s, &h, span, x->load, g->worst, &t->free, x->scratch);
@@ -183,6 +128,28 @@ static double cell(searcher *x, const search_group *g, search_table *t, int firs
     if (isnan(*c))
         *c = cell_compute(x, g, t, first, last);
     return *c;
+}
+
+const double *search_hopes(searcher *x, search_group *g, int ends)
+{
+    search_table *t = table_of(x, g);
+    return t ? hopes_of(x, g, t, ends) : NULL;
+}
+
+double search_cell(searcher *x, search_group *g, int layers, int ends, bool known)
+{
+    int border = x->s->m->n_dense_layers == x->L ? 1 : BASE_MAX(1, x->s->m->n_dense_layers);
+    int first = ends & 1 ? 0 : ends & 2 ? x->L - layers : border, last = first + layers;
+    search_table *t = g->tables;
+    if (first < 0 || last > x->L || (first == 0) != (ends & 1) || (last == x->L) != (ends >> 1 & 1))
+        return INFINITY; /* never so many */
+    if (!known)
+        t = table_of(x, g);
+    while (t && t->sequences != x->load.sequences)
+        t = t->next;
+    if (known && (!t || !t->cells[ends]))
+        return NAN;
+    return !t ? NAN : known ? t->cells[ends][layers] : cell(x, g, t, first, last);
 }
 
 static bool border_allowed(const searcher *x, int layer)
@@ -289,23 +256,26 @@ static int nodes_of(const searcher *x, int depth)
     return n;
 }
 
-/* The same formulas as plan_score, of a structure's sum of stages and its slowest. */
-static double score_of(const searcher *x, int depth, double sum, double slowest)
+/* The same formulas as plan_score. */
+double search_goal(const searcher *x, int nodes, double back_us, double sum, double slowest)
 {
     const plan_request *r = x->s->r;
-    double nodes = nodes_of(x, depth), ties = 1 + PLAN_TIES * nodes;
+    double ties = 1 + PLAN_TIES * nodes, once = sum + back_us;
     switch (r->goal) {
     case PLAN_FEWEST:
-        return nodes * 1e9 + sum + back_hop(x, depth);
+        return nodes * 1e9 + once;
     case PLAN_TTFT:
-        return (sum + back_hop(x, depth) + (ceil((double)r->prompt / PLAN_CHUNK) - 1) * slowest) *
-               ties;
+        return (once + (ceil((double)r->prompt / PLAN_CHUNK) - 1) * slowest) * ties;
     case PLAN_THROUGHPUT:
-        return fmax(sum + back_hop(x, depth), ceil(r->concurrency / x->load.sequences) * slowest) *
-               ties;
+        return plan_more(once, ceil(r->concurrency / x->load.sequences) * slowest) * ties;
     default:
-        return (sum + back_hop(x, depth)) * ties;
+        return once * ties;
     }
+}
+
+static double score_of(const searcher *x, int depth, double sum, double slowest)
+{
+    return search_goal(x, nodes_of(x, depth), back_hop(x, depth), sum, slowest);
 }
 
 static bool slowest_counts(const searcher *x, int depth)
@@ -374,7 +344,7 @@ static uint64_t key_of(const searcher *x, int depth)
 {
     uint64_t key = (uint64_t)depth;
     for (int d = 0; d < depth; d++) /* whatever the order */
-        key += hash_bytes(x->path[d]->bits, sizeof x->path[d]->bits, 7);
+        key += hash_u64(x->path[d]->key, 7);
     return key;
 }
 
@@ -385,8 +355,10 @@ static double must_beat(const searcher *x, int depth)
     uint64_t key = key_of(x, depth);
     for (int i = 0; i < o->n_found; i++)
         if (x->keys[i] == key)
-            return o->found[i].score;
-    return o->n_found == PLAN_RANKED ? o->found[PLAN_RANKED - 1].score : INFINITY;
+            return plan_less(o->found[i].score, x->limit);
+    return isfinite(x->limit)          ? x->limit
+           : o->n_found == PLAN_RANKED ? o->found[PLAN_RANKED - 1].score
+                                       : INFINITY;
 }
 
 static bool found_copy(searcher *x, plan_found *f, int depth, double score)
@@ -528,8 +500,12 @@ static solution solve(searcher *x, int depth, double most, double bound, bool be
 static void offer(searcher *x, int depth, solution got)
 {
     double score = score_of(x, depth, got.sum, got.slowest);
-    if (isfinite(score))
-        keep(x, depth, score);
+    if (!isfinite(score))
+        return;
+    keep(x, depth, score);
+    x->offered = plan_less(x->offered, score);
+    if (score < x->limit && isfinite(x->limit))
+        x->limit = score;
 }
 
 /* Solutions whose slowest stage is between low and high; each has at least high's sum. */
@@ -635,9 +611,26 @@ static int walk(searcher *x, search_group *const *groups, int n)
 
 void search_try(searcher *x, search_group *const *groups, int n)
 {
+    const plan_search *o = x->out;
     search_set_load(x, n);
+    if (x->n > SEARCH_FEW && o->n_found == PLAN_RANKED &&
+        search_quick_score(x, groups, n) >= o->found[PLAN_RANKED - 1].score)
+        return;
     if (walk(x, groups, n) == n && hoped_score(x, n) < must_beat(x, n))
         settle(x, n);
+}
+
+double search_score(searcher *x, search_group *const *groups, int n, double most)
+{
+    search_set_load(x, n);
+    if (search_quick_score(x, groups, n) >= most)
+        return INFINITY;
+    x->limit = most;
+    x->offered = INFINITY;
+    if (walk(x, groups, n) == n && hoped_score(x, n) < must_beat(x, n))
+        settle(x, n);
+    x->limit = INFINITY;
+    return x->offered < most ? x->offered : INFINITY;
 }
 
 void search_try_prefixes(searcher *x, search_group *const *groups, int n)
@@ -843,10 +836,11 @@ status plan_search_run(plan_search *out, const plan_shape *s, bool any_will_do, 
     x->n = s->c->n_nodes;
     x->max_depth = BASE_MIN(x->n, x->L);
     x->any_will_do = any_will_do;
+    x->limit = x->offered = INFINITY;
     make_rows(x);
-    double room = 0;
-    for (int i = 0; i < x->n; i++)
-        room += fmax(0, plan_node_room(s, i));
+    double room = 0, fixed = plan_rank_fixed_bytes(s, (plan_span){0, 0, false, false});
+    for (int i = 0; i < x->n; i++) /* what no rank can use is not room */
+        room += fmax(0, plan_node_room(s, i) - fixed);
     if (!x->failed) {
         if (plan_span_bytes(s, plan_span_of(s->m, 0, x->L)) > room)
             return STATUS_OK; /* nothing fits */
