@@ -170,14 +170,16 @@ def shared(name, needed, threads, *options):
 
 
 def planned_shares(model):
-    """What the planner gives two machines that are as quick as half of our cores, and as half of our cores at half their pace: both as measured now."""
-    nodes = []
-    for name, pace in (("whole", ()), ("halved", ("--pace", "0.5"))):
-        command = [SHOAL, "doctor", "--profile", "--json", *pace]  # 1 when something else is wrong here
-        p = json.loads(subprocess.run(command, capture_output=True, text=True).stdout)["profile"]
-        kind = next(t for t in p["types"] if t["type"] == "Q4_0")
-        half = kind["multiply_adds_per_s"] / 2
-        nodes.append({"name": name, "memory": "8G", "measured": True, "reserve_gb": 0, "bandwidth_gb_s": p["half_bytes_per_s"] / 1e9, "tflops": half / 0.5e12})
+    """What the planner gives two machines that are as quick as the halves of our cores, both at work, one of them for half of its time: measured now."""
+    command = [SHOAL, "doctor", "--profile", "--pace", "1,0.5", "--json"]  # 1 when something else is wrong here
+    p = json.loads(subprocess.run(command, capture_output=True, text=True).stdout)["profile"]
+    if "paced_halves_bytes_per_s" not in p:
+        raise Unable("one core has no halves")
+    rate = next(t for t in p["types"] if t["type"] == "Q4_0")["multiply_adds_per_s"] / 2
+    nodes = [
+        {"name": name, "memory": "8G", "measured": True, "reserve_gb": 0, "bandwidth_gb_s": bandwidth / 1e9, "tflops": rate * pace / 0.5e12}
+        for name, bandwidth, pace in zip(("whole", "halved"), p["paced_halves_bytes_per_s"], (1, 0.5))
+    ]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as f:
         json.dump({"nodes": nodes, "link": {"latency_us": 5, "gbit_s": 40}}, f)
         f.flush()

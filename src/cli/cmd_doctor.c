@@ -359,11 +359,12 @@ static void print_problems(const doctor *d)
 }
 
 /* --profile: what `shoal plan` reckons with for the node `this`. */
-static void measure_profile(doctor *d, const char *isa, double pace)
+/* paces: NULL, or of the two halves of the cores. */
+static void measure_profile(doctor *d, const char *isa, const double *paces)
 {
     profile p;
     err e;
-    status s = pace < 1 ? profile_measure(&p, isa, pace, &e) : profile_get(&p, isa, true, &e);
+    status s = paces ? profile_measure(&p, isa, paces, &e) : profile_get(&p, isa, true, &e);
     if (s != STATUS_OK) {
         wrong(d, false, "free some memory and try again", "no profile: %s", e.text);
         return;
@@ -375,11 +376,24 @@ static void measure_profile(doctor *d, const char *isa, double pace)
     if (p.both_bandwidth > 0)
         tell(d, "", "half of the cores %.2f GB/s, both halves at once %.2f GB/s",
              p.half_bandwidth / 1e9, p.both_bandwidth / 1e9);
-    if (pace < 1)
-        tell(d, "", "a dispatch takes %.1f us; at a pace of %g, and not kept", p.op_us, pace);
+    if (paces)
+        tell(d, "", "halves at once at paces of %g and %g: %.2f and %.2f GB/s; not kept", paces[0],
+             paces[1], p.paced_bandwidth[0] / 1e9, p.paced_bandwidth[1] / 1e9);
     else
         tell(d, "", "a dispatch takes %.1f us; kept for `shoal plan --cluster this,…`", p.op_us);
     fact(d, "profile", profile_json(&p));
+}
+
+static bool read_paces(double paces[2], const char *text)
+{
+    char first[32];
+    const char *comma = strchr(text, ',');
+    if (!comma || (size_t)(comma - text) >= sizeof first)
+        return false;
+    memcpy(first, text, (size_t)(comma - text));
+    first[comma - text] = '\0';
+    return base_parse_double(first, &paces[0]) && base_parse_double(comma + 1, &paces[1]) &&
+           paces[0] > 0 && paces[0] <= 1 && paces[1] > 0 && paces[1] <= 1;
 }
 
 int cli_cmd_doctor(cli *c)
@@ -390,9 +404,10 @@ int cli_cmd_doctor(cli *c)
                 .json = cli_flag(c, OPT_json)};
     char host[256];
     const char *text = cli_text(c, OPT_pace);
-    double pace = 1;
-    if (text && *text && (!base_parse_double(text, &pace) || !(pace > 0 && pace <= 1)))
-        return cli_usage(c, "--pace %s: expected a share above 0 and up to 1", text);
+    double paces[2] = {1, 1};
+    bool paced = text && *text;
+    if (paced && !read_paces(paces, text))
+        return cli_usage(c, "--pace %s: expected two shares above 0 and up to 1, as 1,0.5", text);
     fact(&d, "version", json_string(SHOAL_VERSION));
     fact(&d, "host", look_json_text(os_host_name(host)));
     tell(&d, "shoal", "%s on %s", SHOAL_VERSION, host);
@@ -400,7 +415,7 @@ int cli_cmd_doctor(cli *c)
     look_at_kernels(&d);
     look_at_memory(&d);
     if (cli_flag(c, OPT_profile))
-        measure_profile(&d, cli_text(c, OPT_isa), pace);
+        measure_profile(&d, cli_text(c, OPT_isa), paced ? paces : NULL);
     look_at_limits(&d);
     look_at_port(&d);
     look_at_folder(&d, "data");

@@ -20,7 +20,6 @@ typedef struct measuring {
     os_pool *pool;
     unsigned char *slab;
     uint64_t bytes;
-    double pace;     /* of every product */
     float *x;        /* [TOKENS, COLUMNS] */
     kernel_act *act; /* [TOKENS, COLUMNS / 32] */
     float *y;        /* [rows of a decode matrix, or TOKENS, ROWS] */
@@ -40,11 +39,12 @@ static void product_task(void *context, int64_t begin, int64_t end, int worker)
     kernel_multiply(r->m->k, &r->p, begin, end);
 }
 
-static double seconds_of(const product *r, os_pool *pool, int64_t chunk)
+/* pace: at which it is done. */
+static double seconds_of(const product *r, os_pool *pool, int64_t chunk, double pace)
 {
     uint64_t start = os_now_us();
     os_pool_run(pool, product_task, (void *)(uintptr_t)r, kernel_strips(r->p.w->rows), chunk);
-    os_keep_pace(start, r->m->pace);
+    os_keep_pace(start, pace);
     return (double)BASE_MAX(os_now_us() - start, (uint64_t)1) / 1e6;
 }
 
@@ -87,11 +87,11 @@ static void measure_type(const measuring *m, const kernel_type *type, profile_ty
     kernel_matrix w = {type, m->slab, 16 * strips, 0, COLUMNS, strip};
     product r = {m, product_of(m, &w, 1)};
     for (int i = 0; i < PASSES && strips; i++)
-        best = BASE_MAX(best, (double)strips * (double)strip / seconds_of(&r, m->pool, CHUNK));
+        best = BASE_MAX(best, (double)strips * (double)strip / seconds_of(&r, m->pool, CHUNK, 1));
     w.rows = BASE_MIN(w.rows, (int64_t)ROWS);
     r.p = product_of(m, &w, TOKENS);
     for (int i = 0; i < 3 && strips; i++)
-        rate = BASE_MAX(rate, (double)w.rows * COLUMNS * TOKENS / seconds_of(&r, m->pool, 1));
+        rate = BASE_MAX(rate, (double)w.rows * COLUMNS * TOKENS / seconds_of(&r, m->pool, 1, 1));
     snprintf(out->name, sizeof out->name, "%s", type->name);
     out->bits = 8.0 * (double)kernel_row_bytes(type, COLUMNS) / COLUMNS;
     out->bandwidth = best;
@@ -104,22 +104,32 @@ typedef struct half {
     const measuring *m;
     os_pool *pool;
     product r;
-    double seconds;
+    double pace;
+    double best, mean; /* seconds of a pass */
+    _Atomic int *working;
 } half;
 
+/* Until all have made their passes, so that none is alone for a while. */
 static void half_run(void *context)
 {
     half *h = context;
-    for (int i = 0; i < PASSES; i++) {
-        double s = seconds_of(&h->r, h->pool, CHUNK);
-        h->seconds = i && h->seconds < s ? h->seconds : s;
+    double sum = 0;
+    for (int i = 0; i < PASSES || *h->working > 0; i++) {
+        double s = seconds_of(&h->r, h->pool, CHUNK, h->pace);
+        h->best = i && h->best < s ? h->best : s;
+        sum += s;
+        h->mean = sum / (i + 1);
+        *h->working -= i + 1 == PASSES;
     }
 }
 
 /* The first type by half of the cores alone, and by two halves at once, each over half of the slab. */
-static void measure_halves(const measuring *m, const kernel_type *type, profile *out)
+static void measure_halves(const measuring *m, const kernel_type *type, const double paces[2],
+                           profile *out)
 {
-    half h[2] = {{.m = m}, {.m = m}};
+    _Atomic int working = 1;
+    half h[2] = {{.m = m, .pace = 1, .working = &working},
+                 {.m = m, .pace = paces[1], .working = &working}};
     kernel_matrix w[2];
     os_thread *other;
     uint64_t strip = kernel_strip_bytes(type, 0, COLUMNS);
@@ -135,11 +145,15 @@ static void measure_halves(const measuring *m, const kernel_type *type, profile 
     }
     if (good) {
         half_run(&h[0]);
-        out->half_bandwidth = bytes / h[0].seconds;
+        out->half_bandwidth = bytes / h[0].best;
+        h[0].pace = paces[0];
+        working = 2;
         if (os_thread_create(&other, half_run, &h[1], "profile", NULL) == STATUS_OK) {
             half_run(&h[0]);
             os_thread_join(other);
-            out->both_bandwidth = bytes / h[0].seconds + bytes / h[1].seconds;
+            out->both_bandwidth = bytes / h[0].best + bytes / h[1].best;
+            for (int i = 0; i < 2; i++)
+                out->paced_bandwidth[i] = bytes / h[i].mean;
         }
     }
     for (int i = 0; i < 2; i++)
@@ -209,9 +223,9 @@ static const kernel_type *type_named(const char *name)
     return NULL;
 }
 
-static status measure(profile *p, const kernel_table *k, double pace, err *e)
+static status measure(profile *p, const kernel_table *k, const double paces[2], err *e)
 {
-    measuring m = {.k = k, .pace = pace};
+    measuring m = {.k = k};
     status s = prepare(&m, e);
     if (s == STATUS_OK)
         s = os_pool_create(&m.pool, p->threads, e);
@@ -221,7 +235,7 @@ static status measure(profile *p, const kernel_table *k, double pace, err *e)
                 measure_type(&m, type_named(type_names[i]), &p->types[p->n_types++]);
         p->op_us = dispatch_us(m.pool, p->threads);
         os_pool_destroy(m.pool);
-        measure_halves(&m, type_named(type_names[0]), p);
+        measure_halves(&m, type_named(type_names[0]), paces, p);
     }
     if (m.slab)
         os_slab_destroy(m.slab, m.bytes);
@@ -239,10 +253,14 @@ json_t *profile_json(const profile *p)
                               json_pack("{s:s, s:f, s:f, s:f}", "type", p->types[i].name, "bits",
                                         p->types[i].bits, "bytes_per_s", p->types[i].bandwidth,
                                         "multiply_adds_per_s", p->types[i].rate));
-    return json_pack("{s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:o}", "cpu", p->cpu, "version",
-                     p->version, "isa", p->isa, "threads", p->threads, "half_bytes_per_s",
-                     p->half_bandwidth, "both_halves_bytes_per_s", p->both_bandwidth, "dispatch_us",
-                     p->op_us, "types", types);
+    json_t *o = json_pack("{s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:o}", "cpu", p->cpu, "version",
+                          p->version, "isa", p->isa, "threads", p->threads, "half_bytes_per_s",
+                          p->half_bandwidth, "both_halves_bytes_per_s", p->both_bandwidth,
+                          "dispatch_us", p->op_us, "types", types);
+    if (o && p->paced_bandwidth[0] > 0)
+        json_object_set_new(o, "paced_halves_bytes_per_s",
+                            json_pack("[f, f]", p->paced_bandwidth[0], p->paced_bandwidth[1]));
+    return o;
 }
 
 /* ---- keeping -------------------------------------------------------------------------------------------------------- */
@@ -327,13 +345,13 @@ static status begin(profile *p, const kernel_table **k, const char *isa, err *e)
     return s;
 }
 
-status profile_measure(profile *out, const char *isa, double pace, err *e)
+status profile_measure(profile *out, const char *isa, const double paces[2], err *e)
 {
     const kernel_table *k;
     profile p;
     status s = begin(&p, &k, isa, e);
     if (s == STATUS_OK)
-        s = measure(&p, k, pace, e);
+        s = measure(&p, k, paces, e);
     if (s == STATUS_OK)
         *out = p;
     return s;
@@ -357,7 +375,7 @@ status profile_get(profile *out, const char *isa, bool again, err *e)
             return STATUS_OK;
         }
     }
-    if ((s = measure(&p, k, 1, e)) != STATUS_OK)
+    if ((s = measure(&p, k, (const double[]){1, 1}, e)) != STATUS_OK)
         return s;
     keep(&p);
     *out = p;

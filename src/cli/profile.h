@@ -24,8 +24,10 @@ typedef struct profile {
     char cpu[96], version[32], isa[24];
     int threads;
     double half_bandwidth; /* bytes/s of the first type by half of the cores; 0 with one core */
-    double both_bandwidth; /* by both halves at once, together */
-    double op_us;          /* a dispatch to all cores that does nothing */
+    double
+        paced_bandwidth[2]; /* of each half, of a profile_measure, on average; 0 = not measured */
+    double both_bandwidth;  /* by both halves at once, together */
+    double op_us;           /* a dispatch to all cores that does nothing */
     int n_types;
     profile_type types[PROFILE_TYPES];
 } profile;
@@ -33,8 +35,8 @@ typedef struct profile {
 /* The kept one, or a new one when there is none for this machine and binary, or when `again`; isa NULL or "": the best. Not being able to keep
  * it is no error. */
 status profile_get(profile *out, const char *isa, bool again, err *e);
-/* Measured now with cores that work this share of their time, as if the machine were a slower one; not kept. */
-status profile_measure(profile *out, const char *isa, double pace, err *e);
+/* Measured now, and not kept: the two halves at once work these shares of their time, as if they were slower machines. */
+status profile_measure(profile *out, const char *isa, const double paces[2], err *e);
 json_t *profile_json(const profile *p);
 /* This machine as a node: measured speeds for weights of about so many bits, the memory that is free now. */
 status profile_node(plan_node *out, const profile *p, const char *name, double bits, err *e);
