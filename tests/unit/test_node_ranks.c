@@ -256,6 +256,14 @@ static void converse(answers *a, const char *source, engine_cut cut, uint64_t st
     engine_team_destroy(t);
 }
 
+static int n_reused(const answers *a)
+{
+    int n = 0;
+    for (int i = 0; i < MOST; i++)
+        n += a->n_cached[i] > 0;
+    return n;
+}
+
 static void engine_answers(void **state)
 {
     (void)state;
@@ -268,12 +276,10 @@ static void engine_answers(void **state)
         converse(&cut, TINY, tp2, tokens);
         assert_memory_equal(&whole, &cut, sizeof whole);
         converse(&cut, TINY, grid, tokens);
-        assert_memory_equal(&whole, &cut, sizeof whole);
+        /* a pipeline reads prompts in pieces of its own, and so may find less of a prefix that is still being read */
+        assert_memory_equal(&whole, &cut, offsetof(answers, n_cached));
+        assert_true(n_reused(&whole) > 0 && n_reused(&cut) > 0);
     }
-    int reused = 0;
-    for (int i = 0; i < MOST; i++)
-        reused += whole.n_cached[i] > 0;
-    assert_true(reused > 0);
 }
 
 /* ---- cuts ---------------------------------------------------------------------------------------------------------- */
