@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#define MEMORY_LEAST (1 << 20) /* bytes: "64" is a forgotten G */
+
 typedef struct reader {
     plans_cluster *to;
     const char *path;
@@ -156,10 +158,10 @@ static status read_node(reader *r, int index, json_t *o)
         s = check_keys(r, where, o, " device name memory host ");
     if (s != STATUS_OK)
         return s;
-    if (memory && (!base_parse_size(memory, &bytes) || !bytes))
+    if (memory && (!base_parse_size(memory, &bytes) || bytes < MEMORY_LEAST))
         return err_set(r->e, STATUS_INVALID,
-                       "%s: 'memory' of %s must be a size such as 64G, got '%s'", r->path, where,
-                       memory);
+                       "%s: 'memory' of %s must be a size such as 64G, 1M or more, got '%s'",
+                       r->path, where, memory);
     static const plan_device unknown = {.name = "", .memory_gb = 0};
     plan_node node;
     plan_node_of(&node, "", known ? known : &unknown, (double)bytes);
@@ -337,8 +339,9 @@ static status read_short(reader *r, char *part)
                            PLAN_NODES);
         part = times + 1;
     }
-    if (memory && (!base_parse_size(memory, &bytes) || !bytes))
-        return err_set(r->e, STATUS_INVALID, "--cluster: '%s' is no size such as 64G", memory);
+    if (memory && (!base_parse_size(memory, &bytes) || bytes < MEMORY_LEAST))
+        return err_set(r->e, STATUS_INVALID,
+                       "--cluster: '%s' is no size of a memory such as 64G, 1M or more", memory);
     if (!strcmp(part, "this")) {
         node = (plan_node){.host = -1, .measured = true, .memory_bytes = (double)bytes};
         return count == 1 ? add_nodes(r, &node, true, "this", 1)

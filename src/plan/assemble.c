@@ -19,7 +19,7 @@
 
 #define NEVER 1e300
 
-enum { BLOCKS = 20 };
+enum { BLOCKS = 20, ANY_TURNS = 4000, ANY_REFUSED = 100, FIND_MORE = 100 };
 enum { FIRST = 1, LAST = 2, ENDS = 4 }; /* what a stage, or some stages together, begin and end */
 
 typedef struct child {
@@ -48,6 +48,7 @@ struct assembly {
     double *cost[ENDS];         /* [2^n, width] of a stage, without the hop into it */
     bool *
         shared; /* [2^n] its costs are those of its best shares as if memory were endless, or more */
+    bool *found_most;                      /* [2^n] what fits of it is known exactly */
     double *risk[ENDS], *refused, *no_hop; /* [2^n, width]; [2^n] of find_any */
     bool *known[ENDS];                     /* [2^n, width] that is exact */
     int *most[ENDS];                       /* [2^n] layers for which it may be finite */
@@ -416,21 +417,6 @@ static int find_least(const assembly *a, choice *stages)
     return n;
 }
 
-/* Where l layers do not fit, no more do, nor with ends. */
-static void does_not_fit(assembly *a, const choice *c)
-{
-    search_group *g = a->group[c->set];
-    for (int ends = 0; ends < ENDS; ends++)
-        if ((ends & c->ends) == c->ends && c->layers > 0 &&
-            (!g->misfit[ends] || g->misfit[ends] > c->layers))
-            g->misfit[ends] = c->layers;
-    for (int ends = 0; ends < ENDS; ends++)
-        for (int l = c->layers; l < a->width && (ends & c->ends) == c->ends; l++) {
-            a->cost[ends][row_of(a, c->set) + (size_t)l] = INFINITY;
-            a->known[ends][row_of(a, c->set) + (size_t)l] = true;
-        }
-}
-
 static void make_exact(assembly *a, const choice *c)
 {
     size_t at = row_of(a, c->set) + (size_t)c->layers;
@@ -440,8 +426,6 @@ static void make_exact(assembly *a, const choice *c)
         search_cell(a->x, a->group[c->set], layers_with(a, c->layers, c->ends), c->ends, false);
     a->known[c->ends][at] = true;
     a->cost[c->ends][at] = plan_more(a->cost[c->ends][at], us * (1 - 1e-12));
-    if (isinf(us))
-        does_not_fit(a, c);
 }
 
 /* Some orders of these stages, with what begins and what ends them in its place. */
@@ -486,6 +470,9 @@ static bool sharpen_least(assembly *a)
 /* The most layers of a stage that fit, exactly, with all ends. */
 static void find_most(assembly *a, int set)
 {
+    if (a->found_most[set])
+        return;
+    a->found_most[set] = true;
     for (int ends = 0; ends < ENDS; ends++) {
         int l = a->most[ends][set];
         for (; l >= least_layers(a, ends) && !spent(a); l--) {
@@ -494,8 +481,22 @@ static void find_most(assembly *a, int set)
             if (isfinite(a->cost[ends][row_of(a, set) + (size_t)l]))
                 break;
         }
+        if (!spent(a) && l >= 0)
+            a->group[set]->misfit[ends] = l + 1;
         a->most[ends][set] = l < least_layers(a, ends) ? -1 : l;
     }
+}
+
+/* The same of some more stages, those of few items first. */
+static void find_more(assembly *a)
+{
+    for (int size = 1, left = FIND_MORE; size <= a->n && left > 0; size++)
+        for (int set = 1; set < 1 << a->n && left > 0 && !spent(a); set++)
+            if (a->quick[set] && !a->found_most[set] && __builtin_popcount((unsigned)set) == size) {
+                find_most(a, set);
+                left--;
+            }
+    a->x->work += 2.0 * (1 << a->n);
 }
 
 /* How likely it is that so many layers do not fit, as something to be added up: 0 where it is known that they do. */
@@ -505,7 +506,7 @@ static void set_risks(assembly *a, double *const risk[ENDS])
         for (int ends = 0; ends < ENDS && a->quick[set]; ends++)
             for (int l = least_layers(a, ends); l <= a->most[ends][set]; l++) {
                 size_t at = row_of(a, set) + (size_t)l;
-                double full = (double)l / a->most[ends][set], known = a->known[ends][at];
+                double full = (l + 1.0) / (a->most[ends][set] + 1), known = a->known[ends][at];
                 risk[ends][at] =
                     isinf(a->cost[ends][at]) ? INFINITY
                     : known > 0              ? a->refused[set]
@@ -519,9 +520,11 @@ static bool find_any(assembly *a)
 {
     double *cost[ENDS], *hop_in = a->hop_in;
     bool counts = a->counts;
+    int refused = 0;
     choice stages[SEARCH_ITEMS];
     memcpy(cost, a->cost, sizeof cost);
-    for (int turn = 0; turn < 100 && !spent(a) && isinf(best(a)); turn++) {
+    for (int turn = 0; turn < ANY_TURNS && refused < ANY_REFUSED && !spent(a) && isinf(best(a));
+         turn++) {
         set_risks(a, a->risk);
         memcpy(a->cost, a->risk, sizeof cost);
         a->hop_in = a->no_hop;
@@ -540,8 +543,11 @@ static bool find_any(assembly *a)
                     a->known[stages[i].ends][row_of(a, stages[i].set) + (size_t)stages[i].layers];
             find_most(a, stages[i].set);
         }
+        if (!exact)
+            find_more(a);
         if (exact)
             try_orders(a, stages, n, 0, &tries);
+        refused += exact;
         for (int i = 0; exact && i < n; i++)
             a->refused[stages[i].set] += 0.1; /* no order has links */
         search_set_load(a->x, a->depth_most);
@@ -736,6 +742,7 @@ static assembly *make(searcher *x, int n)
     }
     a->refused = search_take(x, sets, sizeof(double));
     a->no_hop = search_take(x, sets, sizeof(double));
+    a->found_most = search_take(x, sets, sizeof(bool));
     a->shared = search_take(x, sets, sizeof(bool));
     a->slowest = search_take(x, sets * width, sizeof(double));
     a->line = search_take(x, width, sizeof(double));
@@ -760,6 +767,7 @@ static void assemble_depths(assembly *a, int least, int most)
     memset(a->group, 0, sets * sizeof *a->group);
     memset(a->quick, 0, sets * sizeof *a->quick);
     memset(a->shared, 0, sets * sizeof *a->shared);
+    memset(a->found_most, 0, sets * sizeof *a->found_most);
     memset(a->refused, 0, sets * sizeof *a->refused);
     if (!set_groups(a))
         return;

@@ -1,11 +1,12 @@
 /*
- * Better structures of many nodes by small changes of good ones. *Descending* from a structure takes any single change that gains, until none
- * does: a node added, left out, exchanged, moved to another stage or made one of its own; stages joined, left out, put elsewhere. That is
- * done from the best few that many.c found, then from the best with some nodes elsewhere, over and over, and now and then from a
- * structure that is made of names and counts alone. The work of all is counted, never timed, so that the same question has the same answer.
+ * Better structures of many nodes out of good ones. *Descending* from a structure takes any single change that gains, until none does: a node
+ * added, left out, exchanged, moved to another stage or made one of its own; stages joined, left out, put elsewhere. Then, in rounds, the
+ * best structure that can be built of a few items is found (assemble.c): of the best's stages, some of them in their nodes, and of nodes it
+ * leaves out; now and then of items that names alone choose. At last, up to EXACT_NODES, of all nodes. The work of everything is
+ * counted, never timed, so that the same question has the same answer.
  *
- * A heuristic. It promises nothing but plans that fit; that it looks far makes it rare, not impossible, that a better cluster gets a worse
- * plan (docs/planner.md has the counts).
+ * With so few nodes it is nearly always sure that nothing is better; whether anything fits is looked for until that is sure. With more it is
+ * a heuristic that promises nothing but plans that fit: rarely, a better cluster gets a worse plan (docs/planner.md has the counts).
  */
 #include "plan/search.h"
 
@@ -18,6 +19,7 @@ enum { EXACT_NODES = 11, ROUNDS = 400, WITH_EACH = 32, ITEMS = 8, FAILS = 4 };
 #define FIRST_WORK 8e6
 #define ALL_WORK   30e6
 #define EXACT_WORK 45e6
+#define SURE_WORK  2e9
 #define START_WORK 10e6
 #define ROUND_WORK 5e6
 
@@ -363,7 +365,7 @@ static void begin_elsewhere(exchange *w, int turn)
     search_assemble(x, items, n, alone, BASE_MIN(w->most, x->work + work));
     go_home(w);
     w->fails = w->home_score < before ? 0 : w->fails + 1;
-    if (w->fails >= FAILS && w->size < SEARCH_ITEMS - 1 && isfinite(before)) {
+    if (w->fails >= FAILS && w->size < (isfinite(before) ? SEARCH_ITEMS - 1 : ITEMS + 2)) {
         w->fails = 0; /* look farther */
         w->size++;
     }
@@ -435,7 +437,7 @@ static void search_far(exchange *w)
 {
     searcher *x = w->x;
     bool exact = x->n <= EXACT_NODES, longer = false;
-    double share = x->L > 40 ? 0.3 : 1; /* long rows: what is counted takes longer */
+    double share = x->L > 40 ? 0.25 : 1; /* long rows: what is counted takes longer */
     w->most = x->work + share * (exact ? START_WORK : x->any_will_do ? FIRST_WORK : ALL_WORK);
     w->size = ITEMS;
     for (int turn = 0; turn < ROUNDS && !enough(w); turn++) {
@@ -444,12 +446,12 @@ static void search_far(exchange *w)
             break;
         if (spent(w) && !longer && !exact && !x->any_will_do && !x->out->n_found) {
             longer = true; /* that nothing fits is worth a longer look */
-            w->most += 2 * ALL_WORK;
+            w->most += 4 * ALL_WORK;
         }
     }
     if (exact && !(x->any_will_do && x->out->n_found) && !assemble_all(x, share * EXACT_WORK) &&
         !x->out->n_found && !x->any_will_do)
-        assemble_all(x, 4 * EXACT_WORK);
+        assemble_all(x, SURE_WORK);
 }
 
 void search_exchange(searcher *x)
@@ -462,7 +464,7 @@ void search_exchange(searcher *x)
                   .home = search_take(x, depth, sizeof(search_group *)),
                   .home_score = INFINITY,
                   .used = search_take(x, (size_t)x->n, sizeof(bool)),
-                  .most = x->work + (x->L > 40 ? 0.7 : 1) * FIRST_WORK};
+                  .most = x->work + (x->L > 40 ? 0.5 : 1) * FIRST_WORK};
     plan_found found[PLAN_RANKED];
     int n = x->out->n_found;
     memcpy(found, x->out->found, sizeof found);

@@ -1,7 +1,6 @@
 /*
- * Which structures of more than six nodes are tried: islands of the link graph under each latency; in each, tensor groups of the fastest
- * nodes, pipelines by speed and by memory, equal groups in a row, finer islands in a row; then small changes of the best (exchange.c). A
- * heuristic: unlike the search over few nodes it promises nothing but plans that fit.
+ * Which structures of more than six nodes are tried first: islands of the link graph under each latency; in each, tensor groups of the fastest
+ * nodes, pipelines by speed and by memory, equal groups in a row, finer islands in a row. They are beginnings for exchange.c.
  */
 #include "plan/search.h"
 

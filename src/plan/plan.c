@@ -544,7 +544,7 @@ static void say_nearest_miss(plan_result *out, const plan_shape *s, const ordere
             "that their links allow fits into each",
             s->m->name, need / 1e9, room / 1e9);
     for (int i = 0; i < s->c->n_nodes; i++) {
-        double own = s->c->nodes[i].memory_bytes - s->c->nodes[i].reserve_bytes;
+        double own = fmax(0, s->c->nodes[i].memory_bytes - s->c->nodes[i].reserve_bytes);
         say(out, "node %s alone: %.1f GB usable, %.1f GB short", s->c->nodes[i].name, own / 1e9,
             (need - own) / 1e9);
     }

@@ -8,13 +8,13 @@
  *
  *     t = Σ stages Σ segments ( max over ranks of max(bytes / bandwidth, multiply-adds / rate) + ops + t_sum(N, width) ) + Σ hops
  *
- * Search (search.c, share.c, many.c): with six nodes or fewer every order of every grouping, borders by dynamic programming, shares by an exact
+ * Search (search.c, share.c, many.c, exchange.c, assemble.c, quick.c): with six nodes or fewer every order of every grouping, borders by dynamic programming, shares by an exact
  * least greatest time under budgets of memory. There these hold always: no rank is over its memory; a faster device, a faster link or more
  * memory never makes the best score worse, nor a plan impossible. Why: the cuts that are compared are chosen by names, counts and memory,
  * never by speeds; what memory allows only grows with it; each cut's time never grows with a speed; and the best of a growing set of
  * shrinking times does not get worse (proved at the head of share.c and search.c, tested on 10,000 random clusters). With more nodes
- * structures are chosen by a heuristic whose effort is bounded by counted work, never by time: only "never over memory" and "the order of
- * nodes changes nothing" hold always.
+ * the search is bounded by counted work, never by time: up to 11 nodes by branch and bound (assemble.c), which nearly always ends before,
+ * and above over parts of the cluster. There only "never over memory" and "the order of nodes changes nothing" hold always.
  *
  * Units: bytes, bytes/s, multiply-adds/s, microseconds (double). Threads: no state but the result; anything may run at once.
  * Memory: a result owns everything it points to. Errors: INVALID names the field; TOO_LARGE when the model fits nowhere (the result is

@@ -1,6 +1,6 @@
 /*
- * Groups of nodes, and a bound of a structure's score for little. Every structure that the search of many nodes thinks of goes through here, and most end here:
- * no tables of layers, no shares, no borders, only sums over the nodes of its groups.
+ * Groups of nodes, and a bound of a structure's score for little. Every structure that the search of many nodes thinks of goes through here,
+ * and most end here: no tables of layers, no shares, no borders, only sums over the nodes of its groups.
  *
  * A layer on a group takes at least what its bytes and multiply-adds take at the speed of all its nodes together, its ops, and its sums; a
  * group holds no more layers than go into its nodes' memory together. Layers are given to the quickest groups first, at least one to each:
