@@ -193,6 +193,20 @@ static status open_runner(runner *r, const plan *p, const cli *c, const char *so
     return s;
 }
 
+/* Of the rows of the next step a token each, where they lie. */
+static void ask(runner *r, int n_rows)
+{
+    engine_group *others = engine_group_of(r->m);
+    const sample_call call = {.top_logprobs = -1};
+    sample_want want;
+    if (!others)
+        return;
+    sample_describe(&want, r->sampler, &call, NULL, 0);
+    engine_group_ask_begin(others);
+    for (int i = 0; i < n_rows; i++)
+        REQUIRE(engine_group_ask(others, i, &want) == i);
+}
+
 static status finish_pieces(runner *r, int most, int *n_flights, err *e)
 {
     status s = STATUS_OK;
@@ -221,6 +235,7 @@ static status read_prompt(runner *r, int sequence, int n, err *e)
         engine_state_run(state, piece, r->runs);
         int32_t last = piece - 1;
         model_batch b = {piece, r->ids + at, 1, r->runs, at + piece == n, &last};
+        ask(r, b.n_outputs);
         s = model_step_start(r->m, &b, r->logits, e);
         n_flights += s == STATUS_OK;
         if (s == STATUS_OK)
@@ -263,11 +278,13 @@ static status start_turn(runner *r, int t, int n_turns, err *e)
         r->outputs[i] = i;
     }
     model_batch b = {n, r->ids + first, n, r->runs, n, r->outputs};
+    ask(r, n);
     return model_step_start(r->m, &b, r->logits + (size_t)first * (size_t)r->n_vocab, e);
 }
 
 static status finish_turn(runner *r, int t, int n_turns, err *e)
 {
+    engine_group *others = engine_group_of(r->m);
     status s = model_step_finish(r->m, e);
     for (int i = turn_begin(r, t, n_turns); i < turn_begin(r, t + 1, n_turns) && s == STATUS_OK;
          i++) {
@@ -275,7 +292,9 @@ static status finish_turn(runner *r, int t, int n_turns, err *e)
         sample_result chosen;
         sample_call call = {.logits = r->logits + (size_t)i * (size_t)r->n_vocab,
                             .top_logprobs = -1};
-        if (s == STATUS_OK)
+        if (s == STATUS_OK && others)
+            s = engine_group_answer(others, i - turn_begin(r, t, n_turns), &chosen, e);
+        else if (s == STATUS_OK)
             s = sample_next(r->sampler, r->scratch, &call, &chosen, e);
         if (s == STATUS_OK)
             r->ids[i] = chosen.token;

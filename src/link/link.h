@@ -32,7 +32,7 @@
 
 #include "os/os.h"
 
-#define LINK_PROTOCOL  1u
+#define LINK_PROTOCOL  2u
 #define LINK_MAX_RANKS 64
 #define LINK_MAX_LANES 8
 #define LINK_MAX_OPS   32                  /* started and not yet waited for, per group */
