@@ -7,6 +7,7 @@
 
 #include "engine/group.h"
 #include "kernel/kernel.h"
+#include "model_make.h"
 
 enum { PROMPT = 70, MOST = 64 };
 
@@ -176,7 +177,10 @@ typedef struct answers {
     int n[MOST], done;
     int32_t token[MOST][MOST];
     float logprob[MOST][MOST];
-    int n_cached[MOST];
+    int32_t second[MOST][MOST];
+    int n_scored[MOST];
+    float of_prompt[MOST][PROMPT * 4];
+    int n_cached[MOST]; /* the last: not the same for all */
 } answers;
 
 /* By request and choice: 4 choices at most. */
@@ -191,7 +195,13 @@ static void note(void *context, const engine_event *event)
         assert_int_not_equal(event->reason, ENGINE_ERROR);
         a->done++;
     }
+    if (event->kind == ENGINE_PROMPT) {
+        a->n_scored[at]++;
+        a->of_prompt[at][event->index] = event->logprob;
+    }
     if (event->kind == ENGINE_TOKEN) {
+        if (event->n_top > 1)
+            a->second[at][a->n[at]] = event->top[1].token;
         a->token[at][a->n[at]] = event->token;
         a->logprob[at][a->n[at]++] = event->logprob;
     }
@@ -209,6 +219,7 @@ static void ask(engine *g, uint64_t id, int n_prompt, int n_choices, const sampl
                         .n_choices = n_choices,
                         .max_tokens = 24,
                         .sample = *s,
+                        .score_prompt = id == 11,
                         .top_logprobs = id % 2 ? 3 : -1};
     must(engine_submit(g, &r, &e), &e);
 }
@@ -226,13 +237,19 @@ static void converse(answers *a, const char *source, engine_cut cut, uint64_t st
     const int32_t banned[] = {3, 4, 5};
     memset(a, 0, sizeof *a);
     must(engine_create(&g, engine_team_model(t), &eo, note, a, &e), &e);
-    for (uint64_t id = 0; id < 9; id++) {
+    for (uint64_t id = 0; id < 12; id++) {
         sample_options s = SAMPLE_DEFAULTS;
         s.seed = 40 + id;
         s.temperature = id == 0 ? 0 : 0.5f + 0.2f * (float)id;
         s.top_k = id == 2 ? 20 : 0;
         s.top_p = id == 3 ? 0.7f : s.top_p;
         s.min_p = id == 4 ? 0.05f : 0;
+        if (id == 9) { /* flat: more candidates than go as parts */
+            s.temperature = 6;
+            s.top_p = 0.97f;
+        }
+        s.top_k = id == 10 ? 1500 : s.top_k;
+        s.top_p = id == 10 ? 0.9f : s.top_p;
         if (id == 5) {
             s.repetition_penalty = 1.3f;
             s.presence_penalty = 0.4f;
@@ -244,14 +261,15 @@ static void converse(answers *a, const char *source, engine_cut cut, uint64_t st
             s.banned = banned;
             s.n_banned = 3;
         }
-        ask(g, id, id == 8 ? 140 : 100 + (int)id * 9, id == 7 ? 4 : 1, &s);
+        ask(g, id, id == 8 ? 140 : 100 + (int)id * 8, id == 7 ? 4 : 1, &s);
     }
     bool busy = true;
     for (int i = 0; busy; i++) {
         must(engine_step(g, &busy, &e), &e);
         assert_true(i < 5000);
     }
-    assert_int_equal(a->done, 12);
+    assert_int_equal(a->done, 15);
+    assert_int_equal(a->n_scored[44], 187);
     engine_destroy(g);
     engine_team_destroy(t);
 }
@@ -264,22 +282,49 @@ static int n_reused(const answers *a)
     return n;
 }
 
+/* With so many tokens that not all of a slice go as parts. */
+static void make_wide(const char *path)
+{
+    const make_shape shape = {"llama", 3, 64, 4, 2, 16, 96, 4099, 0, "Q8_0", true, 11};
+    size_t n;
+    char *bytes = make_model(&shape, &n);
+    FILE *f = fopen(path, "wb");
+    assert_true(f && fwrite(bytes, 1, n, f) == n && fclose(f) == 0);
+    base_free(bytes);
+}
+
 static void engine_answers(void **state)
 {
     (void)state;
     static answers whole, cut;
-    const engine_cut tp2 = {.n_stages = 1, .n_tensor = 2, .link = ENGINE_LINK_SHM},
-                     grid = {.n_stages = 2, .n_tensor = 2, .link = ENGINE_LINK_LOOP};
-    for (int little = 0; little < 2; little++) {
-        uint64_t tokens = little ? 512 : 2048;
-        converse(&whole, TINY, (engine_cut){0}, tokens);
-        converse(&cut, TINY, tp2, tokens);
-        assert_memory_equal(&whole, &cut, sizeof whole);
-        converse(&cut, TINY, grid, tokens);
-        /* a pipeline reads prompts in pieces of its own, and so may find less of a prefix that is still being read */
-        assert_memory_equal(&whole, &cut, offsetof(answers, n_cached));
-        assert_true(n_reused(&whole) > 0 && n_reused(&cut) > 0);
+    static const engine_cut others[] = {
+        {.n_stages = 1, .n_tensor = 2, .link = ENGINE_LINK_SHM},
+        {.n_stages = 2, .n_tensor = 2, .link = ENGINE_LINK_LOOP},
+        {.n_stages = 1,
+         .n_tensor = 3,
+         .link = ENGINE_LINK_LOOP,
+         .n_shares = 3,
+         .shares = {5, 2, 1}},
+        {.n_stages = 1, .n_tensor = 2, .link = ENGINE_LINK_LOOP, .n_shares = 2, .shares = {0, 1}},
+        {.n_stages = 2, .n_tensor = 1, .link = ENGINE_LINK_TLS},
+    };
+    char wide[4200];
+    const char *sources[] = {TINY, wide};
+    snprintf(wide, sizeof wide, "%s-%d.gguf", program(), (int)getpid());
+    make_wide(wide);
+    for (int k = 0; k < 4; k++) {
+        const char *source = sources[k / 2];
+        uint64_t tokens = k % 2 ? 512 : 2048;
+        converse(&whole, source, (engine_cut){0}, tokens);
+        for (size_t i = 0; i < (k % 2 ? 2 : BASE_COUNT(others)); i++) {
+            converse(&cut, source, others[i], tokens);
+            /* a pipeline reads prompts in pieces of its own, and so may find less of a prefix that is still being read */
+            assert_memory_equal(
+                &whole, &cut, others[i].n_stages > 1 ? offsetof(answers, n_cached) : sizeof whole);
+            assert_true(n_reused(&whole) > 0 && n_reused(&cut) > 0);
+        }
     }
+    unlink(wide);
 }
 
 /* ---- cuts ---------------------------------------------------------------------------------------------------------- */
@@ -487,6 +532,141 @@ static void nonsense(void **state)
     assert_true(refused > 60);
 }
 
+/* The last stage is asked for a token of one row, with an edit and a mask, in words that are changed in some places. */
+static void nonsense_asks(void **state)
+{
+    (void)state;
+    enum { LIST = 2 + 2 + 4 };
+    const engine_cut pipeline = {.n_stages = 2, .n_tensor = 1};
+    static const int32_t values[] = {-1,  0,      1,         2,         3,         16,
+                                     255, 100000, INT32_MAX, INT32_MIN, 0x7f800000};
+    int refused = 0, answered = 0;
+    for (uint64_t k = 0; k < 150; k++) {
+        link_loop *loop;
+        lone a, b;
+        err e = {0};
+        must(link_loop_create(&loop, 2, 1 << 20, NULL, &e), &e);
+        prepare(&a, TINY, 0, pipeline, 512, loop, false);
+        prepare(&b, TINY, 1, pipeline, 512, loop, false);
+        must(os_thread_create(&b.thread, follow_it, &b, "b", &e), &e);
+        join_it(&a);
+        must(a.result, &a.why);
+        size_t n_mask = (size_t)(model_get_card(a.m)->n_vocab + 63) / 64;
+        uint32_t *list = calloc(LIST + 2 * n_mask, sizeof *list);
+        list[0] = 1;
+        memset(list + 2, 0xff, n_mask * sizeof(uint64_t));
+        list[2 + 2 * n_mask] = 7;
+        int32_t words[GROUP_FIRST] = {32, GROUP_STEP, 0, 1, 1, 1, 0, 1, 5, 0, 1, 0, 0, 1, 3};
+        sample_options o = SAMPLE_DEFAULTS;
+        memcpy(words + 15 + 6, &o.temperature, sizeof(float));
+        memcpy(words + 15 + 8, &o.top_p, sizeof(float));
+        memcpy(words + 15 + 10, &o.repetition_penalty, sizeof(float));
+        words[15 + 13] = 2;
+        words[15 + 14] = 1;
+        words[31] = (int32_t)(2 + 2 * n_mask + 4);
+        int n_bad = k == 0 ? 0 : 1 + (int)(hash_u64(k, 5) % 2);
+        for (int i = 0; i < n_bad; i++) {
+            uint64_t h = hash_u64(k, 100 + (uint64_t)i);
+            int32_t value = values[(h >> 16) % BASE_COUNT(values)];
+            if (h >> 40 & 3)
+                words[6 + h % 26] = value;
+            else
+                memcpy(&list[(h >> 42 & 1) ? h % 2 : 2 + 2 * n_mask + h % 4], &value, sizeof value);
+        }
+        size_t D = (size_t)model_get_card(a.m)->d_model, n_list = 2 + 2 * n_mask + 4;
+        float *stream = calloc(D, sizeof *stream);
+        uint32_t results[7 + 4];
+        link_op *op = NULL;
+        must(link_broadcast(a.group->all, 0, words, sizeof words, &e), &e);
+        if (words[31] == (int32_t)n_list)
+            (void)link_send(a.group->all, 1, 0, list, n_list * sizeof *list, NULL);
+        (void)link_send(a.group->all, 1, 0, stream, D * sizeof *stream, NULL);
+        status s = link_recv_start(&op, a.group->all, 1, 0, results, sizeof results, &e);
+        if (s == STATUS_OK && k == 0) {
+            must(link_op_wait(op, &e), &e);
+            assert_int_equal(results[0], SAMPLE_CUT_OVER);
+            answered++;
+        }
+        for (int i = 0; k > 0 && i < 300 && link_group_status(a.group->all, NULL) == STATUS_OK;
+             i++) {
+            os_sleep_us(100);
+            (void)link_group_progress(a.group->all);
+        }
+        link_group_abort(a.group->all, STATUS_CANCELLED, "enough");
+        (void)link_group_progress(a.group->all);
+        os_thread_join(b.thread);
+        assert_true(b.result != STATUS_OK);
+        refused += b.result == STATUS_CORRUPT || b.result == STATUS_INVALID;
+        engine_group_destroy(a.group);
+        engine_group_destroy(b.group);
+        model_destroy(a.m);
+        model_destroy(b.m);
+        link_loop_destroy(loop);
+        free(list);
+        free(stream);
+    }
+    printf("%d refused, %d answered\n", refused, answered);
+    assert_true(refused > 50 && answered == 1);
+}
+
+/* What a follower of two sends in `n` steps of a token each, whose row comes whole or as a token. */
+static uint64_t bytes_of(int n, bool whole)
+{
+    const engine_cut two = {.n_stages = 1, .n_tensor = 2};
+    link_loop *loop;
+    lone a, b;
+    err e = {0};
+    sample *s;
+    sample_result out;
+    sample_options o = SAMPLE_DEFAULTS;
+    must(link_loop_create(&loop, 2, 1 << 20, NULL, &e), &e);
+    prepare(&a, TEST_DATA "/models/v32003-q4_0.gguf", 0, two, 512, loop, false);
+    prepare(&b, TEST_DATA "/models/v32003-q4_0.gguf", 1, two, 512, loop, false);
+    must(os_thread_create(&b.thread, follow_it, &b, "b", &e), &e);
+    join_it(&a);
+    must(a.result, &a.why);
+    int64_t V = model_get_card(a.m)->n_vocab;
+    float *row = malloc(sizeof *row * (size_t)V);
+    must(sample_create(&s, kernel_table_at(0), (int)V, &o, 0, &e), &e);
+    assert_ptr_equal(engine_group_of(a.m), a.group);
+    assert_null(engine_group_of(b.m));
+    for (int i = 0; i < n; i++) {
+        int32_t id = 5 + i;
+        sample_want want;
+        sample_call call = {.position = i, .top_logprobs = -1};
+        sample_describe(&want, s, &call, NULL, 0);
+        engine_group_ask_begin(a.group);
+        if (whole)
+            engine_group_ask_whole(a.group, 0);
+        else
+            assert_int_equal(engine_group_ask(a.group, 0, &want), 0);
+        must(feed(a.m, 1, i, &id, row, &e), &e);
+        if (!whole)
+            must(engine_group_answer(a.group, 0, &out, &e), &e);
+    }
+    engine_group_destroy(a.group); /* says END */
+    os_thread_join(b.thread);
+    must(b.result, &b.why);
+    uint64_t bytes = link_group_sent_bytes(b.group->all);
+    engine_group_destroy(b.group);
+    model_destroy(a.m);
+    model_destroy(b.m);
+    link_loop_destroy(loop);
+    sample_destroy(s);
+    free(row);
+    return bytes;
+}
+
+/* A token is a part of one candidate: 9 words and a frame's header, whatever the vocabulary. */
+static void bytes_of_tokens(void **state)
+{
+    (void)state;
+    enum { STEPS = 10, SLICE = 32003 - 1001 * 16, PART = 4 * 9 };
+    uint64_t whole = bytes_of(STEPS, true), told = bytes_of(STEPS, false);
+    printf("%d tokens: %llu bytes less\n", STEPS, (unsigned long long)(whole - told));
+    assert_int_equal(whole - told, STEPS * (4 * SLICE - PART));
+}
+
 /* ---- messages ------------------------------------------------------------------------------------------------------ */
 
 static void places_as_messages(void **state)
@@ -596,6 +776,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(engine_answers),
         cmocka_unit_test(handshakes),
         cmocka_unit_test(nonsense),
+        cmocka_unit_test(nonsense_asks),
+        cmocka_unit_test(bytes_of_tokens),
         cmocka_unit_test(lost_ranks),
         cmocka_unit_test(loading_fails),
     };
