@@ -10,7 +10,7 @@
 #error "announcements and streams travel as they lie in memory: little-endian"
 #endif
 
-_Static_assert((int)MODEL_MOST_FLIGHTS + 4 < LINK_MAX_OPS, "every flight has an op");
+_Static_assert(2 * (int)MODEL_MOST_FLIGHTS + 4 <= LINK_MAX_OPS, "every flight has two ops");
 
 status group_broken(engine_group *g, status s, const char *why)
 {

@@ -261,7 +261,7 @@ status model_step(model *m, const model_batch *b, float *logits, err *e);
  * or given to another sequence, at once. After an error of either every step that is under way has still to be finished. */
 status model_step_start(model *m, const model_batch *b, float *logits, err *e);
 status model_step_finish(model *m, err *e);
-enum { MODEL_MOST_FLIGHTS = 16 };
+enum { MODEL_MOST_FLIGHTS = 14 };
 int model_n_stages(const model *m);     /* 1 = not a pipeline */
 int model_most_flights(const model *m); /* 1 unless it is a pipeline */
 
