@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The bars of speed on one machine: each is measured as a ratio, printed with what it has to reach, and kept in bench/results/bars.csv.
 
-    bench/bars.py [--quick] [--only decode,prompt,…] [--types Q4_0,…] [--reps 5] [--resume] [--seconds N] [--summary]
+    bench/bars.py [--quick] [--only decode,prompt,…] [--types Q4_0,…] [--reps 5] [--resume] [--seconds N] [--patience N] [--summary]
 
 --resume goes on where a run of the same programs was cut off (every turn is kept in a checkpoint beside the build: see turns.py); --seconds ends it
-before N seconds are over; --summary measures nothing and prints what there is. --quick: Q4_0 alone, three turns. Models are random ones of the shape
-of Llama 3.2 1B, made by tools/random_model.py when they are missing and kept in the user's cache folder (about 8 GB with all types). What counts:
+before N seconds are over; --patience N puts every turn off while others use the machine, N seconds at most; --summary measures nothing and prints what
+there is. --quick: Q4_0 alone, three turns. Models are random ones of the shape of Llama 3.2 1B, made by tools/random_model.py when they are missing and
+kept in the user's cache folder (about 8 GB with all types). What counts:
 
   decode    bytes of weights a token × tokens/s ÷ read bandwidth of the same turn, context under 100, per type and threads
   prompt    2 × multiply-adds × tokens/s of 512 tokens ÷ int8 peak of the same turn (float types: f32 peak)
@@ -40,7 +41,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, "..", "tools"), os.path.join(HERE, "peers")]
 import parts  # noqa: E402
 import peers  # noqa: E402
-from measuring import BUILD, ROOT, SHOAL, Probe, Table, Unable, between, children_of, median, output_of, program, shoal_bench, spread  # noqa: E402
+from measuring import BUILD, ROOT, SHOAL, Probe, Table, Unable, between, calm, children_of, median, output_of, program, shoal_bench, spread  # noqa: E402
 from random_model import SHAPES, model_file  # noqa: E402
 from turns import Checkpoint, Driver, Row, Unit, build_hash, commit_name, of_threads, summary  # noqa: E402
 
@@ -449,6 +450,7 @@ def main():
     p.add_argument("--reps", type=int, default=5)
     p.add_argument("--resume", action="store_true", help="keep what an earlier run of these programs measured")
     p.add_argument("--seconds", type=float, help="begin nothing that would not end before")
+    p.add_argument("--patience", type=float, help="wait so long for others to be quiet before each turn, then end")
     p.add_argument("--summary", action="store_true", help="measure nothing, print what there is")
     p.add_argument("--docs", action="store_true", help="with --summary: write it into docs/results.md")
     o = p.parse_args()
@@ -467,7 +469,8 @@ def main():
     checkpoint = open_checkpoint()
     if o.resume and checkpoint.stale:
         print("the turns that were kept are of other programs: all begins anew")
-    driver = Driver(checkpoint, o.seconds, machine.pids, bars_table())
+    patient = None if o.patience is None else lambda pids: calm(pids, o.patience)
+    driver = Driver(checkpoint, o.seconds, machine.pids, bars_table(), calm=patient)
     if not o.summary:
         try:
             driver.run(units, o.resume)

@@ -77,6 +77,18 @@ class Watch:
         self.foreign = max(0.0, busy / TICKS - (self.ours() - self.before) + steal / TICKS) / max(seconds, 0.01)
 
 
+def calm(pids=(), within=0.0, look_s=1.0):
+    """Waits until others use no more than they may for a second; False when that does not come about within so many seconds."""
+    end = time.monotonic() + within
+    while True:
+        with Watch(pids) as watch:
+            time.sleep(look_s)
+        if watch.foreign <= FOREIGN_LIMIT:
+            return True
+        if time.monotonic() >= end:
+            return False
+
+
 def undisturbed(once, tries=3):
     """(what once() returns, cores that others used meanwhile), of the least disturbed of so many tries, fewer when one was not."""
     best = None

@@ -4,7 +4,8 @@ A Unit is one measurement: `once` takes one turn and returns plain data, `rows` 
 are undisturbed (nobody else used more than a tenth of a core meanwhile), at most twice as many as asked for; when that does not do, the least
 disturbed ones count, and the row says so. Every turn is written at once into a checkpoint beside the build, under the hash of its programs: turns
 of another build are never mixed with these. A unit that cannot be measured says why, and the next one is taken. With a limit of seconds no turn is
-begun that would not end in time, by how long earlier ones took. Deliberately not: what is measured.
+begun that would not end in time, by how long earlier ones took; with `patience` each is put off while others are at work, and the run ends when they go on
+for longer than that. Deliberately not: what is measured.
 """
 import dataclasses
 import hashlib
@@ -147,13 +148,14 @@ class Checkpoint:
 
 
 class TimeIsUp(Exception):
-    """No turn may begin any more."""
+    """No turn may begin any more, and why."""
 
 
 class Driver:
-    def __init__(self, checkpoint, seconds=None, pids=lambda: (), table=None, clock=time.monotonic, say=print):
-        """pids: of helpers beside our children, that are no strangers. table: measuring.Table for the rows, or None."""
-        self.checkpoint, self.seconds, self.pids, self.table, self.clock, self.say = checkpoint, seconds, pids, table, clock, say
+    def __init__(self, checkpoint, seconds=None, pids=lambda: (), table=None, clock=time.monotonic, say=print, calm=None):
+        """pids: of helpers beside our children, that are no strangers. table: measuring.Table for the rows, or None. calm: (pids) -> whether others are quiet,
+        after some waiting; None: no turn is put off."""
+        self.checkpoint, self.seconds, self.pids, self.table, self.clock, self.say, self.calm = checkpoint, seconds, pids, table, clock, say, calm
         self.began, self.taken = clock(), 0
 
     def run(self, units, resume):
@@ -164,8 +166,8 @@ class Driver:
         try:
             for unit in units:
                 self.measure(unit)
-        except TimeIsUp:
-            self.say("time is up; --resume goes on")
+        except TimeIsUp as why:
+            self.say(f"{why}; --resume goes on")
 
     def may_begin(self, seconds):
         left = float("inf") if self.seconds is None else self.seconds - (self.clock() - self.began)
@@ -180,9 +182,11 @@ class Driver:
         try:
             while wants_turn(kept["turns"], unit.reps):
                 if not self.may_begin(expected_s(unit, kept["turns"])):
-                    raise TimeIsUp()
+                    raise TimeIsUp("time is up")
                 if unit.company and not company:
                     company = unit.company()
+                if self.calm and not self.calm(self.helpers(company)):
+                    raise TimeIsUp("others are at work")
                 self.turn(unit, kept["turns"], company)
             self.finish(unit, kept)
         except TimeIsUp:
@@ -195,9 +199,12 @@ class Driver:
                 company.close()
             self.checkpoint.save()
 
+    def helpers(self, company):
+        return [*self.pids(), *(company.pids if company else ())]
+
     def turn(self, unit, turns, company):
         began = self.clock()
-        with Watch([*self.pids(), *(company.pids if company else ())]) as watch:
+        with Watch(self.helpers(company)) as watch:
             result = unit.once(company)
         result, foreign = result if unit.watches else (result, watch.foreign)
         result = json.loads(json.dumps(result))  # as a later run will find it

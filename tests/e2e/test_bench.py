@@ -169,6 +169,21 @@ def test_one_turn_at_least():
     assert rig.clock.now == 10, "else a limit below a turn's time would never get on"
 
 
+def test_patience():
+    rig, quiet = Rig(), iter([True, True, False])
+    rig.driver.calm = lambda pids: next(quiet)
+    rig.driver.run([rig.unit("a", [1.0, 2.0]), rig.unit("b", [])], False)
+    assert rig.clock.now == 20 and rig.said == ["others are at work; --resume goes on"]
+    kept, measuring.Watch = measuring.Watch, Watch
+    try:
+        Watch.script = [0.5, 0.4, 0.02]
+        assert measuring.calm(within=60, look_s=0) and not Watch.script
+        Watch.script = [0.5, 0.0]
+        assert not measuring.calm(within=0, look_s=0)
+    finally:
+        measuring.Watch = kept
+
+
 def test_fresh_run_forgets():
     rig = Rig()
     kept = rig.unit("kept", [7.0] * 3)
