@@ -64,7 +64,8 @@ static status read_list(float *out, int *n_out, int n, const char *option, const
         out[(*n_out)++] = (float)number;
     }
     if (*n_out != n)
-        return err_set(e, STATUS_INVALID, "--%s %s: %d for %d ranks", option, text, *n_out, n);
+        return err_set(e, STATUS_INVALID, "--%s %s: %d %s for %d ranks", option, text, *n_out,
+                       strcmp(option, "shares") ? "paces" : "shares", n);
     return STATUS_OK;
 }
 
