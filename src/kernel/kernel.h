@@ -271,6 +271,9 @@ typedef struct kernel_table {
     int64_t (*argmax)(const float *x, int64_t n); /* the lowest index of the greatest value */
     /* Σ exp(x − max): leaves of 16 (the tree) as in contract (b), so that shards of the vocabulary (16-row units) add exactly. */
     double (*exp_sum)(const float *x, int64_t n, float max);
+    /* Nearly that sum, and in *above what x ≥ threshold have in it, each within 2^-13 of its value (and n·2^-86): by a short exp, for bounds and
+     * never for results. x ≤ max. */
+    double (*exp_near)(const float *x, int64_t n, float max, float threshold, double *above);
     bool (*finish)(float *dst, const double *sums, int64_t n); /* kernel_finish */
 } kernel_table;
 

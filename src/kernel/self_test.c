@@ -154,6 +154,22 @@ static uint64_t test_softmax(const kernel_table *k)
     return hash_bytes(&best, sizeof best, h);
 }
 
+static uint64_t test_near(const kernel_table *k)
+{
+    enum { MANY = 700 };
+    float x[MANY];
+    kernel_example_floats(x, MANY, 12);
+    k->scale(x, x, 7, MANY);
+    float max = k->max(x, MANY);
+    double above;
+    uint64_t h = 0;
+    for (int i = 0; i < 4; i++) {
+        double sum = k->exp_near(x, MANY - 3 * i, max, max - (float)(8 * i), &above);
+        h = hash_bytes(&above, sizeof above, hash_bytes(&sum, sizeof sum, h));
+    }
+    return h;
+}
+
 static uint64_t test_finish(const kernel_table *k)
 {
     double sums[20];
@@ -308,11 +324,17 @@ static uint64_t test_product(const kernel_table *k, const kernel_type *type)
 static const struct {
     const char *name;
     uint64_t (*run)(const kernel_table *k);
-} rows[] = {{"quantise", test_quantise},   {"norm", test_norm},
-            {"elements", test_elements},   {"rope", test_rope},
-            {"softmax", test_softmax},     {"finish", test_finish},
-            {"attention", test_attention}, {"scalars", test_scalars},
-            {"encoder", test_encoder},     {"attention_q8", test_attention_q8}};
+} rows[] = {{"quantise", test_quantise},
+            {"norm", test_norm},
+            {"elements", test_elements},
+            {"rope", test_rope},
+            {"softmax", test_softmax},
+            {"finish", test_finish},
+            {"attention", test_attention},
+            {"scalars", test_scalars},
+            {"encoder", test_encoder},
+            {"attention_q8", test_attention_q8},
+            {"near", test_near}};
 
 /* KNOWN(name, hash), in the order rows, then types. */
 static const struct {

@@ -7,7 +7,8 @@
  * lanes_set, lanes_add/sub/mul, lanes_fma(a, b, c) = a·b + c in one rounding, lanes_max/min (a > b ? a : b), lanes_less(a, b, x, y) =
  * a < b ? x : y, lanes_abs, lanes_negate, lanes_bits_add/sub(a, b) on the bits as integers, lanes_shift_left(a, n), lanes_shift_right
  * (logical), lanes_fold (the tree: i + (i+8), +4, +2, +1), lanes_fold_max, lanes_load_half / lanes_store_half (16 f16, round to even), lanes_load_bytes (16 int8),
- * lanes_store_bytes (integers in −127..127 held as floats → int8) and lanes_add_double (leaf_round of one value).
+ * lanes_store_bytes (integers in −127..127 held as floats → int8), and, with LANES_FOLDS, lanes_folds (the
+ * lanes_fold of 16 of them, in any order).
  * Not here: products (each ISA has its own).
  */
 #include "kernel/math.h"
@@ -329,14 +330,65 @@ static void v_softmax(float *dst, const float *x, int64_t n)
     v_scale(dst, dst, math_recip(lanes_fold(sum)), n);
 }
 
+#ifndef LANES_FOLDS
+/* The folds of 16 lanes, in any order. */
+static inline lanes lanes_folds(const lanes a[V_LANES])
+{
+    float each[V_LANES];
+    for (int i = 0; i < V_LANES; i++)
+        each[i] = lanes_fold(a[i]);
+    return lanes_load(each);
+}
+#endif
+
 static double v_exp_sum(const float *x, int64_t n, float max)
 {
+    const lanes m = lanes_set(max);
+    double sums[V_LANES] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + V_LANES * V_LANES <= n; i += V_LANES * V_LANES) {
+        lanes e[V_LANES];
+        float leaves[V_LANES];
+        KERNEL_UNROLL for (int j = 0; j < V_LANES; j++) e[j] =
+            v_exp(lanes_sub(lanes_load(x + i + j * V_LANES), m));
+        lanes_store(leaves, lanes_folds(e));
+        for (int j = 0; j < V_LANES; j++)
+            sums[j] += leaf_round(leaves[j]);
+    }
+    for (; i < n; i += V_LANES)
+        sum += leaf_round(lanes_fold(v_exp(lanes_sub(v_load_some(x, i, n, -3.4028235e38f), m))));
+    for (int j = 0; j < V_LANES; j++)
+        sum += sums[j];
+    return sum;
+}
+
+/* 2^n·2^f as exp does it, with a cubic for 2^f: within 2^-13.7 for 0 ≥ x ≥ −60, below that as at −60. */
+static inline lanes v_exp_near(lanes x)
+{
+    lanes c = lanes_max(x, lanes_set(-60.0f)), magic = lanes_set(ROUND_MAGIC);
+    lanes z = lanes_fma(c, lanes_set(EXP_LOG2E), magic), n = lanes_sub(z, magic);
+    lanes f = lanes_fma(c, lanes_set(EXP_LOG2E), lanes_negate(n));
+    lanes p = lanes_fma(f, lanes_set(0.0551716685f), lanes_set(0.242611125f));
+    p = lanes_fma(p, f, lanes_set(0.693260968f));
+    p = lanes_fma(p, f, lanes_set(0.999928057f));
+    return lanes_bits_add(p, lanes_shift_left(z, 23));
+}
+
+static double v_exp_near_sum(const float *x, int64_t n, float max, float threshold, double *above)
+{
+    const int64_t some = 256 * V_LANES; /* so many in f32: an error under 2^-16 */
+    const lanes m = lanes_set(max), t = lanes_set(threshold), zero = lanes_set(0.0f);
     double sum = 0;
-    lanes m = lanes_set(max);
-    for (int64_t i = 0; i < n; i += V_LANES) {
-        lanes a = i + V_LANES <= n ? lanes_load(x + i)
-                                   : lanes_load_n(x + i, (int)(n - i), -3.4028235e38f);
-        sum += leaf_round(lanes_fold(v_exp(lanes_sub(a, m))));
+    *above = 0;
+    for (int64_t i = 0; i < n;) {
+        lanes all = zero, high = zero;
+        for (int64_t end = n - i < some ? n : i + some; i < end; i += V_LANES) {
+            lanes a = v_load_some(x, i, n, -3.4028235e38f), e = v_exp_near(lanes_sub(a, m));
+            all = lanes_add(all, e);
+            high = lanes_add(high, lanes_less(a, t, zero, e));
+        }
+        sum += (double)lanes_fold(all);
+        *above += (double)lanes_fold(high);
     }
     return sum;
 }
@@ -699,4 +751,5 @@ static void v_attention_q8(const kernel_attention *t)
     .silu_multiply_quantise = v_silu_multiply_quantise, .rope = v_rope, .kv_store = v_kv_store,    \
     .layer_norm = v_layer_norm, .gelu = v_gelu_row, .attention = v_attention,                      \
     .kv_store_q8 = v_kv_store_q8, .attention_q8 = v_attention_q8, .softmax = v_softmax,            \
-    .max = v_max, .argmax = v_argmax, .exp_sum = v_exp_sum, .finish = kernel_finish
+    .max = v_max, .argmax = v_argmax, .exp_sum = v_exp_sum, .exp_near = v_exp_near_sum,            \
+    .finish = kernel_finish

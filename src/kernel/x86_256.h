@@ -119,6 +119,30 @@ ALWAYS float lanes_fold(lanes x)
     c = _mm_add_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
+/* Steps +4, +2 and +1 of the tree for two rows in one operation. */
+#define LANES_FOLDS
+ALWAYS __m256 fold_quarters(__m256 p, __m256 q)
+{
+    return _mm256_add_ps(_mm256_permute2f128_ps(p, q, 0x20), _mm256_permute2f128_ps(p, q, 0x31));
+}
+ALWAYS __m256 fold_pairs(__m256 p, __m256 q)
+{
+    __m256d x = _mm256_castps_pd(p), y = _mm256_castps_pd(q);
+    return _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)),
+                         _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
+}
+ALWAYS __m256 fold_single(__m256 p, __m256 q)
+{
+    return _mm256_add_ps(_mm256_shuffle_ps(p, q, 0x88), _mm256_shuffle_ps(p, q, 0xDD));
+}
+ALWAYS lanes lanes_folds(const lanes a[16])
+{
+    __m256 x[8];
+    UNROLL for (int i = 0; i < 8; i++) x[i] = fold_quarters(
+        _mm256_add_ps(a[2 * i].a, a[2 * i].b), _mm256_add_ps(a[2 * i + 1].a, a[2 * i + 1].b));
+    UNROLL for (int i = 0; i < 4; i++) x[i] = fold_pairs(x[2 * i], x[2 * i + 1]);
+    return LANES_BOTH(fold_single(x[0], x[1]), fold_single(x[2], x[3]));
+}
 ALWAYS float lanes_fold_max(lanes x)
 {
     __m256 b = _mm256_max_ps(x.a, x.b);

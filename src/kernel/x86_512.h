@@ -100,6 +100,27 @@ ALWAYS float lanes_fold(lanes a)
     c = _mm_add_ps(c, _mm_movehl_ps(c, c));
     return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
+/* Steps +8 and +4 (by 128-bit parts), +2 and +1 of the tree for two rows in one operation. */
+#define LANES_FOLDS
+#define FOLD_PARTS(p, q, low, high)                                                                \
+    _mm512_add_ps(_mm512_shuffle_f32x4(p, q, low), _mm512_shuffle_f32x4(p, q, high))
+ALWAYS lanes fold_pairs(lanes p, lanes q)
+{
+    __m512d x = _mm512_castps_pd(p), y = _mm512_castps_pd(q);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                         _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+}
+ALWAYS lanes fold_single(lanes p, lanes q)
+{
+    return _mm512_add_ps(_mm512_shuffle_ps(p, q, 0x88), _mm512_shuffle_ps(p, q, 0xDD));
+}
+ALWAYS lanes lanes_folds(const lanes a[16])
+{
+    lanes x[8];
+    UNROLL for (int i = 0; i < 8; i++) x[i] = FOLD_PARTS(a[2 * i], a[2 * i + 1], 0x44, 0xEE);
+    UNROLL for (int i = 0; i < 4; i++) x[i] = FOLD_PARTS(x[2 * i], x[2 * i + 1], 0x88, 0xDD);
+    return fold_single(fold_pairs(x[0], x[1]), fold_pairs(x[2], x[3]));
+}
 ALWAYS float lanes_fold_max(lanes a)
 {
     return _mm512_reduce_max_ps(a);

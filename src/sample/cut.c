@@ -21,11 +21,9 @@ enum {
     RESULT_WORDS = 7
 };
 
-/* Distances below the maximum that MASS asks for, time after time; the last is everything. Asking costs slices a message and a whole row
- * nothing, but looking further down than it takes costs time. */
+/* Distances below the maximum that MASS asks for, time after time; the last is everything. A whole row is not asked: see nucleus.c. */
 static const float reaches[][LEVELS] = {
     {1, 2, 3, 4}, {5, 6, 7.5f, 9}, {11, 13.5f, 17, 20}, {26, 32, 45, INFINITY}};
-static const float reaches_of_one[] = {4, 6, 9, 13.5f, 20, 30, 45, INFINITY};
 
 enum { FAULT_BANNED = ROW_NOT_A_NUMBER + 1, FAULT_LARGE, FAULTS };
 
@@ -38,7 +36,6 @@ typedef struct part {
     uint64_t mass[LEVELS];
     int32_t counts[LEVELS];
     int n, n_top;
-    bool weighed;                   /* the candidates, by MASS */
     candidate *of;                  /* [n], in the scratch */
     const uint32_t *raw;            /* as words: id, score, logit; NULL: of is the whole row's */
     sample_top top[SAMPLE_TOP_MAX]; /* of logits */
@@ -77,6 +74,12 @@ static float least(const sample_want *w, float max)
     return w->min_p > 0 ? max + (float)kernel_log64((double)w->min_p) : EXCLUDED;
 }
 
+/* With candidates of all slices; a whole row needs none. */
+static bool is_listed(const sample_cut *c)
+{
+    return is_by_p(c) && c->n_slices > 1;
+}
+
 void sample_cut_begin(sample_cut *c, const sample_want *w, const int32_t *borders, int n_slices)
 {
     REQUIRE(n_slices >= 1 && n_slices <= SAMPLE_CUT_SLICES);
@@ -94,7 +97,7 @@ static int most_candidates(const sample_cut *c, int i)
         return 1;
     if (is_by_k(c))
         return BASE_MIN(c->want->top_k, width(c, i));
-    return is_by_p(c) ? c->counts[i] : 1;
+    return is_listed(c) ? c->counts[i] : 1;
 }
 
 static int most_top(const sample_cut *c, int i)
@@ -123,14 +126,9 @@ size_t sample_cut_words(const sample_cut *c, int i)
 
 /* ---- looking at a slice ---------------------------------------------------------------------------------------- */
 
-static int n_levels(const sample_cut *c)
-{
-    return c->n_slices > 1 ? LEVELS : 1;
-}
-
 static float level(const sample_cut *c, int j)
 {
-    float at = c->max - (c->n_slices > 1 ? reaches[c->asked][j] : reaches_of_one[c->asked]);
+    float at = c->max - reaches[c->asked][j];
     return at > c->floor ? at : c->floor;
 }
 
@@ -138,7 +136,7 @@ static void look_at_mass(const sample_cut *c, sample_scratch *w, const kernel_ta
 {
     const scored_row *row = &w->row;
     float levels[LEVELS];
-    int last = n_levels(c) - 1;
+    const int last = LEVELS - 1;
     if (c->asked == 0)
         p->sum = k->exp_sum(row->s, row->n, c->max);
     for (int j = 0; j <= last; j++)
@@ -194,13 +192,18 @@ static int look_for_candidates(const sample_cut *c, sample_scratch *w, const ker
         return 0;
     if (is_by_k(c))
         return select_top_k(w->candidates, w->blocks, row, row->s, o->top_k, k);
-    if (is_by_p(c) && w->n_listed >= 0)
+    if (is_listed(c) && w->n_listed >= 0)
         return keep_at_least(w->candidates, w->n_listed, c->floor);
-    if (is_by_p(c))
+    if (is_listed(c))
         return select_at_least(w->candidates, row, row->s, c->floor, k);
-    int32_t id = is_greedy(o) ? select_first_best(row, row->s)
-                              : noise_choose_row(row, c->floor,
-                                                 noise_key_of(o->seed, o->choice, o->position), k);
+    noise_key key = noise_key_of(o->seed, o->choice, o->position);
+    int32_t id;
+    if (is_greedy(o))
+        id = select_first_best(row, row->s);
+    else if (is_by_p(c))
+        id = nucleus_choose(row, w->candidates, o->top_p, c->floor, key, k);
+    else
+        id = noise_choose_row(row, (token_place){c->floor, INT32_MAX}, key, k);
     w->candidates[0] = (candidate){row->s[id - row->first], id, 0};
     return 1;
 }
@@ -232,7 +235,6 @@ static void look(const sample_cut *c, sample_scratch *w, const kernel_table *k, 
     } else if (c->round == SAMPLE_CUT_PICK) {
         if (c->want->top_logprobs >= 0)
             look_for_top(c, w, k, logits, p);
-        p->weighed = is_by_p(c) && w->n_listed >= 0;
         p->n = look_for_candidates(c, w, k, logits);
     }
 }
@@ -271,7 +273,7 @@ static void hear_maxima(sample_cut *c, const part *parts)
         return;
     if (!is_greedy(c->want) && !is_by_k(c) && !c->want->scores)
         c->floor = least(c->want, c->max);
-    c->round = is_by_p(c) ? SAMPLE_CUT_MASS : SAMPLE_CUT_PICK;
+    c->round = is_listed(c) ? SAMPLE_CUT_MASS : SAMPLE_CUT_PICK;
 }
 
 /* Down to the first level that has the mass; when none has it, everything. */
@@ -282,7 +284,7 @@ static void hear_mass(sample_cut *c, const part *parts)
         sum += parts[i].sum;
     if (c->asked == 0)
         c->target = (double)c->want->top_p * sum * WEIGHT_ONE;
-    int n = n_levels(c);
+    const int n = LEVELS;
     bool last = level(c, n - 1) == c->floor;
     for (int j = 0; j < n; j++) {
         uint64_t mass = 0;
@@ -294,7 +296,7 @@ static void hear_mass(sample_cut *c, const part *parts)
         c->round = SAMPLE_CUT_PICK;
         for (int i = 0; i < c->n_slices; i++) {
             c->counts[i] = parts[i].counts[j];
-            if (c->n_slices > 1 && c->counts[i] > SAMPLE_CUT_CANDIDATES)
+            if (c->counts[i] > SAMPLE_CUT_CANDIDATES)
                 c->round = SAMPLE_CUT_WHOLE;
         }
         return;
@@ -321,7 +323,7 @@ static int32_t first_best(const candidate *of, int n)
 }
 
 /* Out of the candidates of all slices. */
-static int32_t choose(const sample_cut *c, candidate *of, int n, bool weighed)
+static int32_t choose(const sample_cut *c, candidate *of, int n)
 {
     const sample_want *o = c->want;
     if (o->scores || is_greedy(o))
@@ -334,9 +336,8 @@ static int32_t choose(const sample_cut *c, candidate *of, int n, bool weighed)
             n = keep_mass(of, n, o->top_p, c->max);
         if (o->min_p > 0)
             n = keep_at_least(of, n, least(o, c->max));
-    } else if (is_by_p(c)) {
-        if (!weighed)
-            select_weigh(of, n, c->max);
+    } else if (is_listed(c)) {
+        select_weigh(of, n, c->max);
         n = select_mass(of, n, c->max, c->target);
     }
     return noise_choose(of, n, noise_key_of(o->seed, o->choice, o->position));
@@ -373,8 +374,7 @@ static bool hear_pick(sample_cut *c, sample_scratch *w, const part *parts, const
     bool tells = c->want->top_logprobs >= 0;
     if (n == 0 || (tells && !(sum >= 0.5)))
         return false;
-    bool weighed = whole && parts[0].weighed;
-    c->result = (sample_result){.token = choose(c, w->candidates, n, weighed)};
+    c->result = (sample_result){.token = choose(c, w->candidates, n)};
     c->round = SAMPLE_CUT_OVER;
     if (!tells)
         return true;

@@ -55,18 +55,39 @@ void row_make(sample_scratch *w, const kernel_table *k, const sample_want *want,
 /* w->raw: maxima of the logits themselves. */
 void row_make_raw(sample_scratch *w, const kernel_table *k, const float *logits);
 
+/* A place in the order of tokens: falling s, rising id. Before {floor, INT32_MAX} are all with s ≥ floor. */
+typedef struct token_place {
+    float s;
+    int32_t id;
+} token_place;
+
+static inline bool is_before(float s, int32_t id, token_place end)
+{
+    return s > end.s || (s == end.s && id < end.id);
+}
+
+/* ---- block.c: what passes over whole rows, a block of BLOCK at a time, with a form for every instruction set ---- */
+typedef struct block_table {
+    /* s = logits·inverse, returns the greatest; the sign bit of *bad is set when a logit isn't finite */
+    float (*fill)(float *s, const float *logits, float inverse, uint32_t *bad);
+    /* mask: the tokens with s ≥ threshold */
+    void (*select)(uint64_t mask[BLOCK / 64], const float *s, float threshold);
+    /* mask: the tokens first + i, first a multiple of 16, whose random bits are at least `least`, and some with fewer; false: there are none */
+    bool (*noise)(uint64_t mask[BLOCK / 64], noise_key key, uint32_t first, uint32_t least);
+} block_table;
+const block_table *block_table_for(const kernel_table *k);
+#if defined(__x86_64__)
+extern const block_table block_avx2, block_avx512;
+#endif
+
 /* ---- noise.c ---- */
 noise_key noise_key_of(uint64_t seed, int choice, int64_t position);
 double noise_of(noise_key key, int32_t token);
-/* argmax of s + noise over the row's tokens with s ≥ floor (not above its maximum), or over candidates; the lower id among equals. Excluded
- * tokens never win over others. */
-int32_t noise_choose_row(const scored_row *row, float floor, noise_key key, const kernel_table *k);
+/* argmax of s + noise over the row's tokens before `end` (one is), or over candidates; the lower id among equals. Excluded tokens never win
+ * over others. */
+int32_t noise_choose_row(const scored_row *row, token_place end, noise_key key,
+                         const kernel_table *k);
 int32_t noise_choose(const candidate *c, int n, noise_key key);
-
-#if defined(__x86_64__)
-uint32_t noise_block_avx2(uint32_t bits[BLOCK], noise_key key, uint32_t first);
-void select_block_avx2(uint64_t mask[BLOCK / 64], const float *s, float threshold);
-#endif
 
 /* ---- select.c ---- */
 int32_t select_first_best(const scored_row *row,
@@ -81,8 +102,15 @@ void select_sort(candidate *c, int n);
 /* Every token with s ≥ threshold that is not excluded, by rising id; returns how many. */
 int select_at_least(candidate *out, const scored_row *row, const float *s, float threshold,
                     const kernel_table *t);
+/* Blocks that hold such tokens. */
+int select_blocks(const scored_row *row, float threshold);
 /* Moves the shortest prefix (falling s, rising id) whose weight reaches target to the front; returns its length, n when it never does. max: of s. */
 int select_mass(candidate *c, int n, float max, double target);
 void select_weigh(candidate *c, int n, float max); /* weight = exp(s − max) */
+
+/* ---- nucleus.c ---- */
+/* The token of the shortest prefix with the share p of all (0 < p < 1), of those with s ≥ floor. The row is the whole one. */
+int32_t nucleus_choose(const scored_row *row, candidate *room, float p, float floor, noise_key key,
+                       const kernel_table *k);
 
 #endif

@@ -5,9 +5,9 @@
  * same 32-bit operations in every lane of a vector. u = (bits + ½)/2^32, noise = −log(−log u) with the kernel's own double log.
  *
  * Over a whole vocabulary the logarithms would cost far more than the rest, so bounds come first: −log(−log u) ≤ −log(1 − u), hence a
- * token can beat the best score so far only if its 1 − u is under e^−(best − s). That is one integer comparison a token, and blocks
- * whose maximum is too far below are not even hashed, and those none of whose bits reach it are not looked through. The result is exactly
- * that of scoring every token.
+ * token can beat the best score so far only if its 1 − u is under e^−(best − s). That is one integer comparison a token: first, in
+ * vectors, with the s of its block's greatest, then, for the few that pass, with its own. Blocks whose maximum is too far below are not even
+ * hashed. The result is exactly that of scoring every token.
  */
 #include "sample/noise_block.h"
 
@@ -57,41 +57,47 @@ static void make_limits(uint32_t limits[LIMITS])
     }
 }
 
-typedef uint32_t block_fn(uint32_t bits[BLOCK], noise_key key, uint32_t first);
-
-static uint32_t block_plain(uint32_t bits[BLOCK], noise_key key, uint32_t first)
+/* Whether a token can beat the best; also true for some that cannot. */
+static inline bool may_win(const best_token *best, float s, uint32_t bits,
+                           const uint32_t limits[LIMITS])
 {
-    return random_block(bits, key, first);
+    double distance = best->score - (double)s;
+    return distance < 0 || (distance <= NOISE_MAX && ~bits <= limits[(int)distance]);
 }
 
-static block_fn *block_for(const kernel_table *k)
+static void consider_block(best_token *best, const scored_row *row, int first,
+                           const uint64_t mask[BLOCK / 64], token_place end, noise_key key,
+                           const uint32_t limits[LIMITS])
 {
-#if defined(__x86_64__)
-    if (k->features & KERNEL_CPU_AVX2)
-        return noise_block_avx2;
-#endif
-    (void)k;
-    return block_plain;
+    for (int w = 0; w < BLOCK / 64; w++)
+        for (uint64_t left = mask[w]; left; left &= left - 1) {
+            int i = first + 64 * w + __builtin_ctzll(left);
+            int32_t id = row->first + i;
+            if (i >= row->n || !is_before(row->s[i], id, end))
+                continue;
+            uint32_t bits = random_bits(key, (uint32_t)id);
+            if (may_win(best, row->s[i], bits, limits))
+                consider(best, row->s[i], id, bits);
+        }
 }
 
-int32_t noise_choose_row(const scored_row *row, float floor, noise_key key, const kernel_table *k)
+int32_t noise_choose_row(const scored_row *row, token_place end, noise_key key,
+                         const kernel_table *k)
 {
-    uint32_t limits[LIMITS], bits[BLOCK];
-    block_fn *block = block_for(k);
+    uint32_t limits[LIMITS];
+    uint64_t mask[BLOCK / 64];
+    const block_table *block = block_table_for(k);
     make_limits(limits);
     int32_t greatest = select_first_best(row, row->s);
     best_token best = {(double)row->max + noise_of(key, greatest), greatest};
     for (int b = 0; b < row->n_blocks; b++) {
-        double distance = best.score - (double)row->block_max[b];
-        if (distance > NOISE_MAX || row->block_max[b] <= EXCLUDED_MAX || row->block_max[b] < floor)
+        float most = row->block_max[b];
+        double distance = best.score - (double)most;
+        if (distance > NOISE_MAX || most <= EXCLUDED_MAX || most < end.s)
             continue;
         uint32_t limit = distance < 0 ? UINT32_MAX : limits[(int)distance];
-        int first = b * BLOCK, end = BASE_MIN(first + BLOCK, row->n);
-        if (~block(bits, key, (uint32_t)(row->first + first)) > limit)
-            continue;
-        for (int i = first; i < end; i++)
-            if (~bits[i - first] <= limit && row->s[i] >= floor)
-                consider(&best, row->s[i], row->first + i, bits[i - first]);
+        if (block->noise(mask, key, (uint32_t)(row->first + b * BLOCK), ~limit))
+            consider_block(&best, row, b * BLOCK, mask, end, key, limits);
     }
     return best.id;
 }
@@ -104,9 +110,7 @@ int32_t noise_choose(const candidate *c, int n, noise_key key)
     best_token best = {(double)c[0].s + noise_of(key, c[0].id), c[0].id};
     for (int i = 1; i < n; i++) {
         uint32_t bits = random_bits(key, (uint32_t)c[i].id);
-        double distance = best.score - (double)c[i].s;
-        if (n <= LIMITS || distance < 0 ||
-            (distance <= NOISE_MAX && ~bits <= limits[(int)distance]))
+        if (n <= LIMITS || may_win(&best, c[i].s, bits, limits))
             consider(&best, c[i].s, c[i].id, bits);
     }
     return best.id;

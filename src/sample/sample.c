@@ -268,31 +268,17 @@ void sample_accept(sample *s, int32_t token)
 
 /* ---- the row --------------------------------------------------------------------------------------------------- */
 
-static inline uint32_t exponent_of(float x)
+static inline bool is_finite(float x)
 {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
-    return bits & 0x7F800000u;
-}
-
-/* The sign bit comes up when one of the n is not finite. */
-static inline uint32_t look_for_bad(const float *x, int n)
-{
-    uint32_t bad = 0;
-    if (n == BLOCK) { /* a constant count: compilers make vectors of it */
-        for (int i = 0; i < BLOCK; i++)
-            bad |= exponent_of(x[i]) + 0x00800000u;
-        return bad;
-    }
-    for (int i = 0; i < n; i++)
-        bad |= exponent_of(x[i]) + 0x00800000u;
-    return bad;
+    return (bits & 0x7F800000u) != 0x7F800000u;
 }
 
 static void name_bad(sample_scratch *w, const float *logits)
 {
     int i = 0;
-    while (exponent_of(logits[i]) != 0x7F800000u)
+    while (is_finite(logits[i]))
         i++;
     w->fault = logits[i] == logits[i] ? ROW_INFINITE : ROW_NOT_A_NUMBER;
     w->fault_token = w->row.first + i;
@@ -311,17 +297,18 @@ static void max_of_block(const kernel_table *k, scored_row *row, const float *s,
 /* row = logits · inverse with its block maxima, in one pass over memory. */
 static void fill_row(sample_scratch *w, const kernel_table *k, const float *logits, float inverse)
 {
+    const block_table *block = block_table_for(k);
     scored_row *row = &w->row;
     uint32_t bad = 0;
-    for (int b = 0; b < row->n_blocks; b++) {
-        int first = b * BLOCK, n = block_length(row, b);
-        bad |= look_for_bad(logits + first, n);
-        if (inverse == 1)
-            memcpy(row->s + first, logits + first, (size_t)n * sizeof *logits);
-        else
-            k->scale(row->s + first, logits + first, inverse, n);
-        max_of_block(k, row, row->s, b);
+    int whole = row->n / BLOCK;
+    for (int b = 0; b < whole; b++)
+        row->block_max[b] = block->fill(row->s + b * BLOCK, logits + b * BLOCK, inverse, &bad);
+    for (int i = whole * BLOCK; i < row->n; i++) {
+        row->s[i] = logits[i] * inverse;
+        bad |= is_finite(logits[i]) ? 0 : 0x80000000u;
     }
+    if (whole < row->n_blocks)
+        max_of_block(k, row, row->s, whole);
     w->fault = ROW_FINE;
     if (bad >> 31)
         name_bad(w, logits);

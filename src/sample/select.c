@@ -24,37 +24,15 @@ int32_t select_first_best(const scored_row *row, const float *s)
     return row->first + i;
 }
 
-typedef void block_fn(uint64_t mask[BLOCK / 64], const float *s, float threshold);
-
-static void block_plain(uint64_t mask[BLOCK / 64], const float *s, float threshold)
-{
-    for (int w = 0; w < BLOCK / 64; w++) {
-        uint64_t word = 0;
-        for (int i = 0; i < 64; i++)
-            word |= (uint64_t)(s[64 * w + i] >= threshold) << i;
-        mask[w] = word;
-    }
-}
-
-static block_fn *block_for(const kernel_table *t)
-{
-#if defined(__x86_64__)
-    if (t->features & KERNEL_CPU_AVX2)
-        return select_block_avx2;
-#endif
-    (void)t;
-    return block_plain;
-}
-
 /* Bits of the tokens of block b with s ≥ threshold. False: it has none. */
 static bool mask_of_block(uint64_t mask[BLOCK / 64], const scored_row *row, const float *s, int b,
-                          float threshold, block_fn *block)
+                          float threshold, const block_table *block)
 {
     int first = b * BLOCK;
     if (row->block_max[b] < threshold)
         return false;
     if (first + BLOCK <= row->n) {
-        block(mask, s + first, threshold);
+        block->select(mask, s + first, threshold);
         return true;
     }
     for (int w = 0; w < BLOCK / 64; w++)
@@ -76,7 +54,7 @@ int select_at_least(candidate *out, const scored_row *row, const float *s, float
 {
     int n = 0;
     uint64_t mask[BLOCK / 64];
-    block_fn *block = block_for(t);
+    const block_table *block = block_table_for(t);
     threshold = not_excluded(threshold);
     for (int b = 0; b < row->n_blocks; b++) {
         if (!mask_of_block(mask, row, s, b, threshold, block))
@@ -87,6 +65,14 @@ int select_at_least(candidate *out, const scored_row *row, const float *s, float
                 out[n++] = (candidate){s[i], row->first + i, 0};
             }
     }
+    return n;
+}
+
+int select_blocks(const scored_row *row, float threshold)
+{
+    int n = 0;
+    for (int b = 0; b < row->n_blocks; b++)
+        n += row->block_max[b] >= threshold;
     return n;
 }
 

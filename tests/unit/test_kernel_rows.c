@@ -449,6 +449,32 @@ static void check_softmax(const kernel_table *k)
     assert_true(fabs(k->exp_sum(x, 53, k->max(x, 53)) - expected) < 1e-5);
 }
 
+/* The sums of the short exp are within the promised error, and the same everywhere; those of exp_sum also of long rows. */
+static void check_near(const kernel_table *k)
+{
+    enum { MOST = 2 * 4096 + 700 };
+    static const int sizes[] = {1, 15, 16, 31, 255, 256, 257, 700, 4096, 4100, MOST};
+    static float x[MOST];
+    numbers(x, MOST, 4);
+    for (size_t s = 0; s < BASE_COUNT(sizes); s++)
+        for (int step = -1; step < 6; step++) {
+            int n = sizes[s];
+            float max = k->max(x, n), threshold = max - 5.0f * (float)step;
+            double above = 7, portable_above, all = 0, high = 0;
+            double sum = k->exp_near(x, n, max, threshold, &above);
+            for (int i = 0; i < n; i++) {
+                double e = exp((double)(x[i] - max));
+                all += e;
+                high += x[i] >= threshold ? e : 0;
+            }
+            assert_true(fabs(sum - all) <= all * 0x1p-13 + n * 0x1p-86);
+            assert_true(fabs(above - high) <= high * 0x1p-13 + n * 0x1p-86);
+            assert_true(sum == portable()->exp_near(x, n, max, threshold, &portable_above));
+            assert_true(above == portable_above);
+            assert_true(k->exp_sum(x, n, max) == portable()->exp_sum(x, n, max));
+        }
+}
+
 #define TEST_OF(name)                                                                              \
     static void test_##name(void **state)                                                          \
     {                                                                                              \
@@ -457,6 +483,7 @@ static void check_softmax(const kernel_table *k)
     }
 TEST_OF(rows)
 TEST_OF(quantise)
+TEST_OF(near)
 TEST_OF(rope)
 TEST_OF(attention)
 TEST_OF(store_clamps)
@@ -469,6 +496,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_quantise),
+        cmocka_unit_test(test_near),
         cmocka_unit_test(test_quantise_definition),
         cmocka_unit_test(test_encoder_definition),
         cmocka_unit_test(test_rope),
