@@ -337,26 +337,34 @@ static void exclude_unallowed(scored_row *row, const uint64_t *allowed)
     }
 }
 
+/* The maximum of the block of s[at] after that became `now`. */
+static void keep_max(const kernel_table *k, scored_row *row, int64_t at, float now)
+{
+    int b = (int)(at / BLOCK);
+    float before = row->s[at];
+    row->s[at] = now;
+    if (now >= row->block_max[b])
+        row->block_max[b] = now;
+    else if (before == row->block_max[b])
+        max_of_block(k, row, row->s, b);
+}
+
 /* Bias, bans, penalties and mask, on the few tokens they concern. */
 static void edit_row(scored_row *row, const kernel_table *k, const sample_want *o,
                      const float *logits, float inverse)
 {
-    bool all = o->allowed || o->n_edits > row->n_blocks;
     for (int i = 0; i < o->n_edits; i++) {
         const sample_edit *x = &o->edits[i];
         int64_t at = (int64_t)x->token - row->first;
         if (at >= 0 && at < row->n)
-            row->s[at] = x->how & SAMPLE_BANNED ? EXCLUDED : edited(o, x, logits[at]) * inverse;
+            keep_max(k, row, at,
+                     x->how & SAMPLE_BANNED ? EXCLUDED : edited(o, x, logits[at]) * inverse);
     }
-    if (o->allowed)
-        exclude_unallowed(row, o->allowed);
-    for (int b = 0; b < row->n_blocks && all; b++)
+    if (!o->allowed)
+        return;
+    exclude_unallowed(row, o->allowed);
+    for (int b = 0; b < row->n_blocks; b++)
         max_of_block(k, row, row->s, b);
-    for (int i = 0; i < o->n_edits && !all; i++) {
-        int64_t at = (int64_t)o->edits[i].token - row->first;
-        if (at >= 0 && at < row->n)
-            max_of_block(k, row, row->s, (int)(at / BLOCK));
-    }
 }
 
 void row_make(sample_scratch *w, const kernel_table *k, const sample_want *want,
