@@ -2,7 +2,7 @@
  * What links cost on this machine: sums of two ranks over shm and tls beside a bare exchange of the same wire bytes over TLS and over a
  * bare socket, sums of three ranks by each way, bulk over several TLS streams beside what AES does on one core.
  *
- *   bench_link [seconds per figure [shm|tls|three|forms|bulk]]
+ *   bench_link [seconds per figure [shm|tls|prompt|three|forms|bulk]]
  *   bench_link probe shm|tls LATENCY_US GBIT_S     what two ranks measure of a link with so much latency added and such a cap (0: none)
  *
  * Ranks over shm are processes, others threads; ten runs are timed together. Prints; asserts nothing. Where the cores are busy the medians are the scheduler's; the
@@ -19,7 +19,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define N_VALUES   4096 /* 16 KiB of f32 */
+#define N_VALUES   4096                   /* 16 KiB of f32 */
+#define N_PROMPT   (256 * 2048)           /* a prompt's rows of a model 2048 wide */
+#define PART_BYTES (128 * 2048 / 32 * 40) /* what a rank makes of its rows: int8 blocks */
 #define MAX_RANKS  3
 #define BULK_BYTES (4u << 20)
 #define MAX_RUNS   200000
@@ -33,6 +35,7 @@ typedef struct player {
     link_wire wire;
     link_sum_way way;
     bool broadcasts; /* instead of summing: n_values bytes from rank 0, one back from each */
+    bool scatters;   /* a scatter, and a gather of PART_BYTES of each of two ranks */
     link_conn *conns[MAX_RANKS];
     uint32_t *ns100; /* [n]: a tenth of a microsecond per run, rank 0 */
     int n;
@@ -84,7 +87,13 @@ static void play(void *context)
             check(link_broadcast(g, 0, values, (size_t)p->n_values, &e), &e);
             check(link_broadcast(g, 1, values, 1, &e), &e);
         }
-        for (int i = 0; i < 10 && !p->broadcasts; i++) {
+        for (int i = 0; i < 10 && p->scatters; i++) {
+            const size_t parts[] = {(size_t)p->n_values / 2, (size_t)p->n_values / 2};
+            const size_t bytes[] = {PART_BYTES, PART_BYTES};
+            check(link_scatter(g, values, parts, p->wire, &e), &e);
+            check(link_gather(g, values, bytes, &e), &e);
+        }
+        for (int i = 0; i < 10 && !p->broadcasts && !p->scatters; i++) {
             link_op *op;
             check(link_sum_start(&op, g, values, (size_t)p->n_values, p->wire, p->way, &e), &e);
             check(link_op_wait(op, &e), &e);
@@ -441,6 +450,8 @@ static void shm_figures(uint64_t spin)
          LINK_SUM_AUTO, spin);
     sums("shm, 2 ranks, 4096 values, f64 (32 KiB each way)", 2, false, N_VALUES, LINK_WIRE_F64,
          LINK_SUM_AUTO, spin);
+    sums("shm, 2 ranks, 4096 values, blocks (16 KiB each way)", 2, false, N_VALUES,
+         LINK_WIRE_BLOCKS, LINK_SUM_AUTO, spin);
     sums("shm, 2 ranks, 1024 values, f64", 2, false, N_VALUES / 4, LINK_WIRE_F64, LINK_SUM_AUTO,
          spin);
     sums("shm, 2 ranks, 8 values, f64", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, spin);
@@ -449,6 +460,23 @@ static void shm_figures(uint64_t spin)
     sums("shm, 2 ranks, 8 values, asleep in poll after 200 us", 2, false, 8, LINK_WIRE_F64,
          LINK_SUM_AUTO, 200);
     sums("the same, asleep at once", 2, false, 8, LINK_WIRE_F64, LINK_SUM_AUTO, 0);
+}
+
+/* The sum of a prompt's rows on every rank, and the sums of half of them on each with a gather of what it makes of them. */
+static void prompts(uint64_t spin)
+{
+    static const link_wire wires[] = {LINK_WIRE_F64, LINK_WIRE_INT48, LINK_WIRE_BLOCKS};
+    static const char *const names[] = {"f64", "int48", "blocks"};
+    for (int tls = 0; tls < 2; tls++)
+        for (size_t w = 0; w < BASE_COUNT(wires); w++)
+            for (int scatters = 0; scatters < 2; scatters++) {
+                char what[80];
+                player p = {.n_ranks = 2, .n_values = N_PROMPT, .wire = wires[w], .spin_us = spin};
+                p.scatters = scatters;
+                snprintf(what, sizeof what, "%s, 2 ranks, 256 x 2048 values, %s, %s",
+                         tls ? "tls" : "shm", names[w], scatters ? "scatter and gather" : "sum");
+                play_all(what, &p, tls, 0);
+            }
 }
 
 static void tls_figures(uint64_t spin)
@@ -461,6 +489,8 @@ static void tls_figures(uint64_t spin)
         double bare64 = bare_exchange("bare TLS, 32 KiB each way", 8 * N_VALUES, true);
         double sum64 = sums("tls, 2 ranks, 4096 values, f64", 2, true, N_VALUES, LINK_WIRE_F64,
                             LINK_SUM_AUTO, spin);
+        sums("tls, 2 ranks, 4096 values, blocks", 2, true, N_VALUES, LINK_WIRE_BLOCKS,
+             LINK_SUM_AUTO, spin);
         printf("a sum over tls / the bare exchange, best tenths: %.2f int48, %.2f f64\n",
                sum48 / bare48, sum64 / bare64);
     }
@@ -469,7 +499,7 @@ static void tls_figures(uint64_t spin)
 /* What the forms of values are for: 16 KiB of f32 over a shaped wire. AUTO must be the better of the exact ones. */
 static void forms(void)
 {
-    static const char *const names[] = {"f64", "int48", "bf16", "q8"};
+    static const char *const names[] = {"f64", "int48", "blocks", "bf16", "q8"};
     static const double gbits[] = {1, 2.5, 10};
     for (size_t w = 0; w < BASE_COUNT(gbits); w++) {
         link_cost cost = {WIRE_US, 8e-3 / gbits[w]};
@@ -573,6 +603,8 @@ int main(int argc, char **argv)
         shm_figures(spin);
     if (!*only || strcmp(only, "tls") == 0)
         tls_figures(spin);
+    if (!*only || strcmp(only, "prompt") == 0)
+        prompts(spin);
     if (!*only || strcmp(only, "three") == 0)
         three_ranks();
     if (!*only || strcmp(only, "forms") == 0)

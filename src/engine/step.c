@@ -236,11 +236,12 @@ status group_do_step(engine_group *g, err *e)
 
 /* ---- inside a step ------------------------------------------------------------------------------------------------- */
 
-/* Always as f64: the sum that x begins as is of rows of the embedding, which are any floats and exact because one rank at most has them. */
+/* In f64 or blocks, never int48: the sum that x begins as is of rows of the embedding, which are any floats and exact because one rank at most
+ * has them. */
 static status sum(void *context, double *values, int64_t n, err *e)
 {
     engine_group *g = context;
-    return group_noted(g, link_sum(g->in_stage, values, (size_t)n, LINK_WIRE_F64, e));
+    return group_noted(g, link_sum(g->in_stage, values, (size_t)n, LINK_WIRE_AUTO, e));
 }
 
 /* Whether a step of that many rows is faster when each rank norms its own: what is gathered is at most as wide as floats. */
@@ -254,7 +255,7 @@ static bool divides(void *context, int64_t n_rows, int64_t width)
 static status scatter(void *context, double *values, const size_t *parts, err *e)
 {
     engine_group *g = context;
-    return group_noted(g, link_scatter(g->in_stage, values, parts, LINK_WIRE_F64, e));
+    return group_noted(g, link_scatter(g->in_stage, values, parts, LINK_WIRE_AUTO, e));
 }
 
 static status share_rows(void *context, void *rows, const size_t *parts, err *e)

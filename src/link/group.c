@@ -323,7 +323,10 @@ static status push(link_group *g, link_way *w, bool *moved, err *e)
 static status check_data(const link_way *w, err *e)
 {
     const link_header *h = &w->coming;
-    const link_item *item = w->in.head;
+    link_item *item = w->in.head;
+    bool blocks = item->fate != LINK_FATE_BYTES && item->op->wire == LINK_WIRE_BLOCKS;
+    if (blocks && h->bytes < item->n)
+        item->n = h->bytes;
     if (h->op != item->op->code || h->phase != item->phase || h->bytes != item->n)
         return err_set(e, STATUS_CORRUPT,
                        "frame %u is op %02x phase %u of %u bytes, expected op %02x phase %u of %u",

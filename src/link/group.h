@@ -25,8 +25,9 @@ typedef struct link_item {
     link_op *op;
     unsigned char *bytes; /* of what goes, and of what comes as bytes */
     double *values;       /* of what comes as values: [n_values] */
-    uint32_t n, n_values;
-    uint32_t gone; /* of what goes: bytes that the connection has taken */
+    uint32_t n, n_values; /* n: of what comes in blocks the most, until its header is there */
+    uint32_t done;        /* of what comes as values: so many have */
+    uint32_t gone;        /* of what goes: bytes that the connection has taken */
     uint8_t phase, fate;
     bool goes;
     bool guarded; /* of what comes: changes values that items of the same phase are still sending */
@@ -118,7 +119,8 @@ void link_op_commit(link_op *op);
 bool link_op_after(link_op *op, int phase);
 /* A value of op is out of range. */
 void link_op_fail_range(link_op *op);
-/* Values that come for the first item of the way's queue (values.c): how many bytes of its payload may be taken now, and taking them. */
+/* Values that come for the first item of the way's queue (values.c): how many bytes of its payload may be taken now, and taking them. CORRUPT:
+ * the payload does not hold the item's values. */
 size_t link_values_wanted(const link_way *w);
 status link_values_pull(link_way *w, bool *moved, err *e);
 

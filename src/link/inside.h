@@ -82,12 +82,13 @@ status link_hello_check(const unsigned char *theirs, size_t n,
 
 /* ---- values on the wire (wire.c) ------------------------------------------------------------------------------- */
 
-/* Values travel in units: so many bytes hold so many values; the last unit of a frame may hold fewer. */
+/* Values travel in units: so many bytes hold so many values; the last unit of a frame may hold fewer. BLOCKS has none: its blocks say how
+ * long they are. */
 typedef struct link_unit {
     size_t bytes, values;
 } link_unit;
 link_unit link_wire_unit(link_wire wire);
-size_t link_wire_bytes(link_wire wire, size_t n); /* of n values */
+size_t link_wire_bytes(link_wire wire, size_t n); /* of n values; of BLOCKS the most */
 /* |v| must stay below this. */
 double link_wire_limit(link_wire wire);
 /* False: a value is out of range or no multiple of 2^-24. */
@@ -95,6 +96,13 @@ bool link_pack(unsigned char *out, const double *values, size_t n, link_wire wir
 /* values = what is on the wire, or values += what is on the wire. False: a value, addend or sum is out of range. */
 bool link_unpack(double *values, const unsigned char *in, size_t n, link_wire wire);
 bool link_add(double *values, const unsigned char *in, size_t n, link_wire wire);
+enum { LINK_BLOCK = 64 };
+/* BLOCKS: packs n values into at most link_wire_bytes; returns how many. */
+size_t link_pack_blocks(unsigned char *out, const double *values, size_t n);
+/* How long the block of m values is that begins with this byte; 0: no such block. */
+size_t link_block_bytes(unsigned char first, size_t m);
+/* Stores or adds the block of m values at `in`. False: a value, addend or sum is out of range. */
+bool link_take_block(double *values, const unsigned char *in, size_t m, bool add);
 bool link_in_range(const double *values, size_t n, link_wire wire);
 
 /* The loops behind these functions, one table an instruction set; all give the same bits (loops.h). */
@@ -103,6 +111,8 @@ typedef struct link_loops {
     bool (*add_f64)(double *restrict values, const unsigned char *restrict in, size_t n);
     bool (*pack_48)(unsigned char *restrict out, const double *restrict values, size_t n);
     bool (*take_48)(double *restrict values, const unsigned char *restrict in, size_t n, bool add);
+    size_t (*pack_blocks)(unsigned char *restrict out, const double *restrict values, size_t n);
+    bool (*take_32)(double *restrict values, const unsigned char *restrict in, size_t n, bool add);
 } link_loops;
 const link_loops *link_loops_baseline(void);
 #if defined(__x86_64__)

@@ -166,15 +166,17 @@ void link_op_allow(link_op *op, uint64_t us);
 void link_op_due(link_op *op);
 status link_op_wait(link_op *op, err *e);
 
-/* What a value is on the wire: 8 bytes, 6, 2, or 34 for 32 of them. The first two are exact and give the same bits. The last two round what
+/* What a value is on the wire: 8 bytes, 6, 4 or 8 as a block of 64 needs, 2, or 34 for 32 of them. The first three are exact and give the same
+ * bits; f64 and blocks take any doubles, where their sums are exact. The last two round what
  * goes (and what stays here, so that all ranks have the same sums); which sums depends on the way, and so on N and the cost: only for groups
  * whose numerics class says so (link_numerics), else CONFLICT. */
 typedef enum link_wire {
     LINK_WIRE_F64,
     LINK_WIRE_INT48,
+    LINK_WIRE_BLOCKS, /* not round a ring: two shots instead */
     LINK_WIRE_BF16,
     LINK_WIRE_Q8,
-    LINK_WIRE_AUTO /* the exact form that is there sooner by the group's cost; |v| < 2^23 */
+    LINK_WIRE_AUTO /* f64 or blocks: what is there sooner by the group's cost */
 } link_wire;
 /* The class of a model whose kernels are of class `kernels` ("exact/1") and whose sums may travel so: "exact/1", "exact/1+bf16",
  * "exact/1+q8". For link_group_config.numerics, so that ranks of different classes refuse each other. */

@@ -16,7 +16,7 @@
 #define LIMIT_48   8388608.0   /* 2^23 */
 #define AHEAD      1024        /* bytes of what comes that are fetched before they are needed */
 #define LINE       8           /* values in a line of the cache */
-#define BLOCK      64          /* values that pass through an array of integers on the stack */
+#define BLOCK      LINK_BLOCK  /* values that pass through an array of integers on the stack */
 #define VALUE_SIZE 8
 
 _Static_assert(LINE % LANES == 0, "a line is whole vectors");
@@ -220,6 +220,78 @@ static bool loop_take_48(double *restrict values, const unsigned char *restrict 
     return good;
 }
 
+/* ---- blocks ---------------------------------------------------------------------------------------------------- */
+
+#define LIMIT_32 128.0 /* below it counts of 2^-24 fit int32 */
+
+typedef int32_t counts __attribute__((vector_size(4 * LANES)));
+
+/* The counts of a block. False: some value is no such multiple, or too large; what is in out then is nothing. */
+static inline bool count_block(unsigned char out[4 * BLOCK], const double values[BLOCK])
+{
+    const int64_t limit_bits = bits_of(LIMIT_32);
+    bits below = (bits){0} - 1, odd = (bits){0};
+    for (size_t i = 0; i < BLOCK; i += LANES) {
+        lanes v = load(values + i), scaled = v * UNIT, shifted = scaled + ROUNDER;
+        bits b;
+        below &= magnitude(v) - limit_bits;
+        odd |= magnitude((shifted - ROUNDER) - scaled);
+        memcpy(&b, &shifted, sizeof b);
+        counts c = __builtin_convertvector(b, counts); /* the low halves */
+        memcpy(out + 4 * i, &c, sizeof c);
+    }
+    return all_negative(&below) && all_zero(&odd);
+}
+
+static size_t loop_pack_blocks(unsigned char *restrict out, const double *restrict values, size_t n)
+{
+    unsigned char *at = out;
+    for (size_t i = 0; i < n; i += BLOCK) {
+        size_t m = BASE_MIN(n - i, (size_t)BLOCK);
+        double last[BLOCK] = {0};
+        unsigned char bytes[4 * BLOCK];
+        bool whole = m == BLOCK, fits;
+        if (!whole)
+            memcpy(last, values + i, m * sizeof last[0]);
+        fits = whole ? count_block(at + 1, values + i) : count_block(bytes, last);
+        if (!fits)
+            memcpy(at + 1, values + i, m * sizeof last[0]);
+        else if (!whole)
+            memcpy(at + 1, bytes, 4 * m);
+        *at = fits ? 4 : 8;
+        at += 1 + *at * m;
+    }
+    return (size_t)(at - out);
+}
+
+static bool loop_take_32(double *restrict values, const unsigned char *restrict in, size_t n,
+                         bool add)
+{
+    const int64_t limit_bits = bits_of(LIMIT);
+    bits below = (bits){0} - 1;
+    bool good = true;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        counts c;
+        memcpy(&c, in + 4 * i, sizeof c);
+        lanes v = __builtin_convertvector(c, lanes) * (1.0 / UNIT);
+        if (add) {
+            lanes own = load(values + i);
+            v += own;
+            below &= (magnitude(own) - limit_bits) & (magnitude(v) - limit_bits);
+        }
+        memcpy(values + i, &v, sizeof v);
+    }
+    for (; i < n; i++) {
+        int32_t c;
+        memcpy(&c, in + 4 * i, sizeof c);
+        good &= !add || fabs(values[i]) < LIMIT;
+        values[i] = (add ? values[i] : 0) + (double)c * (1.0 / UNIT);
+        good &= fabs(values[i]) < LIMIT;
+    }
+    return good && all_negative(&below);
+}
+
 #define LOOPS_ROWS                                                                                 \
     .in_range = loop_in_range, .add_f64 = loop_add_f64, .pack_48 = loop_pack_48,                   \
-    .take_48 = loop_take_48
+    .take_48 = loop_take_48, .pack_blocks = loop_pack_blocks, .take_32 = loop_take_32

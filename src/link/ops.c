@@ -16,7 +16,8 @@
 
 /* ---- which way ------------------------------------------------------------------------------------------------- */
 
-#define PACK_US 0.0014 /* of a value: packed here, unpacked there; bench_link */
+#define PACK_US     0.0007 /* of a value in blocks: packed here, unpacked there; bench_link */
+#define BLOCK_VALUE 4.02   /* bytes of a value in blocks, nearly always */
 
 /* Without what the ways have in common. */
 static double sum_us(int n_ranks, double bytes, link_sum_way way, link_cost cost)
@@ -32,14 +33,16 @@ link_sum_way link_sum_choose(int n_ranks, size_t n, link_wire wire, link_cost co
 {
     if (n_ranks <= 2)
         return LINK_SUM_ONE_SHOT;
-    double bytes = (double)link_wire_bytes(wire, n);
+    bool blocks = wire == LINK_WIRE_BLOCKS;
+    double bytes = blocks ? BLOCK_VALUE * (double)n : (double)link_wire_bytes(wire, n);
     double one_us = sum_us(n_ranks, bytes, LINK_SUM_ONE_SHOT, cost);
     double two_us = sum_us(n_ranks, bytes, LINK_SUM_TWO_SHOT, cost);
     double ring_us = sum_us(n_ranks, bytes, LINK_SUM_RING, cost);
     if (one_us <= two_us)
         return LINK_SUM_ONE_SHOT;
     /* a ring moves the same bytes in more steps, but from one neighbour at a time: for large sums, where steps no longer matter */
-    return bytes >= RING_FROM_BYTES && ring_us <= 1.05 * two_us ? LINK_SUM_RING : LINK_SUM_TWO_SHOT;
+    return !blocks && bytes >= RING_FROM_BYTES && ring_us <= 1.05 * two_us ? LINK_SUM_RING
+                                                                           : LINK_SUM_TWO_SHOT;
 }
 
 bool link_scatter_pays(int n_ranks, size_t n, size_t gathered_bytes, link_cost cost)
@@ -54,11 +57,12 @@ bool link_scatter_pays(int n_ranks, size_t n, size_t gathered_bytes, link_cost c
 
 link_wire link_wire_choose(int n_ranks, size_t n, link_cost cost)
 {
-    double f64_us = sum_us(n_ranks, (double)link_wire_bytes(LINK_WIRE_F64, n),
-                           link_sum_choose(n_ranks, n, LINK_WIRE_F64, cost), cost);
-    double int48_us = sum_us(n_ranks, (double)link_wire_bytes(LINK_WIRE_INT48, n),
-                             link_sum_choose(n_ranks, n, LINK_WIRE_INT48, cost), cost);
-    return n_ranks > 1 && int48_us + (double)n * PACK_US < f64_us ? LINK_WIRE_INT48 : LINK_WIRE_F64;
+    double f64_us =
+        sum_us(n_ranks, 8.0 * (double)n, link_sum_choose(n_ranks, n, LINK_WIRE_F64, cost), cost);
+    double blocks_us = sum_us(n_ranks, BLOCK_VALUE * (double)n,
+                              link_sum_choose(n_ranks, n, LINK_WIRE_BLOCKS, cost), cost);
+    return n_ranks > 1 && blocks_us + (double)n * PACK_US < f64_us ? LINK_WIRE_BLOCKS
+                                                                   : LINK_WIRE_F64;
 }
 
 /* ---- numerics -------------------------------------------------------------------------------------------------- */
@@ -141,12 +145,25 @@ static unsigned char *wire_part(const link_op *op, int c)
     return op->scratch + at;
 }
 
+/* What was queued at its longest is as long as it turns out. */
+static void pack_blocks(link_op *op, unsigned char *wire, const double *values, size_t n)
+{
+    uint32_t bytes = (uint32_t)link_pack_blocks(wire, values, n);
+    for (int i = 0; i < op->n_items && n > 0; i++)
+        if (op->items[i].goes && op->items[i].bytes == wire)
+            op->items[i].n = bytes;
+}
+
 /* What goes of part c, and with a lossy form what stays here too: all ranks must have the same. */
 static bool pack_part(link_op *op, int c)
 {
     if (!is_packed(op))
         return true;
     unsigned char *wire = wire_part(op, c);
+    if (op->wire == LINK_WIRE_BLOCKS) {
+        pack_blocks(op, wire, part(op, c), part_values(op, c));
+        return true;
+    }
     if (!link_pack(wire, part(op, c), part_values(op, c), op->wire))
         return false;
     return op->wire == LINK_WIRE_INT48 ||
@@ -253,6 +270,10 @@ static bool begin_values(link_op *op)
         return true;
     if (op->way == LINK_SUM_RING)
         return pack_part(op, rank);
+    if (op->way == LINK_SUM_ONE_SHOT && op->wire == LINK_WIRE_BLOCKS) {
+        pack_blocks(op, op->scratch, op->values, op->n);
+        return true;
+    }
     if (op->way == LINK_SUM_ONE_SHOT)
         return link_pack(op->scratch, op->values, op->n, op->wire) &&
                (op->wire == LINK_WIRE_INT48 ||
@@ -281,6 +302,7 @@ static status start_sum(link_op **out, link_group *g, double *values, size_t n, 
 {
     static const uint8_t kinds[] = {[LINK_WIRE_F64] = LINK_OP_SUM_F64,
                                     [LINK_WIRE_INT48] = LINK_OP_SUM_INT48,
+                                    [LINK_WIRE_BLOCKS] = LINK_OP_SUM_BLOCKS,
                                     [LINK_WIRE_BF16] = LINK_OP_SUM_BF16,
                                     [LINK_WIRE_Q8] = LINK_OP_SUM_Q8};
     int n_ranks = g->config.n_ranks;
@@ -303,15 +325,15 @@ static status start_sum(link_op **out, link_group *g, double *values, size_t n, 
         op->used = false;
         return s;
     }
+    if (n > 0 && n_ranks > 1)
+        (way == LINK_SUM_ONE_SHOT ? queue_one_shot
+         : way == LINK_SUM_RING   ? queue_ring
+                                  : queue_two_shot)(op);
     if (!begin_values(op)) {
         op->used = false;
         link_op_fail_range(op);
         return link_group_status(g, e);
     }
-    if (n > 0 && n_ranks > 1)
-        (way == LINK_SUM_ONE_SHOT ? queue_one_shot
-         : way == LINK_SUM_RING   ? queue_ring
-                                  : queue_two_shot)(op);
     *out = op;
     link_op_commit(op);
     return STATUS_OK;
@@ -325,6 +347,8 @@ status link_sum_start(link_op **out, link_group *g, double *values, size_t n, li
         wire = link_wire_choose(g->config.n_ranks, n, g->config.cost);
     if (way == LINK_SUM_AUTO)
         way = link_sum_choose(g->config.n_ranks, n, wire, g->config.cost);
+    if (wire == LINK_WIRE_BLOCKS && way == LINK_SUM_RING)
+        way = LINK_SUM_TWO_SHOT;
     return start_sum(out, g, values, n, wire, way, NULL, e);
 }
 

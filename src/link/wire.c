@@ -2,6 +2,8 @@
  * Values on the wire: doubles that are multiples of 2^-24, in one of these forms (little-endian):
  *   f64    as they are
  *   int48  48-bit two's complement counts of 2^-24
+ *   blocks 64 values (the last block of a frame may have fewer) behind a byte: 4, and they are int32 counts of 2^-24; or 8, and they are f64,
+ *          where one is no such count. So the length of a frame depends on its values
  *   bf16   rounded to even to 8 significant bits: the upper half of a float
  *   q8     units of 32: a scale (bf16) and 32 int8 counts of it
  * What comes out is a multiple of 2^-24 again, also of the lossy forms: rounding a multiple to fewer bits, or to a multiple of a scale that
@@ -45,6 +47,7 @@ link_unit link_wire_unit(link_wire wire)
 {
     static const link_unit units[] = {[LINK_WIRE_F64] = {8, 1},
                                       [LINK_WIRE_INT48] = {6, 1},
+                                      [LINK_WIRE_BLOCKS] = {1, 0},
                                       [LINK_WIRE_BF16] = {2, 1},
                                       [LINK_WIRE_Q8] = {2 + Q8_BLOCK, Q8_BLOCK}};
     REQUIRE((size_t)wire < BASE_COUNT(units));
@@ -54,6 +57,8 @@ link_unit link_wire_unit(link_wire wire)
 size_t link_wire_bytes(link_wire wire, size_t n)
 {
     link_unit u = link_wire_unit(wire);
+    if (wire == LINK_WIRE_BLOCKS)
+        return 8 * n + (n + LINK_BLOCK - 1) / LINK_BLOCK;
     return (n + u.values - 1) / u.values * u.bytes;
 }
 
@@ -65,6 +70,23 @@ double link_wire_limit(link_wire wire)
 bool link_in_range(const double *values, size_t n, link_wire wire)
 {
     return loops()->in_range(values, n, link_wire_limit(wire));
+}
+
+size_t link_pack_blocks(unsigned char *out, const double *values, size_t n)
+{
+    return loops()->pack_blocks(out, values, n);
+}
+
+size_t link_block_bytes(unsigned char first, size_t m)
+{
+    return first == 4 || first == 8 ? 1 + first * m : 0;
+}
+
+bool link_take_block(double *values, const unsigned char *in, size_t m, bool add)
+{
+    if (*in == 4)
+        return loops()->take_32(values, in + 1, m, add);
+    return (add ? link_add : link_unpack)(values, in + 1, m, LINK_WIRE_F64);
 }
 
 /* ---- the lossy forms ------------------------------------------------------------------------------------------- */
@@ -115,6 +137,7 @@ static void pack_block(unsigned char out[2 + Q8_BLOCK], const double *values, si
 
 bool link_pack(unsigned char *out, const double *values, size_t n, link_wire wire)
 {
+    REQUIRE(wire != LINK_WIRE_BLOCKS);
     if (wire == LINK_WIRE_INT48)
         return loops()->pack_48(out, values, n);
     if (!link_in_range(values, n, wire))

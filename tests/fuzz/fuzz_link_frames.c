@@ -43,7 +43,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         link_loop_open(&peer, loop, 1, 0, 0, NULL) == STATUS_OK &&
         link_group_create(&g, &c, conns, NULL) == STATUS_OK) {
         if (data[0] >= 128)
-            (void)link_sum_start(&op, g, values, 37, data[0] & 8 ? LINK_WIRE_Q8 : LINK_WIRE_F64,
+            (void)link_sum_start(&op, g, values, 37,
+                                 data[0] & 16  ? LINK_WIRE_BLOCKS
+                                 : data[0] & 8 ? LINK_WIRE_Q8
+                                               : LINK_WIRE_F64,
                                  (link_sum_way)(1 + data[0] % 3), NULL);
         else if (data[0] % 3 == 0)
             (void)link_sum_start(&op, g, values, 5, LINK_WIRE_F64, LINK_SUM_TWO_SHOT, NULL);

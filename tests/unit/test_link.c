@@ -79,6 +79,10 @@ enum {
     OP_RING_Q8 = OP_ONE_BF16 + 5,
     OP_SCATTER,
     OP_SCATTER48,
+    OP_SCATTER_BLOCKS,
+    OP_ONE_BLOCKS,
+    OP_TWO_BLOCKS,
+    OP_RING_BLOCKS, /* goes by two shots */
     OP_GATHER,
     OP_BROADCAST,
     OP_PASS,
@@ -150,6 +154,33 @@ static link_wire form_of(int op)
     return forms[op / 3];
 }
 
+/* Two blocks of three of counts that fit int32, the others not; of the last values of n one half. */
+static double value_of(int op, int rank, size_t i, unsigned round)
+{
+    double v = rig_value(rank, i, round);
+    bool small = i / LINK_BLOCK % 3 != round % 3;
+    return op < OP_SCATTER_BLOCKS || !small
+               ? v
+               : (double)(int32_t)(int64_t)(v / RIG_UNIT) / 8 * 8 * RIG_UNIT;
+}
+
+static double sum_of(int op, int n_ranks, size_t i, unsigned round)
+{
+    int64_t sum = 0;
+    for (int r = 0; r < n_ranks; r++)
+        sum += (int64_t)(value_of(op, r, i, round) / RIG_UNIT);
+    return (double)sum * RIG_UNIT;
+}
+
+static status start_blocks(link_op **out, link_group *g, int op, double *values, size_t n,
+                           const size_t *parts, err *e)
+{
+    if (op == OP_SCATTER_BLOCKS)
+        return link_scatter_start(out, g, values, parts, LINK_WIRE_BLOCKS, e);
+    return link_sum_start(out, g, values, n, LINK_WIRE_BLOCKS,
+                          (link_sum_way)(LINK_SUM_ONE_SHOT + op - OP_ONE_BLOCKS), e);
+}
+
 static status start(link_op **out, net *t, int rank, int op, size_t n, unsigned round, err *e)
 {
     memory *m = &memories[rank];
@@ -160,10 +191,13 @@ static status start(link_op **out, net *t, int rank, int op, size_t n, unsigned 
         return link_sum_start(out, g, m->values, n, form_of(op),
                               (link_sum_way)(LINK_SUM_ONE_SHOT + op % 3), e);
     }
-    if (op == OP_SCATTER || op == OP_SCATTER48) {
+    if (op >= OP_SCATTER && op <= OP_RING_BLOCKS) {
         size_t parts[RIG_RANKS];
         scatter_parts(parts, n, t->n);
-        rig_fill(m->values, n, rank, round);
+        for (size_t i = 0; i < n; i++)
+            m->values[i] = value_of(op, rank, i, round);
+        if (op >= OP_SCATTER_BLOCKS)
+            return start_blocks(out, g, op, m->values, n, parts, e);
         return link_scatter_start(out, g, m->values, parts,
                                   op == OP_SCATTER ? LINK_WIRE_F64 : LINK_WIRE_INT48, e);
     }
@@ -210,12 +244,13 @@ static void check(const net *t, int rank, int op, size_t n, unsigned round)
         assert_true(rig_is_sum(m->values, n, t->n, round));
         return;
     }
-    if (op == OP_SCATTER || op == OP_SCATTER48) {
+    if (op >= OP_SCATTER && op <= OP_RING_BLOCKS) {
         size_t parts[RIG_RANKS], at = 0;
         scatter_parts(parts, n, t->n);
         for (int r = 0; r < t->n; at += parts[r++])
             for (size_t i = at; i < at + parts[r]; i++) {
-                double want = r == rank ? rig_sum(t->n, i, round) : rig_value(rank, i, round);
+                double want = r == rank || op > OP_SCATTER_BLOCKS ? sum_of(op, t->n, i, round)
+                                                                  : value_of(op, rank, i, round);
                 assert_memory_equal(&m->values[i], &want, sizeof want);
             }
         return;
@@ -272,7 +307,7 @@ static void test_sums(void **state)
             for (size_t w = 0; w < BASE_COUNT(widths); w++) {
                 for (int op = 0; op <= OP_RING48; op++)
                     assert_int_equal(run(&t, op, widths[w], (unsigned)(w + 7), NULL), 0);
-                for (int op = OP_SCATTER; op <= OP_SCATTER48; op++)
+                for (int op = OP_SCATTER; op <= OP_RING_BLOCKS; op++)
                     assert_int_equal(run(&t, op, widths[w], (unsigned)(w + 9), NULL), 0);
             }
             for (int r = 0; r < n; r++)
@@ -333,8 +368,8 @@ static void test_auto(void **state)
     }
     net_close(&t);
     link_cost slow = {30, 0.008}, fast = {1, 0.0001};
-    assert_int_equal(link_wire_choose(2, 4096, slow), LINK_WIRE_INT48);
-    assert_int_equal(link_wire_choose(4, 4096, slow), LINK_WIRE_INT48);
+    assert_int_equal(link_wire_choose(2, 4096, slow), LINK_WIRE_BLOCKS);
+    assert_int_equal(link_wire_choose(4, 4096, slow), LINK_WIRE_BLOCKS);
     assert_int_equal(link_wire_choose(2, 4096, fast), LINK_WIRE_F64);
     assert_int_equal(link_wire_choose(1, 4096, slow), LINK_WIRE_F64);
     assert_int_equal(link_wire_choose(2, 0, slow), LINK_WIRE_F64);
@@ -518,11 +553,38 @@ static void test_pack(void **state)
     assert_memory_equal(wire + 12, minus_one, 6);
 }
 
+/* What blocks hold comes out as it went in, and a block is as short as its values allow. */
+static void test_blocks(void **state)
+{
+    (void)state;
+    static const double odd[] = {128 - RIG_UNIT, -128 + RIG_UNIT, RIG_UNIT, 0, 128, -128, 1e8,
+                                 RIG_UNIT / 2,   1.0 / 3};
+    double in[130], out[130];
+    unsigned char wire[8 * 130 + 3];
+    for (size_t n = 1; n <= 130; n++)
+        for (size_t k = 0; k < BASE_COUNT(odd); k++) {
+            size_t at = n - 1, blocks = (n + LINK_BLOCK - 1) / LINK_BLOCK,
+                   last = at / LINK_BLOCK * LINK_BLOCK;
+            memset(in, 0, sizeof in);
+            in[at] = odd[k];
+            size_t bytes = link_pack_blocks(wire, in, n), from = 0;
+            assert_int_equal(bytes, blocks + 4 * n + (k >= 4 ? 4 * (n - last) : 0));
+            for (size_t i = 0; i < n; i += LINK_BLOCK) {
+                size_t m = BASE_MIN(n - i, (size_t)LINK_BLOCK);
+                assert_int_equal(wire[from], i == last && k >= 4 ? 8 : 4);
+                assert_true(link_take_block(out + i, wire + from, m, false));
+                from += link_block_bytes(wire[from], m);
+            }
+            assert_int_equal(from, bytes);
+            assert_memory_equal(in, out, n * sizeof *in);
+        }
+}
+
 /* The loops for other instruction sets give the same bits and verdicts as the baseline. */
 static void compare_loops(const link_loops *a, const link_loops *b, size_t n, unsigned seed)
 {
     static double values[2][300], in[300];
-    static unsigned char wire[2][300 * 6];
+    static unsigned char wire[2][300 * 8 + 5];
     rig_fill(values[0], n, 1, seed);
     rig_fill(in, n, 2, seed);
     if (n > 0 && seed % 4) {
@@ -539,6 +601,15 @@ static void compare_loops(const link_loops *a, const link_loops *b, size_t n, un
     assert_int_equal(a->add_f64(values[0], (unsigned char *)in, n),
                      b->add_f64(values[1], (unsigned char *)in, n));
     assert_memory_equal(values[0], values[1], 8 * n);
+    size_t bytes = a->pack_blocks(wire[0], in, n);
+    assert_int_equal(bytes, b->pack_blocks(wire[1], in, n));
+    assert_memory_equal(wire[0], wire[1], bytes);
+    for (int add = 0; add < 2; add++) {
+        assert_int_equal(a->take_32(values[0], wire[0], n, add),
+                         b->take_32(values[1], wire[0], n, add));
+        assert_memory_equal(values[0], values[1], 8 * n);
+    }
+    packed = packed && a->pack_48(wire[0], in, n);
     for (int add = 0; add < 2 && packed; add++) {
         assert_int_equal(a->take_48(values[0], wire[0], n, add),
                          b->take_48(values[1], wire[0], n, add));
@@ -680,6 +751,67 @@ static void refuse_frame(link_header h, size_t n, status code, const char *text)
     link_conn_close(peer);
     link_group_destroy(g);
     link_loop_destroy(loop);
+}
+
+/* A frame of blocks that does not hold what it should is refused, whatever its length says. */
+static void refuse_blocks(const unsigned char *payload, size_t n, status code, const char *text)
+{
+    link_loop *loop;
+    link_conn *conns[2] = {NULL}, *peer;
+    link_group *g;
+    link_op *op;
+    double values[70] = {0};
+    err why;
+    link_group_config c = rig_config(0, 2, 1);
+    unsigned char hello[LINK_HELLO_BYTES];
+    RIG_OK(link_loop_create(&loop, 2, 1 << 16, NULL, e));
+    RIG_OK(link_loop_open(&conns[1], loop, 0, 1, 0, e));
+    RIG_OK(link_loop_open(&peer, loop, 1, 0, 0, e));
+    RIG_OK(link_group_create(&g, &c, conns, e));
+    RIG_OK(link_sum_start(&op, g, values, 70, LINK_WIRE_BLOCKS, LINK_SUM_ONE_SHOT, e));
+    link_hello_write(hello, &c, 1, 0);
+    uint64_t epoch = link_epoch_tag(c.epoch);
+    put(peer, (link_header){.kind = LINK_MESSAGE_HELLO, .bytes = LINK_HELLO_BYTES, .epoch = epoch},
+        hello, sizeof hello);
+    put(peer,
+        (link_header){.kind = LINK_MESSAGE_DATA,
+                      .op = 8 | /* SUM_BLOCKS */ LINK_SUM_ONE_SHOT << 4,
+                      .bytes = (uint32_t)n,
+                      .sequence = 1,
+                      .epoch = epoch},
+        payload, n);
+    for (int i = 0; i < 4; i++)
+        (void)link_group_progress(g);
+    assert_int_equal(link_group_status(g, &why), code);
+    if (code != STATUS_OK)
+        assert_non_null(strstr(why.text, text));
+    assert_int_equal(link_op_wait(op, NULL), code);
+    link_conn_close(peer);
+    link_group_destroy(g);
+    link_loop_destroy(loop);
+}
+
+static void test_hostile_blocks(void **state)
+{
+    (void)state;
+    enum { SHORT = 1 + 4 * 64, ALL = SHORT + 1 + 4 * 6, MOST = 2 + 8 * 70 };
+    static unsigned char frame[MOST + 1];
+    frame[0] = frame[SHORT] = 4;
+    refuse_blocks(frame, ALL, STATUS_OK, "");
+    refuse_blocks(frame, ALL - 1, STATUS_CORRUPT, "inside a block");
+    refuse_blocks(frame, SHORT, STATUS_CORRUPT, "behind value 64 of 70");
+    refuse_blocks(frame, SHORT - 1, STATUS_CORRUPT, "inside a block");
+    refuse_blocks(frame, 1, STATUS_CORRUPT, "inside a block");
+    refuse_blocks(frame, ALL + 1, STATUS_CORRUPT, "not a block");
+    refuse_blocks(frame, MOST + 1, STATUS_CORRUPT, "expected op");
+    frame[SHORT] = 5;
+    refuse_blocks(frame, ALL, STATUS_CORRUPT, "not a block");
+    frame[0] = 8;
+    frame[1 + 8 * 64] = 8;
+    refuse_blocks(frame, MOST, STATUS_OK, "");
+    refuse_blocks(frame, MOST - 1, STATUS_CORRUPT, "inside a block");
+    frame[8] = 0x7f; /* 2^1009: out of range */
+    refuse_blocks(frame, MOST, STATUS_TOO_LARGE, "out of range");
 }
 
 static void test_hostile(void **state)
@@ -844,14 +976,15 @@ static void test_goodbye(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lossy),    cmocka_unit_test(test_auto),
-        cmocka_unit_test(test_loops),    cmocka_unit_test(test_sums),
-        cmocka_unit_test(test_others),   cmocka_unit_test(test_together),
-        cmocka_unit_test(test_choice),   cmocka_unit_test(test_range),
-        cmocka_unit_test(test_pack),     cmocka_unit_test(test_handshake),
-        cmocka_unit_test(test_hostile),  cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_patience), cmocka_unit_test(test_allocations),
-        cmocka_unit_test(test_cancel),   cmocka_unit_test(test_goodbye),
+        cmocka_unit_test(test_lossy),          cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_loops),          cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_others),         cmocka_unit_test(test_together),
+        cmocka_unit_test(test_choice),         cmocka_unit_test(test_range),
+        cmocka_unit_test(test_pack),           cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_hostile_blocks), cmocka_unit_test(test_handshake),
+        cmocka_unit_test(test_hostile),        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_patience),       cmocka_unit_test(test_allocations),
+        cmocka_unit_test(test_cancel),         cmocka_unit_test(test_goodbye),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
