@@ -15,7 +15,9 @@
 #define FAREWELL_US         1000000
 #define LOOKS_PER_CLOCK     32 /* empty looks between two looks at the clock, while spinning */
 #define LOOKS_SHARED        96 /* the spinning, some microseconds, on a core that others want too */
-#define SHARED_US           50000   /* so long a core counts as wanted */
+#define SHARED_US           50000 /* so long a core counts as wanted */
+#define SHARED_PART         16    /* when others had it for such a part of the time, and for */
+#define SHARED_LEAST_US     500
 #define ABSENT_US           1000000 /* longer between two looks: we were stopped, nobody was silent */
 
 static uint64_t now_us(const link_group *g)
@@ -593,13 +595,22 @@ static uint64_t nearest_deadline(const link_group *g)
     return until;
 }
 
-/* Does something else want our core? Then the system takes it away from us now and then, for milliseconds, and perhaps our peer waits for it. */
+/* Does something else want our core? Then the system takes it away from us now and then, for milliseconds, and perhaps our peer waits for it.
+ * What takes it for microseconds, as the system's own threads do a hundred times a second, is no reason to stop spinning. It may also be a peer,
+ * woken by us onto our core while its own is free: then one of us goes back to his own. */
 static bool is_core_shared(link_group *g, uint64_t now)
 {
     uint64_t preemptions = os_thread_preemptions();
-    if (preemptions != g->preemptions)
-        g->shared_until_us = now + SHARED_US;
-    g->preemptions = preemptions;
+    if (preemptions != g->preemptions) {
+        uint64_t delay = os_thread_delay_us(), lost = delay - g->delay_us;
+        bool unknown = delay == UINT64_MAX;
+        if (unknown || (lost >= SHARED_LEAST_US && lost >= (now - g->looked_us) / SHARED_PART &&
+                        !os_thread_return(g->config.core_part, g->config.core_parts)))
+            g->shared_until_us = now + SHARED_US;
+        g->preemptions = preemptions;
+        g->delay_us = delay;
+        g->looked_us = now;
+    }
     return now < g->shared_until_us;
 }
 

@@ -93,8 +93,9 @@ struct link_group {
     link_way *ways; /* [n_ranks, n_lanes] */
     link_op ops[LINK_MAX_OPS];
     uint64_t hello_until_us, sent_bytes;
-    uint64_t preemptions, shared_until_us; /* of the thread that drives it; real time */
-    int n_welcomed, n_peers;               /* connections */
+    /* of the thread that drives it; real time: whether it has its core to itself */
+    uint64_t preemptions, delay_us, looked_us, shared_until_us;
+    int n_welcomed, n_peers; /* connections */
     bool ready;
     status failed;
     err why;

@@ -5,8 +5,12 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 static uint64_t read_us(clockid_t which)
 {
@@ -56,6 +60,20 @@ uint64_t os_thread_preemptions(void)
     int whose = RUSAGE_SELF;
 #endif
     return getrusage(whose, &used) == 0 ? (uint64_t)used.ru_nivcsw : 0;
+}
+
+uint64_t os_thread_delay_us(void)
+{
+    char text[96];
+    int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    if (n <= 0)
+        return UINT64_MAX;
+    text[n] = 0;
+    const char *second = strchr(text, ' '); /* "ran waited times", in nanoseconds */
+    return second ? strtoull(second, NULL, 10) / 1000 : UINT64_MAX;
 }
 
 static uint64_t virtual_now(os_clock *c)
