@@ -234,10 +234,10 @@ ALWAYS void open_iq4_xs(unit *u, const unsigned char *header, const unsigned cha
 /* What a product function knows at compile time about its type. */
 typedef struct shape {
     kind kind;
-    int bias;      /* the stored bytes are this much too great */
-    bool wide;     /* stored bytes beyond 127 */
-    int run_units; /* as in kernel_type */
-    int unit_lines; /* lines of 64 bytes that a unit takes of memory, its share of the header included */
+    int bias;       /* the stored bytes are this much too great */
+    bool wide;      /* stored bytes beyond 127 */
+    int run_units;  /* as in kernel_type */
+    int unit_bytes; /* that a unit takes of memory, its share of the header included */
 } shape;
 
 ALWAYS vi four_columns(const kernel_act *x, int j)
@@ -307,12 +307,14 @@ ALWAYS bool write_rows(const kernel_product *p, int64_t row, int64_t t, vf acc,
 /* A place in a strip, relative to its beginning: all streams and groups are at the same one. */
 typedef struct place {
     uint64_t header, unit;
+    uint64_t
+        share; /* where the unit would begin if headers were spread over their units: prefetching goes by it and leaves no line out */
     int in_run;
 } place;
 
 ALWAYS place place_start(const kernel_matrix *w, int run_units)
 {
-    return (place){0, (uint64_t)w->type->header_bytes,
+    return (place){0, (uint64_t)w->type->header_bytes, 0,
                    (int)(w->column_begin / KERNEL_UNIT % run_units)};
 }
 
@@ -333,7 +335,14 @@ ALWAYS const unsigned char *strip_at(const kernel_matrix *w, int64_t strip)
 
 /* ---- one token ---------------------------------------------------------------------------------------------------------- */
 
-enum { VEC_AHEAD = 3456 }; /* bytes of prefetch in every stream */
+enum { VEC_AHEAD = 2304, FLOAT_AHEAD = 3456 }; /* bytes of prefetch in every stream */
+
+/* at: the beginning of a unit's share of its strip */
+ALWAYS void prefetch_unit(shape s, const unsigned char *at)
+{
+    for (int line = 0; line < (s.unit_bytes + 63) / 64; line++)
+        __builtin_prefetch(at + VEC_AHEAD + 64 * line);
+}
 
 ALWAYS vf vec_block(shape s, const unit *u, const kernel_act *x, vi sums, vf acc)
 {
@@ -397,8 +406,7 @@ ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int n_
         for (; n > 0; n--, column += sizeof(kernel_act)) {
             UNROLL for (int i = 0; i < n_streams; i++)
             {
-                for (int line = 0; line < s.unit_lines; line++)
-                    __builtin_prefetch(base[i] + at.unit + VEC_AHEAD + 64 * line);
+                prefetch_unit(s, base[i] + at.share);
                 UNROLL for (int g = 0; g < GROUPS; g++)
                 {
                     unit u;
@@ -416,6 +424,7 @@ ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int n_
                 }
             }
             place_next(&at, w->type, s.run_units);
+            at.share += (uint64_t)s.unit_bytes;
         }
         if (p->output != KERNEL_F32)
             UNROLL for (int i = 0; i < n_sums; i++) sums_add_leaf(&sums[i], acc[i]);
@@ -585,14 +594,14 @@ ALWAYS bool mat_groups(const kernel_product *p, open_unit *open, shape s, int64_
         for (int k = 0; k < units; k++) {
             for (int g = 0; g < n_groups; g++) {
                 const unsigned char *from = strip_at(w, (group + g) / GROUPS);
-                for (int line = 0; line < s.unit_lines; line++)
-                    __builtin_prefetch(from + at.unit + VEC_AHEAD + 64 * line);
+                prefetch_unit(s, from + at.share);
                 open(&m->units[k][g], from + at.header, from + at.unit, at.in_run,
                      (int)((group + g) % GROUPS));
             }
             for (int g = n_groups; g < MAT_GROUPS; g++)
                 m->units[k][g] = m->units[k][0];
             place_next(&at, w->type, s.run_units);
+            at.share += (uint64_t)s.unit_bytes;
         }
         mat_tokens_of(s)(m, units, n, x, p->x_bytes);
         x += (uint64_t)units * sizeof(kernel_act);
@@ -711,7 +720,7 @@ ALWAYS bool float_vec_groups(const kernel_product *p, int type, int n_streams, i
             {
                 const unsigned char *from = base[i] + c * column_bytes;
                 for (int line = 0; line < column_bytes * 4 / 64 && g == 0; line++)
-                    __builtin_prefetch(from + VEC_AHEAD + 64 * line);
+                    __builtin_prefetch(from + FLOAT_AHEAD + 64 * line);
                 UNROLL for (int a = 0; a < 4; a++) acc[i][a] =
                     vf_fma(float_load(from, type, a, g), vf_set(x[c + a]), acc[i][a]);
             }
@@ -814,7 +823,7 @@ ALWAYS bool float_rows(const kernel_product *p, fill_floats *fill, int64_t group
             columns = BASE_MIN(columns, until_leaf);
         for (int k = 0; k * KERNEL_UNIT < columns; k++) {
             for (int line = 0; line < w->type->unit_bytes / 64; line++)
-                __builtin_prefetch(base + at.unit + VEC_AHEAD + 64 * line);
+                __builtin_prefetch(base + at.unit + FLOAT_AHEAD + 64 * line);
             fill(m->w + k * KERNEL_UNIT, base + at.header, base + at.unit, at.in_run,
                  (int)(group % GROUPS));
             place_next(&at, w->type, w->type->run_units);
@@ -878,7 +887,7 @@ ALWAYS bool float_mat(const kernel_product *p, fill_floats *fill, int64_t begin,
 #define QUANTISED_PRODUCT(name, unit_bytes, ...)                                                   \
     static bool product_##name(const kernel_product *p, int64_t begin, int64_t end)                \
     {                                                                                              \
-        const shape s = {__VA_ARGS__, ((unit_bytes) + 63) / 64};                                   \
+        const shape s = {__VA_ARGS__, unit_bytes};                                                 \
         if (p->n_tokens == 1)                                                                      \
             return vec_product(p, open_##name, s, begin, end);                                     \
         if (p->n_tokens <= FEW_TOKENS)                                                             \
@@ -891,7 +900,7 @@ ALWAYS bool float_mat(const kernel_product *p, fill_floats *fill, int64_t begin,
 #define RARE_PRODUCT(name, unit_bytes, ...)                                                        \
     static bool product_##name(const kernel_product *p, int64_t begin, int64_t end)                \
     {                                                                                              \
-        const shape s = {__VA_ARGS__, ((unit_bytes) + 63) / 64};                                   \
+        const shape s = {__VA_ARGS__, unit_bytes};                                                 \
         if (p->n_tokens > 1)                                                                       \
             return mat_product(p, open_##name, s, begin, end);                                     \
         bool good = true;                                                                          \
