@@ -18,13 +18,19 @@ void cpu_dispatch(cpu_task *t, os_pool_task task, int64_t n, int64_t chunk)
     os_pool_run(t->d->pool, task, t, n, chunk);
 }
 
-/* About 16 pieces a thread, 8 where many tokens would be read anew for each: a starved worker delays little, and a piece is still a long
- * run of memory. Even for more than one token: the kernels then take strips by twos. */
-static int64_t chunk_of(const cpu_task *t, int64_t n)
+/* Rows of weights: about 16 pieces a thread, 8 where many tokens would be read anew for each: a starved worker delays little, and a piece is
+ * still a long run of memory. Even for more than one token: the kernels then take strips by twos. One token waits for memory alone, and the
+ * thread that ends first would leave half of it unused: pieces in multiples of `least` that become smaller towards the end. */
+static void dispatch_rows(cpu_task *t, os_pool_task task, int64_t n, int64_t least)
 {
     int64_t pieces = t->d->n_threads * (t->rows < 64 ? 16 : 8);
     int64_t chunk = BASE_MIN(BASE_MAX(n / pieces, 1), 64);
-    return t->rows > 1 ? chunk + (chunk & 1) : chunk;
+    if (t->rows > 1)
+        cpu_dispatch(t, task, n, chunk + (chunk & 1));
+    else if (n <= chunk || t->d->n_threads == 1)
+        cpu_dispatch(t, task, n, chunk);
+    else
+        os_pool_run_shrinking(t->d->pool, task, t, n, least, (chunk + least - 1) / least);
 }
 
 /* Writes a row of f32 (in the value's own f32 row or elsewhere) as product input. */
@@ -264,7 +270,7 @@ static void run_product(cpu_task *t)
     int64_t strips = 0;
     for (int part = 0; part < t->op->u.product.n_parts; part++)
         strips += kernel_strips(t->matrix[part].rows);
-    cpu_dispatch(t, product_task, strips, chunk_of(t, strips));
+    dispatch_rows(t, product_task, strips, 4);
 }
 
 /* ---- gated ------------------------------------------------------------------------------------- */
@@ -338,7 +344,7 @@ static void gated_task(void *context, int64_t begin, int64_t end, int worker)
 static void run_gated(cpu_task *t)
 {
     int64_t units = cpu_padded(t->matrix[0].rows) / KERNEL_UNIT;
-    cpu_dispatch(t, gated_task, units, chunk_of(t, units));
+    dispatch_rows(t, gated_task, units, 2);
 }
 
 /* ---- gelu ---------------------------------------------------------------------------------------------------------- */

@@ -146,6 +146,10 @@ int os_pool_threads(const os_pool *p);
  * pool of one thread, run inline); returns when all are done. worker is 0..threads−1, unique among those running; 0 is the caller. Not
  * from inside a task. A dispatch costs about a microsecond. */
 void os_pool_run(os_pool *p, os_pool_task task, void *context, int64_t n, int64_t chunk);
+/* The same in pieces that become smaller towards the end of a share, so that the threads end together: most × chunk, then halves of what
+ * is left, down to one chunk. */
+void os_pool_run_shrinking(os_pool *p, os_pool_task task, void *context, int64_t n, int64_t chunk,
+                           int64_t most);
 
 /* ---- processes ------------------------------------------------------------------------------------------------- */
 

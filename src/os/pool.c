@@ -1,8 +1,8 @@
 /*
  * The fork-join pool that runs kernels.
  *
- * A run over [0, n) is cut into chunks; every thread owns a contiguous lane of them and takes from its front with one
- * compare-and-swap, then helps the others' lanes. A lane is one word, (epoch << 32 | chunks not yet taken): the caller
+ * A run over [0, n) is cut into chunks; every thread owns a contiguous lane of them and takes one (or, shrinking, several) from its front
+ * with one compare-and-swap, then helps the others' lanes. A lane is one word, (epoch << 32 | chunks not yet taken): the caller
  * publishes a run by writing all lanes with a new epoch, so a worker that comes late, or was stopped between reading
  * and swapping, either finds nothing left or fails its swap. The parameters of a run are valid exactly while its lane
  * words have chunks left, which is why they may be read before the swap and are discarded when it fails.
@@ -53,7 +53,8 @@ struct os_pool {
     /* the run; written by the caller before the lanes are published */
     _Alignas(CACHE_LINE) _Atomic(os_pool_task) task;
     _Atomic(void *) context;
-    _Atomic int64_t n, chunk;
+    _Atomic int64_t n, chunk,
+        most; /* most: chunks taken at once while half of a lane's rest is more */
     /* the bell: the epoch, on which workers sleep */
     _Alignas(CACHE_LINE) os_park bell;
     _Atomic int sleepers;
@@ -86,9 +87,9 @@ static inline void pause_cpu(void)
 #endif
 }
 
-/* Takes one chunk of lane l. False: nothing left in it. The epoch is in the word, so a stale swap fails. */
-static bool take(os_pool *p, lane *l, os_pool_task *task, void **context, int64_t *begin,
-                 int64_t *end)
+/* Takes chunks of lane l; how many. 0: nothing left in it. The epoch is in the word, so a stale swap fails. */
+static int64_t take(os_pool *p, lane *l, os_pool_task *task, void **context, int64_t *begin,
+                    int64_t *end)
 {
     uint64_t word = atomic_load_explicit(&l->word, memory_order_acquire);
     while ((uint32_t)word != 0) {
@@ -96,15 +97,17 @@ static bool take(os_pool *p, lane *l, os_pool_task *task, void **context, int64_
         *context = atomic_load_explicit(&p->context, memory_order_relaxed);
         int64_t n = atomic_load_explicit(&p->n, memory_order_relaxed);
         int64_t chunk = atomic_load_explicit(&p->chunk, memory_order_relaxed);
-        int64_t index = atomic_load_explicit(&l->end, memory_order_relaxed) - (uint32_t)word;
-        if (atomic_compare_exchange_weak_explicit(&l->word, &word, word - 1, memory_order_acq_rel,
-                                                  memory_order_acquire)) {
+        int64_t most = atomic_load_explicit(&p->most, memory_order_relaxed);
+        int64_t left = (uint32_t)word, count = BASE_MAX(BASE_MIN(most, left / 2), 1);
+        int64_t index = atomic_load_explicit(&l->end, memory_order_relaxed) - left;
+        if (atomic_compare_exchange_weak_explicit(&l->word, &word, word - (uint64_t)count,
+                                                  memory_order_acq_rel, memory_order_acquire)) {
             *begin = index * chunk;
-            *end = BASE_MIN(*begin + chunk, n);
-            return true;
+            *end = BASE_MIN(*begin + count * chunk, n);
+            return count;
         }
     }
-    return false;
+    return 0;
 }
 
 /* Runs chunks until no lane has any: the own lane first, then the others' in a ring. */
@@ -116,10 +119,11 @@ static void take_part(os_pool *p, int self)
         int at = self + i < p->n_threads ? self + i : self + i - p->n_threads;
         os_pool_task task;
         void *context;
-        int64_t begin, end;
-        while (take(p, &p->lanes[at], &task, &context, &begin, &end)) {
-            if (finished++ == 0)
+        int64_t begin, end, count;
+        while ((count = take(p, &p->lanes[at], &task, &context, &begin, &end)) > 0) {
+            if (finished == 0)
                 atomic_store_explicit(holds, true, memory_order_relaxed);
+            finished += count;
             task(context, begin, end, self);
         }
     }
@@ -297,12 +301,13 @@ static void ring(os_pool *p, int64_t n_wanted)
 
 /* One published run; n_chunks per lane fits 32 bits. */
 static void run_published(os_pool *p, os_pool_task task, void *context, int64_t n, int64_t chunk,
-                          int64_t n_chunks)
+                          int64_t most, int64_t n_chunks)
 {
     atomic_store_explicit(&p->task, task, memory_order_relaxed);
     atomic_store_explicit(&p->context, context, memory_order_relaxed);
     atomic_store_explicit(&p->n, n, memory_order_relaxed);
     atomic_store_explicit(&p->chunk, chunk, memory_order_relaxed);
+    atomic_store_explicit(&p->most, most, memory_order_relaxed);
     atomic_store_explicit(&p->pending, n_chunks, memory_order_relaxed);
     if (p->seats)
         keep_off_caller(p);
@@ -321,13 +326,15 @@ static void run_published(os_pool *p, os_pool_task task, void *context, int64_t 
     bring_caller_home(p);
 }
 
-void os_pool_run(os_pool *p, os_pool_task task, void *context, int64_t n, int64_t chunk)
+void os_pool_run_shrinking(os_pool *p, os_pool_task task, void *context, int64_t n, int64_t chunk,
+                           int64_t most)
 {
-    REQUIRE(chunk > 0);
+    REQUIRE(chunk > 0 && most > 0);
     if (n <= 0)
         return;
     REQUIRE(!atomic_exchange_explicit(&p->running, true, memory_order_acquire));
     if (p->n_threads == 1) {
+        chunk *= most;
         for (int64_t begin = 0; begin < n; begin += chunk)
             task(context, begin, BASE_MIN(begin + chunk, n), 0);
     } else if (n <= chunk) {
@@ -335,9 +342,14 @@ void os_pool_run(os_pool *p, os_pool_task task, void *context, int64_t n, int64_
     } else {
         int64_t n_chunks = (n - 1) / chunk + 1;
         REQUIRE(n_chunks / p->n_threads < UINT32_MAX);
-        run_published(p, task, context, n, chunk, n_chunks);
+        run_published(p, task, context, n, chunk, most, n_chunks);
     }
     atomic_store_explicit(&p->running, false, memory_order_release);
+}
+
+void os_pool_run(os_pool *p, os_pool_task task, void *context, int64_t n, int64_t chunk)
+{
+    os_pool_run_shrinking(p, task, context, n, chunk, 1);
 }
 
 int os_pool_threads(const os_pool *p)

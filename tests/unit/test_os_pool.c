@@ -52,8 +52,10 @@ static void every_item_once(void **state)
         for (size_t b = 0; b < BASE_COUNT(sizes); b++)
             for (size_t c = 0; c < BASE_COUNT(chunks); c++, runs++) {
                 os_pool_run(p, count, &t, sizes[b], chunks[c]);
+                os_pool_run_shrinking(p, count, &t, sizes[b], BASE_MIN(chunks[c], 64),
+                                      1 + runs % 9);
                 for (int64_t i = 0; i < sizes[b]; i++)
-                    expected[i]++;
+                    expected[i] += 2;
             }
         assert_memory_equal(t.plain, expected, sizeof expected);
         assert_int_equal(atomic_load(&t.overlaps), 0);
@@ -86,6 +88,38 @@ static void pieces_are_aligned_chunks(void **state)
             os_pool_run(p, check_piece, &q, n, chunk);
             assert_int_equal(atomic_load(&q.wrong), 0);
         }
+    os_pool_destroy(p);
+}
+
+typedef struct shrinking {
+    int64_t chunk, most;
+    atomic_int wrong, smallest;
+} shrinking;
+
+static void note_piece(void *context, int64_t begin, int64_t end, int worker)
+{
+    shrinking *s = context;
+    (void)worker;
+    if (end <= begin || end - begin > s->chunk * s->most || begin % s->chunk != 0)
+        atomic_fetch_add(&s->wrong, 1);
+    if (end - begin <= s->chunk)
+        atomic_fetch_add(&s->smallest, 1);
+}
+
+/* Never more than asked for, on multiples of the chunk, and every thread's share ends with a piece of one chunk. */
+static void pieces_shrink(void **state)
+{
+    (void)state;
+    os_pool *p;
+    assert_int_equal(os_pool_create(&p, 3, NULL), STATUS_OK);
+    for (int64_t chunk = 1; chunk < 5; chunk++)
+        for (int64_t most = 1; most < 9; most++)
+            for (int64_t n = 4 * chunk; n < 200; n += 13) {
+                shrinking s = {.chunk = chunk, .most = most};
+                os_pool_run_shrinking(p, note_piece, &s, n, chunk, most);
+                assert_int_equal(atomic_load(&s.wrong), 0);
+                assert_true(atomic_load(&s.smallest) >= 3);
+            }
     os_pool_destroy(p);
 }
 
@@ -310,6 +344,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_once),
         cmocka_unit_test(pieces_are_aligned_chunks),
+        cmocka_unit_test(pieces_shrink),
         cmocka_unit_test(many_tiny_runs),
         cmocka_unit_test(contexts_die_with_the_run),
         cmocka_unit_test(workers_do_take_part),
