@@ -254,9 +254,37 @@ ALWAYS vi half_sums(const kernel_act *x)
     return vi_set32(v);
 }
 
+/* Of wide bytes some tables take the weights as signed ones: then nothing is to be taken away. */
+#ifdef DOT_WIDE_SIGNED
+#define DOT_BIAS(s) ((s).wide ? 0 : (s).bias)
+#else
+#define DOT_BIAS(s) ((s).bias)
+#endif
+
 ALWAYS vi dot(shape s, vi acc, vi u, vi x)
 {
     return s.wide ? dot4_wide(acc, u, x) : dot4(acc, u, x);
+}
+
+/* Of how many steps of four columns the dot products are added at once where many tokens meet bytes that are not wide: more than one where that
+ * is less work. */
+#ifndef DOT_STEPS
+#define DOT_STEPS 1
+#endif
+
+ALWAYS vi dots(shape s, vi acc, const vi *u, const vi *x)
+{
+#if DOT_STEPS ==                                                                                   \
+    4 /* what is added in 16 bits stays under 2^15: 4·2·31·127, of types with two scales 2·2·63·127 */
+    if (!s.wide) {
+        vi one = vi_set16(1), a = vi_add16(dot_pairs(u[0], x[0]), dot_pairs(u[1], x[1])),
+           b = vi_add16(dot_pairs(u[2], x[2]), dot_pairs(u[3], x[3]));
+        if (s.kind < HALVES)
+            return vi_add32(acc, vi_madd16(vi_add16(a, b), one));
+        return vi_add32(vi_add32(acc, vi_madd16(a, one)), vi_madd16(b, one));
+    }
+#endif
+    return dot(s, acc, *u, *x);
 }
 
 /* Two factors for half_sums. */
@@ -346,8 +374,9 @@ ALWAYS void prefetch_unit(shape s, const unsigned char *at)
 
 ALWAYS vf vec_block(shape s, const unit *u, const kernel_act *x, vi sums, vf acc)
 {
-    vi i0 = s.bias ? vi_madd16(sums, pair(-s.bias, s.kind >= HALVES ? 0 : -s.bias)) : vi_zero();
-    vi i1 = s.bias && s.kind >= HALVES ? vi_madd16(sums, pair(0, -s.bias)) : vi_zero();
+    const int bias = DOT_BIAS(s);
+    vi i0 = bias ? vi_madd16(sums, pair(-bias, s.kind >= HALVES ? 0 : -bias)) : vi_zero();
+    vi i1 = bias && s.kind >= HALVES ? vi_madd16(sums, pair(0, -bias)) : vi_zero();
     UNROLL for (int j = 0; j < 4; j++)
     {
         i0 = dot(s, i0, u->q[j], four_columns(x, j));
@@ -362,12 +391,13 @@ ALWAYS vf vec_block(shape s, const unit *u, const kernel_act *x, vi sums, vf acc
  * Their sums are GROUPS apart. */
 ALWAYS void few_block(shape s, const unit *u, const char *const *x, uint64_t column, vf *acc)
 {
+    const int bias = DOT_BIAS(s);
     vi total[FEW_TOKENS];
     const kernel_act *a[FEW_TOKENS];
     UNROLL for (int t = 0; t < FEW_TOKENS; t++)
     {
         a[t] = (const kernel_act *)(const void *)(x[t] + column);
-        total[t] = s.bias ? vi_madd16(half_sums(a[t]), pair(-s.bias, -s.bias)) : vi_zero();
+        total[t] = bias ? vi_madd16(half_sums(a[t]), pair(-bias, -bias)) : vi_zero();
     }
     UNROLL for (int j = 0; j < 8; j++) UNROLL for (int t = 0; t < FEW_TOKENS; t++) total[t] =
         dot(s, total[t], u->q[j], four_columns(a[t], j));
@@ -520,17 +550,20 @@ ALWAYS void mat_chunk(shape s, mat_scratch *m, int n_units, int t0, int n_tokens
                 i1[t][g] = s.kind >= HALVES ? vi_madd16(sums, m->bias[1]) : vi_zero();
             }
         }
-        UNROLL for (int j = 0; j < 8; j++)
+        const int steps = s.wide ? 1 : DOT_STEPS;
+        UNROLL for (int j = 0; j < 8; j += steps)
         {
             UNROLL for (int t = 0; t < n_tokens; t++)
             {
-                vi x4 = four_columns(act_at(x, x_bytes, t), j);
+                vi x4[DOT_STEPS];
+                UNROLL for (int i = 0; i < steps; i++) x4[i] =
+                    four_columns(act_at(x, x_bytes, t), j + i);
                 UNROLL for (int g = 0; g < MAT_GROUPS; g++)
                 {
                     if (s.kind >= HALVES && j >= 4)
-                        i1[t][g] = dot(s, i1[t][g], units[g].q[j], x4);
+                        i1[t][g] = dots(s, i1[t][g], units[g].q + j, x4);
                     else
-                        i0[t][g] = dot(s, i0[t][g], units[g].q[j], x4);
+                        i0[t][g] = dots(s, i0[t][g], units[g].q + j, x4);
                 }
             }
         }
@@ -630,8 +663,8 @@ ALWAYS bool mat_product(const kernel_product *p, open_unit *open, shape s, int64
 {
     mat_scratch m;
     bool good = true;
-    m.bias[0] = pair(-s.bias, s.kind >= HALVES ? 0 : -s.bias);
-    m.bias[1] = pair(0, -s.bias);
+    m.bias[0] = pair(-DOT_BIAS(s), s.kind >= HALVES ? 0 : -DOT_BIAS(s));
+    m.bias[1] = pair(0, -DOT_BIAS(s));
     m.leaf_units = p->output == KERNEL_F32 ? 0 : p->leaf / KERNEL_UNIT;
     for (int64_t next; begin < end; begin = next) {
         next = BASE_MIN(begin + mat_block(p), end);

@@ -199,6 +199,7 @@ typedef __m256 vf;
 #define vi_and            _mm256_and_si256
 #define vi_or             _mm256_or_si256
 #define vi_add32          _mm256_add_epi32
+#define vi_add16          _mm256_add_epi16
 #define vi_sub32          _mm256_sub_epi32
 #define vi_shl32          _mm256_slli_epi32
 #define vi_shr32          _mm256_srli_epi32

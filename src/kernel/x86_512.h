@@ -167,6 +167,7 @@ typedef __m512 vf;
 #define vi_and            _mm512_and_si512
 #define vi_or             _mm512_or_si512
 #define vi_add32          _mm512_add_epi32
+#define vi_add16          _mm512_add_epi16
 #define vi_sub32          _mm512_sub_epi32
 #define vi_shl32(a, n)    _mm512_slli_epi32(a, (unsigned)(n))
 #define vi_shr32(a, n)    _mm512_srli_epi32(a, (unsigned)(n))
