@@ -315,6 +315,50 @@ static void filters_equal_the_reference(void **state)
     assert_true(fragile_ones < 100);
 }
 
+/* The definition to the last integer: the shortest prefix whose ⌊exp(s − max)·2^32⌋ add up to p of the exact sum. */
+static int exact_prefix(const ranked *r, int n, const float *logits, float p)
+{
+    float max = portable()->max(logits, n);
+    double target = (double)p * portable()->exp_sum(logits, n, max) * 4294967296.0;
+    uint64_t mass = 0;
+    for (int i = 0; i < n; i++) {
+        mass += (uint64_t)((double)kernel_expf((float)r[i].s - max) * 4294967296.0);
+        if ((double)mass >= target)
+            return i + 1;
+    }
+    return n;
+}
+
+/* Long prefixes are not listed; the winner must be in them all the same, also where the border lies between equals. */
+static void long_nuclei_are_exact(void **state)
+{
+    (void)state;
+    enum { V = 9001 };
+    static const float ps[] = {0.9999f, 0.95f, 0.5f, 0.05f, 1e-6f};
+    static float logits[V];
+    static ranked r[V];
+    random_state = 12;
+    for (int round = 0; round < 60; round++) {
+        double spread = round % 3 == 0 ? 0.02 : 0.2 + 3 * uniform();
+        for (int i = 0; i < V; i++) {
+            logits[i] = round % 5 == 4 ? 0.25f : (float)spread * normal();
+            if (round % 2)
+                logits[i] = roundf(logits[i] * 8) / 8;
+            r[i] = (ranked){(double)logits[i], i};
+        }
+        qsort(r, V, sizeof *r, compare_ranked);
+        sample_options o = SAMPLE_DEFAULTS;
+        o.seed = (uint64_t)round;
+        o.top_p = ps[round / 3 % (int)BASE_COUNT(ps)];
+        int kept = exact_prefix(r, V, logits, o.top_p);
+        rig g = make(V, &o, 0);
+        for (int64_t position = 0; position < 20; position++)
+            assert_int_equal(next(g, logits, position, -1).token,
+                             reference_token(r, kept, &o, position));
+        drop(g);
+    }
+}
+
 /* Every kept token that is likely enough is drawn, no other one is. */
 static void nucleus_membership(void **state)
 {
@@ -746,6 +790,7 @@ int main(void)
         cmocka_unit_test(draws_follow_the_softmax),
         cmocka_unit_test(neighbours_are_independent),
         cmocka_unit_test(filters_equal_the_reference),
+        cmocka_unit_test(long_nuclei_are_exact),
         cmocka_unit_test(nucleus_membership),
         cmocka_unit_test(greedy_takes_the_lowest_of_equals),
         cmocka_unit_test(top_k_of_equals_keeps_the_lowest_ids),
