@@ -227,6 +227,8 @@ void plan_stage_terms(plan_terms t[PLAN_KINDS], const plan_shape *s, plan_span p
     t[PLAN_VOCABULARY].total = s->n_units[PLAN_VOCABULARY];
     t[PLAN_VOCABULARY].bytes_unit = s->row16 * s->weight;
     t[PLAN_VOCABULARY].macs_unit = l.sequences * s->row16;
+    if (s->g->slow_logits > 0) /* of the full rate, not of what prompts reach */
+        t[PLAN_VOCABULARY].macs_unit *= s->g->slow_logits * s->g->rate_efficiency;
     int layers = p.n_dense + p.n_expert;
     double times[] = {layers, p.n_dense, p.n_expert, p.last};
     bool present[] = {layers > 0, p.n_dense > 0, p.n_expert > 0, p.first || p.last};

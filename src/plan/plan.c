@@ -119,6 +119,7 @@ static status check(const plan_model *m, const plan_cluster *c, const plan_engin
     CHECK("bytes of a number of a sum", g->wire_bytes, 0.1, 16);
     CHECK("bytes of a number between stages", g->hop_bytes, 0.1, 16);
     CHECK("bytes that announce a step", g->announce_bytes, 0, 1e6);
+    CHECK("slowness of words' scores", g->slow_logits, 0, 1e6);
     CHECK("bytes of a word's score", g->logit_bytes, 0, 16);
     CHECK("context", r->context, 1, 1e9);
     CHECK("prompt", r->prompt, 1, (double)r->context);

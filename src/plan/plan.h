@@ -97,7 +97,9 @@ typedef struct plan_engine {
     double hop_bytes;       /* a number between stages */
     double announce_bytes;  /* what the leader tells every rank of a step; 0 = nothing */
     double logit_bytes;     /* a word's score, which the leader gathers; 0 = the best word alone */
-    bool embedding_sum;     /* ranks of the first stage add up the rows of the embedding */
+    double
+        slow_logits; /* a multiply-add of a word's score takes as long as so many at the node's full rate; 0 = as all others */
+    bool embedding_sum; /* ranks of the first stage add up the rows of the embedding */
     bool
         star; /* sums go through the first rank, which sends to and receives from one after the other */
 } plan_engine;

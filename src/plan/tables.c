@@ -22,9 +22,10 @@ static const plan_link_kind links[] = {
 };
 
 static const plan_engine engines[] = {
-#define ENGINE(name, efficiency, op, hop, rate, expert, wire, between, announce, logit, embedding, \
-               star)                                                                               \
-    {name, efficiency, op, hop, rate, expert, wire, between, announce, logit, embedding, star},
+#define ENGINE(name, efficiency, op, hop, rate, expert, wire, between, announce, logit, slow,      \
+               embedding, star)                                                                    \
+    {name,    efficiency, op,    hop,  rate,      expert, wire,                                    \
+     between, announce,   logit, slow, embedding, star},
 #include "plan/engines.def"
 #undef ENGINE
 };
