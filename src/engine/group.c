@@ -166,10 +166,9 @@ static uint64_t deadline(const engine_group *g)
     return (uint64_t)(BASE_MAX(us, (double)LEAST_DEADLINE_US)) * GROUP_SLOWNESS;
 }
 
-/* Whether every rank has its cores: all ranks of a crew are on this host. */
-static bool have_cores(const engine_group *g)
+static uint64_t spin(const engine_group *g)
 {
-    return g->n_ranks * model_get_options(g->m)->n_threads <= os_cpu_count();
+    return g->n_ranks * model_get_options(g->m)->n_threads <= os_cpu_count() ? SPIN_US : 0;
 }
 
 /* The numbers are of this kind of link, not of this machine: they only choose how sums go, and must be the same everywhere. */
@@ -241,9 +240,7 @@ static status open_links(link_group **out, engine_group *g, bool in_stage, const
                            .cost = cost_of(&g->place.cut),
                            .deadline_us = deadline(g),
                            .hello_us = HELLO_US,
-                           .spin_us = have_cores(g) ? SPIN_US : 0,
-                           .core_part = g->place.rank,
-                           .core_parts = have_cores(g) ? g->n_ranks : 0};
+                           .spin_us = spin(g)};
     snprintf(c.numerics, sizeof c.numerics, "%s", model_numerics(g->m));
     uint64_t hash = model_get_card(g->m)->hash;
     memcpy(c.model, &hash, sizeof hash);

@@ -596,16 +596,14 @@ static uint64_t nearest_deadline(const link_group *g)
 }
 
 /* Does something else want our core? Then the system takes it away from us now and then, for milliseconds, and perhaps our peer waits for it.
- * What takes it for microseconds, as the system's own threads do a hundred times a second, is no reason to stop spinning. It may also be a peer,
- * woken by us onto our core while its own is free: then one of us goes back to his own. */
+ * What takes it for microseconds, as the system's own threads do a hundred times a second, is no reason to stop spinning. */
 static bool is_core_shared(link_group *g, uint64_t now)
 {
     uint64_t preemptions = os_thread_preemptions();
     if (preemptions != g->preemptions) {
         uint64_t delay = os_thread_delay_us(), lost = delay - g->delay_us;
         bool unknown = delay == UINT64_MAX;
-        if (unknown || (lost >= SHARED_LEAST_US && lost >= (now - g->looked_us) / SHARED_PART &&
-                        !os_thread_return(g->config.core_part, g->config.core_parts)))
+        if (unknown || (lost >= SHARED_LEAST_US && lost >= (now - g->looked_us) / SHARED_PART))
             g->shared_until_us = now + SHARED_US;
         g->preemptions = preemptions;
         g->delay_us = delay;

@@ -122,10 +122,8 @@ typedef struct link_group_config {
     uint64_t deadline_us; /* of every op, from its start; 0: 60 s */
     uint64_t hello_us;    /* of the handshake; 0: deadline_us */
     uint64_t spin_us;     /* before poll */
-    int core_part,
-        core_parts; /* ranks of one host: where the owner thread returns to when it is kept from running (os_thread_return); 0 parts: nowhere */
-    os_clock *clock;   /* NULL: the real one */
-    uint32_t protocol; /* 0: LINK_PROTOCOL */
+    os_clock *clock;      /* NULL: the real one */
+    uint32_t protocol;    /* 0: LINK_PROTOCOL */
 } link_group_config;
 
 typedef struct link_group link_group;

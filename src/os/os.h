@@ -98,9 +98,6 @@ void os_keep_pace(uint64_t began_us, double pace);
 uint64_t os_thread_preemptions(void);
 /* How long this thread was kept from running by others in all; UINT64_MAX where the system does not say. Costs some microseconds. */
 uint64_t os_thread_delay_us(void);
-/* Of the cores that the calling thread may use, in n equal parts: is it on one that is not in this part, it moves there, and may go on to any of
- * them as before. Whether it moved. For processes that the system has put on one core though each could have its own. Linux only. */
-bool os_thread_return(int part, int n_parts);
 
 /* A clock that a test can move. NULL where a clock is taken means the real one. */
 typedef struct os_clock {

@@ -66,32 +66,7 @@ void seat_free(os_seat *s, const os_cores *c)
     set_mask(s, &c->set);
 }
 
-bool os_thread_return(int part, int n_parts)
-{
-    os_cores all;
-    cpu_set_t home;
-    int here = cores_here(), n = 0;
-    cores_find(&all);
-    CPU_ZERO(&home);
-    if (here < 0 || n_parts < 2 || all.n < n_parts)
-        return false;
-    for (int core = 0; core < CPU_SETSIZE; core++)
-        if (CPU_ISSET((size_t)core, &all.set) && n++ * n_parts / all.n == part)
-            CPU_SET((size_t)core, &home);
-    if (CPU_ISSET((size_t)here, &home) || sched_setaffinity(0, sizeof home, &home) != 0)
-        return false;
-    (void)sched_setaffinity(0, sizeof all.set, &all.set);
-    return true;
-}
-
 #else
-
-bool os_thread_return(int part, int n_parts)
-{
-    (void)part;
-    (void)n_parts;
-    return false;
-}
 
 void cores_find(os_cores *c)
 {
