@@ -363,13 +363,13 @@ ALWAYS const unsigned char *strip_at(const kernel_matrix *w, int64_t strip)
 
 /* ---- one token ---------------------------------------------------------------------------------------------------------- */
 
-enum { VEC_AHEAD = 2304, FLOAT_AHEAD = 3456 }; /* bytes of prefetch in every stream */
+enum { VEC_AHEAD = 2304, ONE_STREAM_AHEAD = 3456, FLOAT_AHEAD = 3456 }; /* bytes of prefetch */
 
 /* at: the beginning of a unit's share of its strip */
-ALWAYS void prefetch_unit(shape s, const unsigned char *at)
+ALWAYS void prefetch_unit(shape s, const unsigned char *at, int ahead)
 {
     for (int line = 0; line < (s.unit_bytes + 63) / 64; line++)
-        __builtin_prefetch(at + VEC_AHEAD + 64 * line);
+        __builtin_prefetch(at + ahead + 64 * line);
 }
 
 ALWAYS vf vec_block(shape s, const unit *u, const kernel_act *x, vi sums, vf acc)
@@ -436,7 +436,7 @@ ALWAYS bool vec_strips(const kernel_product *p, open_unit *open, shape s, int n_
         for (; n > 0; n--, column += sizeof(kernel_act)) {
             UNROLL for (int i = 0; i < n_streams; i++)
             {
-                prefetch_unit(s, base[i] + at.share);
+                prefetch_unit(s, base[i] + at.share, n_streams == 1 ? ONE_STREAM_AHEAD : VEC_AHEAD);
                 UNROLL for (int g = 0; g < GROUPS; g++)
                 {
                     unit u;
@@ -627,7 +627,7 @@ ALWAYS bool mat_groups(const kernel_product *p, open_unit *open, shape s, int64_
         for (int k = 0; k < units; k++) {
             for (int g = 0; g < n_groups; g++) {
                 const unsigned char *from = strip_at(w, (group + g) / GROUPS);
-                prefetch_unit(s, from + at.share);
+                prefetch_unit(s, from + at.share, VEC_AHEAD);
                 open(&m->units[k][g], from + at.header, from + at.unit, at.in_run,
                      (int)((group + g) % GROUPS));
             }
