@@ -42,7 +42,7 @@ sys.path[:0] = [os.path.join(HERE, "..", "tools"), os.path.join(HERE, "peers")]
 import parts  # noqa: E402
 import peers  # noqa: E402
 from measuring import BUILD, ROOT, SHOAL, Probe, Table, Unable, between, calm, children_of, median, output_of, program, shoal_bench, spread  # noqa: E402
-from random_model import SHAPES, model_file  # noqa: E402
+from random_model import FILE_TYPES, SHAPES, model_file  # noqa: E402
 from turns import Checkpoint, Driver, Row, Unit, build_hash, commit_name, of_threads, summary  # noqa: E402
 
 FLOATS = ("F16", "BF16", "F32")
@@ -421,6 +421,8 @@ def bars_table():
 
 
 def open_checkpoint():
+    if not os.path.exists(SHOAL):
+        sys.exit(f"bars.py: there is no {SHOAL}: `make bench` builds what is measured, so does `tools/build release --bench`")
     return Checkpoint(os.path.join(BUILD, "bench-turns.json"), build_hash(BUILD), commit_name())
 
 
@@ -445,9 +447,9 @@ def write_docs(units, driver, path):
 def main():
     p = argparse.ArgumentParser(description="bars of speed on one machine")
     p.add_argument("--quick", action="store_true", help="Q4_0 alone, three turns")
-    p.add_argument("--only", help="bars, commas between")
-    p.add_argument("--types", default="Q4_0,Q8_0,Q4_K_M,F16,BF16")
-    p.add_argument("--reps", type=int, default=5)
+    p.add_argument("--only", help="these bars alone, commas between; any other name lists them")
+    p.add_argument("--types", default="Q4_0,Q8_0,Q4_K_M,F16,BF16", help="of weights, for decode, prompt and peers (all five unless told)")
+    p.add_argument("--reps", type=int, default=5, help="turns of each measurement (5 unless told, 3 of some)")
     p.add_argument("--resume", action="store_true", help="keep what an earlier run of these programs measured")
     p.add_argument("--seconds", type=float, help="begin nothing that would not end before")
     p.add_argument("--patience", type=float, help="wait so long for others to be quiet before each turn, then end")
@@ -457,6 +459,11 @@ def main():
     if o.quick:
         o.types, o.reps = "Q4_0", 3
     o.types = o.types.split(",")
+    for kind in o.types:
+        if kind not in FILE_TYPES:
+            sys.exit(f"bars.py: no type '{kind}'; there are {', '.join(FILE_TYPES)}")
+    if o.reps < 1:
+        sys.exit(f"bars.py: --reps {o.reps}: expected 1 or more")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended
     machine = Machine(o)
     units = units_of(machine)

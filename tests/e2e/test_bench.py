@@ -3,6 +3,7 @@
 off goes on, that one bar's fault is not the others', what is read of the programs' words. No speed is measured. Lines `ok NAME` or `not ok NAME: why`."""
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from xml.etree import ElementTree
@@ -314,13 +315,14 @@ def test_reads_links():
     said = (
         "shm, 2 ranks, 4096 values, int48 (24 KiB each way)   best tenth      8.3 us, median      8.6, p99     12.6  (81)\n"
         "shm, 2 ranks, 4096 values, f64 (32 KiB each way)     best tenth      4.7 us, median      4.8, p99      8.5  (265)\n"
+        "shm, 2 ranks, 4096 values, blocks (16 KiB each way)  best tenth      3.9 us, median      4.1, p99      7.5  (265)\n"
         "a sum over tls / the bare exchange, best tenths: 0.98 int48, 1.24 f64\n"
         "bulk over tls, 1 stream: 0.50 GB/s, 2.01 GB/s per core used: 0.40 of AES (4.98), 0.85 of AES and bare TCP one after the other\n"
         "bulk over tls, 4 streams: 0.59 GB/s, 2.02 GB/s per core used: 0.41 of AES (4.98), 0.85 of AES and bare TCP one after the other\n"
     )
-    assert parts.sums_over_shm(said) == {"f64": [4.7, 4.8], "int48": [8.3, 8.6]}
+    assert parts.sums_over_shm(said) == {"f64": [4.7, 4.8], "blocks": [3.9, 4.1], "int48": [8.3, 8.6]}
     assert parts.sums_over_tls(said) == {"int48": 0.98, "f64": 1.24}
-    assert parts.bulk(said) == {"1": 0.40, "4": 0.41}
+    assert parts.bulk(said) == {"1": [0.40, 0.85], "4": [0.41, 0.85]}
 
 
 def test_reads_plans():
@@ -394,6 +396,15 @@ def test_all_units():
     assert {"decode", "prompt", "context", "batch", "shared", "one-core", "load", "fixed", "http", "drafts", "sample"} <= {u.bar for u in units}
     assert {"membw", "ranks", "links", "planner", "predict", "text", "peers"} <= {u.bar for u in units}
     json.dumps(keys)
+
+
+def test_wrong_calls_measure_nothing():
+    """They end with a word, and never as if all were measured."""
+    program, nowhere = [sys.executable, os.path.join(ROOT, "bench", "bars.py")], os.path.join(ROOT, "no-such-build")
+    for options, words in ((["--only", "decode,speed"], "no bar 'speed'; there are decode,"), (["--types", "Q9_9"], "no type 'Q9_9'; there are F16,"),
+                           (["--reps", "0"], "--reps 0"), (["--only", "decode"], "tools/build release --bench"), (["--summary"], "there is no " + nowhere)):
+        done = subprocess.run(program + options, env={**os.environ, "SHOAL_BUILD": nowhere}, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr and not done.stdout, (options, done.stdout, done.stderr)
 
 
 def main():
