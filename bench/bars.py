@@ -250,13 +250,17 @@ def load_once(model):
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    first = os.read(p.stdout.fileno(), 1)
-    seconds = time.monotonic() - began
-    p.stdout.read()
-    p.wait()
-    done.set()
-    watcher.join()
-    home.cleanup()
+    try:
+        first = os.read(p.stdout.fileno(), 1)
+        seconds = time.monotonic() - began
+        p.stdout.read()
+        p.wait()
+    finally:
+        p.kill()  # it has ended, unless we are being ended
+        p.wait()
+        done.set()
+        watcher.join()
+        home.cleanup()
     if p.returncode or not first:
         raise Unable(f"shoal run ended with {p.returncode}")
     return seconds, sum(peaks.values())
@@ -300,6 +304,14 @@ class Server:
         self.home = tempfile.TemporaryDirectory(prefix="shoal-bench-")
         command = [SHOAL, "serve", "--port", "0", model]
         self.process = subprocess.Popen(command, env=own_home(self.home), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.connection = None
+        try:
+            self.begin()
+        except BaseException:  # nobody else will
+            self.close()
+            raise
+
+    def begin(self):
         said = ""
         for line in self.process.stdout:
             said = line
@@ -330,7 +342,8 @@ class Server:
         return len(stamps), (stamps[-1] - stamps[0]) if len(stamps) > 1 else 0.0
 
     def close(self):
-        self.connection.close()
+        if self.connection:
+            self.connection.close()
         self.process.terminate()
         self.process.wait()
         self.home.cleanup()

@@ -3,9 +3,11 @@
 off goes on, that one bar's fault is not the others', what is read of the programs' words. No speed is measured. Lines `ok NAME` or `not ok NAME: why`."""
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from xml.etree import ElementTree
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -258,6 +260,68 @@ def test_company_is_closed():
     assert len(closed) == 2
     rig.begin().run(units, True)
     assert len(closed) == 3, "none is made where nothing is measured"
+
+
+class Program:
+    """A program in shoal's place, that says its process id in a file; afterwards it must be gone."""
+
+    def __init__(self, body):
+        self.folder, self.before = tempfile.TemporaryDirectory(), bars.SHOAL
+        self.pid_path = os.path.join(self.folder.name, "pid")
+        bars.SHOAL = os.path.join(self.folder.name, "shoal")
+        with open(bars.SHOAL, "w") as f:
+            f.write(f"#!{sys.executable}\nimport os, time\nopen({self.pid_path!r}, 'w').write(str(os.getpid()))\n{body}")
+        os.chmod(bars.SHOAL, 0o755)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        bars.SHOAL = self.before
+        with open(self.pid_path) as f:
+            pid = int(f.read())
+        self.folder.cleanup()
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        raise AssertionError(f"process {pid} was left behind")
+
+
+SERVES_NOTHING = """
+import http.server
+class Refuses(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(503)
+server = http.server.HTTPServer(('127.0.0.1', 0), Refuses)
+print(f'ready at http://127.0.0.1:{server.server_port}', flush=True)
+server.serve_forever()
+"""
+
+
+def test_server_that_fails_is_ended():
+    with Program(SERVES_NOTHING):
+        try:
+            bars.Server("model")
+        except ValueError:
+            return
+        raise AssertionError("it has no models and was taken")
+
+
+def test_load_that_is_ended_leaves_nothing():
+    def ring(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    with Program("time.sleep(60)\n"):
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        try:
+            bars.load_once("model")
+        except TimeoutError:
+            pass
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert threading.active_count() == 1, "the watcher still runs"
 
 
 def test_summary_counts():
