@@ -183,6 +183,9 @@ static status read_shares(question *q, const char *text, err *e)
     if (n != want || part)
         return err_set(e, STATUS_INVALID, "--shares: expected one for each of %d nodes, as 2,1,1",
                        want);
+    if (q->request.mode == PLAN_PIPELINE)
+        return err_set(e, STATUS_INVALID,
+                       "--shares say how every layer is shared, --mode pipeline that none is");
     q->request.shares = q->shares;
     q->request.mode = PLAN_TENSOR;
     return STATUS_OK;
@@ -199,13 +202,30 @@ static status read_kv(question *q, const char *text, err *e)
     return s;
 }
 
+/* Numbers that contradict each other, or that no plan could have. */
+static status check_numbers(const cli *c, err *e)
+{
+    uint64_t context = cli_whole(c, OPT_context), prompt = cli_whole(c, OPT_prompt);
+    double kwh = cli_number(c, OPT_kwh), token = cli_number(c, OPT_token_price);
+    if (cli_given(c, OPT_prompt) && prompt > context)
+        return err_set(e, STATUS_INVALID,
+                       "--prompt of %llu tokens is longer than --context of %llu",
+                       (unsigned long long)prompt, (unsigned long long)context);
+    if (kwh < 0 || token < 0)
+        return err_set(e, STATUS_INVALID, "%s: a price is not below 0, got %g",
+                       kwh < 0 ? "--kwh" : "--token-price", kwh < 0 ? kwh : token);
+    return STATUS_OK;
+}
+
 static status read_question(question *q, const cli *c, err *e)
 {
     static const char *const goals[] = {"speed", "ttft", "throughput", "fewest"};
     static const char *const modes[] = {"any", "tensor", "pipeline"};
     int goal = 0, mode = 0;
     uint64_t context = cli_whole(c, OPT_context), at_once = cli_whole(c, OPT_concurrency);
-    status s = find_model(&q->model, c->arguments[0], e);
+    status s = check_numbers(c, e);
+    if (s == STATUS_OK)
+        s = find_model(&q->model, c->arguments[0], e);
     if (s == STATUS_OK)
         s = plans_cluster_read(&q->cluster, cli_text(c, OPT_cluster), e);
     if (s == STATUS_OK)

@@ -62,6 +62,20 @@ static status get_number(const reader *r, const char *where, json_t *o, const ch
     return STATUS_OK;
 }
 
+static status get_count(const reader *r, const char *where, json_t *o, int *out)
+{
+    json_t *v = json_object_get(o, "count");
+    if (!v)
+        return STATUS_OK;
+    json_int_t n = json_integer_value(v);
+    if (!json_is_integer(v) || n < 1 || n > PLAN_NODES)
+        return err_set(r->e, STATUS_INVALID,
+                       "%s: 'count' of %s must be a whole number from 1 to %d", r->path, where,
+                       PLAN_NODES);
+    *out = (int)n;
+    return STATUS_OK;
+}
+
 /* ---- nodes ---------------------------------------------------------------------------------------------------------- */
 
 /* this: the machine that plans, measured later. */
@@ -89,6 +103,7 @@ static status add_nodes(reader *r, const plan_node *like, bool this_one, const c
     return STATUS_OK;
 }
 
+/* The host's number, the same for all nodes that name it; each node has one host at most, so there are never more than nodes. */
 static int host_of(reader *r, const char *host)
 {
     for (int i = 0; i < r->n_hosts; i++)
@@ -98,9 +113,36 @@ static int host_of(reader *r, const char *host)
     return r->n_hosts++;
 }
 
+/* What the devices of a host read together is said once, or each time the same; those that do not say it are told. */
+static status settle_hosts(reader *r)
+{
+    plan_cluster *c = &r->to->cluster;
+    plan_node *nodes = r->to->nodes;
+    for (int i = 0; i < c->n_nodes; i++)
+        for (int k = 0; k < c->n_nodes; k++) {
+            plan_node *a = &nodes[i], *b = &nodes[k];
+            if (b->host >= 0 && a->host != b->host && !strcmp(a->name, r->hosts[b->host]))
+                return err_set(r->e, STATUS_INVALID,
+                               "%s: '%s' is a node, and the host of node '%s', which it is not on; "
+                               "give one of them another name",
+                               r->path, a->name, b->name);
+            if (a->host < 0 || a->host != b->host || a->host_bandwidth == b->host_bandwidth ||
+                a->host_bandwidth == 0)
+                continue;
+            if (b->host_bandwidth > 0)
+                return err_set(r->e, STATUS_INVALID,
+                               "%s: the nodes '%s' and '%s' contradict each other about what their "
+                               "host '%s' reads: %g and %g GB/s",
+                               r->path, a->name, b->name, r->hosts[a->host],
+                               a->host_bandwidth / 1e9, b->host_bandwidth / 1e9);
+            b->host_bandwidth = a->host_bandwidth;
+        }
+    return STATUS_OK;
+}
+
 static status node_numbers(reader *r, const char *where, json_t *o, plan_node *node, bool known)
 {
-    double bandwidth = node->bandwidth / 1e9, tflops = node->rate / 0.5e12, count = 0, shared = 0;
+    double bandwidth = node->bandwidth / 1e9, tflops = node->rate / 0.5e12, shared = 0;
     double reserve = node->reserve_bytes / 1e9;
     status s = get_number(r, where, o, "bandwidth_gb_s", 0.1, 1e5, &bandwidth);
     if (s == STATUS_OK)
@@ -113,8 +155,6 @@ static status node_numbers(reader *r, const char *where, json_t *o, plan_node *n
         s = get_number(r, where, o, "reserve_gb", 0, 1e5, &reserve);
     if (s == STATUS_OK)
         s = get_number(r, where, o, "host_bandwidth_gb_s", 0.1, 1e5, &shared);
-    if (s == STATUS_OK)
-        s = get_number(r, where, o, "count", 1, PLAN_NODES, &count);
     if (s != STATUS_OK)
         return s;
     if (!known && (bandwidth <= 0 || tflops <= 0 || node->memory_bytes <= 0))
@@ -135,6 +175,7 @@ static status read_node(reader *r, int index, json_t *o)
     const char *device = NULL, *name = NULL, *memory = NULL, *host = NULL;
     const plan_device *known = NULL;
     uint64_t bytes = 0;
+    int count = 1;
     snprintf(where, sizeof where, "node %d", index + 1);
     if (!json_is_object(o))
         return err_set(r->e, STATUS_INVALID, "%s: %s must be an object", r->path, where);
@@ -170,15 +211,17 @@ static status read_node(reader *r, int index, json_t *o)
         return err_set(r->e, STATUS_INVALID, "%s: 'measured' of %s must be true or false", r->path,
                        where);
     node.measured = this_one || json_is_true(measured);
-    if ((s = node_numbers(r, where, o, &node, known || this_one)) != STATUS_OK)
+    if ((s = node_numbers(r, where, o, &node, known || this_one)) != STATUS_OK ||
+        (s = get_count(r, where, o, &count)) != STATUS_OK)
         return s;
+    if (node.host_bandwidth > 0 && !host)
+        return err_set(r->e, STATUS_INVALID,
+                       "%s: 'host_bandwidth_gb_s' of %s is said of a host, but it has no 'host'",
+                       r->path, where);
+    if (r->to->cluster.n_nodes >= PLAN_NODES)
+        return err_set(r->e, STATUS_INVALID, "%s: more than %d nodes", r->path, PLAN_NODES);
     node.host = host ? host_of(r, host) : -1;
-    json_t *count = json_object_get(o, "count");
-    return add_nodes(r, &node, this_one,
-                     name     ? name
-                     : device ? device
-                              : where,
-                     count ? (int)json_number_value(count) : 1);
+    return add_nodes(r, &node, this_one, name ? name : device ? device : where, count);
 }
 
 /* ---- links ---------------------------------------------------------------------------------------------------------- */
@@ -249,7 +292,7 @@ static status read_between(reader *r, int index, json_t *o)
     const char *a = json_string_value(json_array_get(between, 0));
     const char *b = json_string_value(json_array_get(between, 1));
     plan_link l = r->to->common;
-    bool any_a = false, any_b = false;
+    bool any_a = false, any_b = false, any_pair = false;
     snprintf(where, sizeof where, "link %d", index + 1);
     if (!json_is_object(o) || json_array_size(between) != 2 || !a || !b)
         return err_set(r->e, STATUS_INVALID, "%s: %s needs \"between\": [two names of nodes]",
@@ -260,12 +303,16 @@ static status read_between(reader *r, int index, json_t *o)
         any_a |= named(r, &r->to->nodes[i], a);
         any_b |= named(r, &r->to->nodes[i], b);
         for (int k = 0; k < n && s == STATUS_OK; k++)
-            if (i != k && named(r, &r->to->nodes[i], a) && named(r, &r->to->nodes[k], b))
+            if (i != k && named(r, &r->to->nodes[i], a) && named(r, &r->to->nodes[k], b)) {
                 s = set_link(r, where, i, k, l);
+                any_pair = true;
+            }
     }
     if (s == STATUS_OK && (!any_a || !any_b))
         return err_set(r->e, STATUS_INVALID, "%s: %s names '%s', which is no node of the file",
                        r->path, where, any_a ? b : a);
+    if (s == STATUS_OK && !any_pair)
+        return err_set(r->e, STATUS_INVALID, "%s: %s joins '%s' with itself", r->path, where, a);
     return s;
 }
 
@@ -294,6 +341,8 @@ static status read_cluster(reader *r, json_t *root)
     if (links && !json_is_array(links))
         return err_set(r->e, STATUS_INVALID, "%s: 'links' must be an array", r->path);
     json_array_foreach(nodes, i, item) if ((s = read_node(r, (int)i, item)) != STATUS_OK) return s;
+    if ((s = settle_hosts(r)) != STATUS_OK)
+        return s;
     s = plan_link_find(&kind, "1gbe", r->e);
     r->to->common = s == STATUS_OK ? plan_link_of(kind) : (plan_link){0, 0};
     if (json_object_get(root, "link") && s == STATUS_OK)

@@ -153,6 +153,9 @@ def contradictions_are_refused():
         ({"nodes": [{"device": "m4", "bandwidth_gb_s": -1}]}, "must be a number from"),
         ({"nodes": [{"device": "m4", "measured": 1}]}, "'measured'"),
         ({"nodes": [{"device": "this", "tflops": 3}]}, "unknown key 'tflops'"),
+        ({"nodes": two, "links": [{"between": ["a", "a"], "link": "10gbe"}]}, "joins 'a' with itself"),
+        ({"nodes": [{"device": "m4", "host": "h", "host_bandwidth_gb_s": x, "name": f"n{x}"} for x in (20, 30)]}, "contradict each other"),
+        ({"nodes": [{"device": "m4", "count": 1.5}]}, "whole number"),
         ({"nodes": []}, "at least one"),
         ("{\"nodes\": [}", "line 1"),
         ("[]", "expected an object"),
@@ -177,6 +180,15 @@ def names_near():
     refused("llama-3.3-70b", "--cluster", "m4-pro/lots", says=["no size"])
     refused("llama-3.3-70b", "--cluster", "2xthis", says=["'this' is one machine"])
     refused("llama-3.3-70b", code=2, says=["--cluster"])
+
+
+@test
+def numbers_that_contradict_each_other():
+    refused("llama-3.3-70b:4bit", "--cluster", TWO, "--shares", "1,2", "--mode", "pipeline", says=["--shares", "--mode pipeline"])
+    refused("llama-3.3-70b:4bit", "--cluster", TWO, "--prompt", "5000", "--context", "4k", says=["--prompt of 5000", "--context of 4096"])
+    must(answer("llama-3.3-70b:4bit", "--cluster", TWO, "--context", "256")["prompt"] == 256)  # 512 is only what is usual
+    refused("llama-3.3-70b:4bit", "--cluster", TWO, "--kwh", "-1", says=["--kwh: a price is not below 0"])
+    refused("llama-3.3-70b:4bit", "--cluster", TWO, "--token-price", "-0.1", says=["--token-price: a price is not below 0"])
 
 
 @test

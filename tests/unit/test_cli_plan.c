@@ -85,6 +85,41 @@ static void test_refused(void **state)
             "{\"between\": [\"m4\", \"m3\"], \"link\": \"1gbe\"}, {\"between\": [\"m3\", \"m4\"], "
             "\"link\": \"10gbe\"}]}",
             "contradicts an earlier one about");
+    refuses("{\"nodes\": [{\"device\": \"m4\"}], \"links\": [{\"between\": [\"m4\", \"m4\"]}]}",
+            "joins 'm4' with itself");
+    refuses("{\"nodes\": [{\"device\": \"m4\", \"count\": 2.5}]}", "whole number from 1 to 256");
+    refuses("{\"nodes\": [{\"device\": \"m4\", \"host_bandwidth_gb_s\": 9}]}", "has no 'host'");
+    refuses("{\"nodes\": [{\"device\": \"m4\", \"host\": \"h\", \"host_bandwidth_gb_s\": 9},"
+            "{\"device\": \"m3\", \"host\": \"h\", \"host_bandwidth_gb_s\": 8}]}",
+            "'m4' and 'm3' contradict each other about what their host 'h' reads: 9 and 8 GB/s");
+    refuses("{\"nodes\": [{\"device\": \"m4\", \"name\": \"h\"}, {\"device\": \"m3\", \"host\": "
+            "\"h\"}]}",
+            "'h' is a node, and the host of node 'm3'");
+}
+
+/* One host said once is that of all its nodes; more nodes than there may be, each with a host of its own, are refused. */
+static void test_hosts(void **state)
+{
+    err e;
+    sb text = {0};
+    (void)state;
+    plans_cluster *c =
+        read_text("{\"nodes\": [{\"device\": \"m4\", \"name\": \"h\", \"host\": \"h\"},"
+                  "{\"device\": \"m3\", \"host\": \"h\", \"host_bandwidth_gb_s\": 50}],"
+                  "\"links\": [{\"between\": [\"h\", \"h\"], \"link\": \"1gbe\"}]}",
+                  &e);
+    if (!c)
+        fail_msg("%s", e.text);
+    assert_true(c->nodes[0].host_bandwidth == 50e9 && c->nodes[1].host_bandwidth == 50e9);
+    assert_true(c->links[1].latency_us == 40);
+    base_free(c);
+    sb_printf(&text, "{\"nodes\": [");
+    for (int i = 0; i <= PLAN_NODES; i++)
+        sb_printf(&text, "%s{\"device\": \"m4\", \"name\": \"n%d\", \"host\": \"h%d\"}",
+                  i ? "," : "", i, i);
+    sb_printf(&text, "]}");
+    refuses(text.data, "more than 256 nodes");
+    sb_fini(&text);
 }
 
 static void test_short(void **state)
@@ -108,7 +143,7 @@ static void test_short(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_file), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_short)};
+                                       cmocka_unit_test(test_hosts), cmocka_unit_test(test_short)};
     int fd = mkstemps(path, 5);
     if (fd < 0)
         return 1;
