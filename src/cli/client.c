@@ -118,8 +118,12 @@ static status open_client(client **out, const cli *c, bool running, bool alone, 
 
 status client_open(client **out, const cli *c, err *e)
 {
-    return open_client(out, c, false,
-                       is_flag(c, OPT_isa) || is_flag(c, OPT_threads) || is_flag(c, OPT_ranks), e);
+    static const cli_option of_engines[] = {OPT_isa,  OPT_threads, OPT_kv,     OPT_draft,
+                                            OPT_mode, OPT_ranks,   OPT_shares, OPT_link};
+    bool alone = false;
+    for (size_t i = 0; i < BASE_COUNT(of_engines); i++)
+        alone = alone || is_flag(c, of_engines[i]);
+    return open_client(out, c, false, alone, e);
 }
 
 status client_open_running(client **out, const cli *c, err *e)

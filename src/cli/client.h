@@ -24,7 +24,8 @@ bool client_find_node(client_node *out);
 bool client_is_node(const char *url);
 
 typedef struct client client;
-/* A node that is up, else a private one; private right away when --isa, --threads or --ranks is among the flags. */
+/* A node that is up, else a private one; private right away when a flag says how models shall be computed (--isa,
+ * --threads, --kv, --draft, --ranks and what belongs to it), which a node that is up has settled. */
 status client_open(client **out, const cli *c, err *e);
 /* Only one that is up; NOT_FOUND says how to start one. */
 status client_open_running(client **out, const cli *c, err *e);

@@ -167,9 +167,9 @@ static void stats(chat *x, const char *argument)
     answer_cost_text(&text, &x->a.cost);
     if (x->answered)
         note(x, "last answer: %s", text.data ? text.data : "");
-    note(x, "so far: %llu answers, %llu tokens; %zu turns in the conversation; %s",
-         (unsigned long long)x->n_answers, (unsigned long long)x->n_generated,
-         json_array_size(x->turns),
+    note(x, "so far: %llu %s, %llu tokens; %zu turns in the conversation; %s",
+         (unsigned long long)x->n_answers, x->n_answers == 1 ? "answer" : "answers",
+         (unsigned long long)x->n_generated, json_array_size(x->turns),
          client_is_private(x->cl) ? "computed by this command" : "computed by the running node");
     sb_fini(&text);
 }

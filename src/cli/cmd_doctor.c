@@ -5,6 +5,7 @@
  */
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "cli/engine_options.h"
 #include "cli/look.h"
 #include "cli/profile.h"
 #include "http/http.h"
@@ -76,13 +77,14 @@ static json_t *whole(uint64_t n)
 
 /* ---- processor ----------------------------------------------------------------------------------------------------- */
 
-static void look_at_kernels(doctor *d)
+/* isa: the one that --isa asks for, NULL = the best */
+static void look_at_kernels(doctor *d, const char *isa)
 {
     const kernel_table *best = NULL;
     unsigned features = os_cpu_features();
     json_t *list = json_array();
     err e;
-    if (kernel_select(&best, features, NULL, &e) != STATUS_OK)
+    if (kernel_select(&best, features, isa, &e) != STATUS_OK)
         wrong(d, true, "report this", "no kernels: %s", e.text);
     for (int i = 0; kernel_table_at(i); i++) {
         const kernel_table *k = kernel_table_at(i);
@@ -104,7 +106,7 @@ static void look_at_kernels(doctor *d)
     fact(d, "kernels", list);
     tell(d, "numerics", "%s", KERNEL_NUMERICS);
     fact(d, "numerics", json_string(KERNEL_NUMERICS));
-    if (best && best->features == 0)
+    if (best && best->features == 0 && !isa)
         wrong(d, false, "nothing to do but a newer processor",
               "only the portable kernels run here: several times slower than this machine's peers");
 }
@@ -250,13 +252,14 @@ static bool port_is_free(err *e)
 
 static void look_at_port(doctor *d)
 {
-    client_node node;
+    client_node running;
     err e;
-    bool up = client_find_node(&node), is_free = port_is_free(&e);
+    bool up = client_find_node(&running), is_free = port_is_free(&e);
     if (up) {
-        tell(d, "node", "running at %s, pid %lld", node.url, (long long)node.pid);
+        tell(d, "node", "running at %s, pid %lld", running.url, (long long)running.pid);
         fact(d, "node",
-             json_pack("{s:o, s:I}", "url", look_json_text(node.url), "pid", (json_int_t)node.pid));
+             json_pack("{s:o, s:I}", "url", look_json_text(running.url), "pid",
+                       (json_int_t)running.pid));
     } else {
         tell(d, "node", "not running (`shoal serve` starts one)");
         fact(d, "node", json_null());
@@ -358,8 +361,7 @@ static void print_problems(const doctor *d)
     }
 }
 
-/* --profile: what `shoal plan` reckons with for the node `this`. */
-/* paces: NULL, or of the two halves of the cores. */
+/* --profile: what `shoal plan` reckons with for the node `this`. paces: NULL, or of the two halves of the cores. */
 static void measure_profile(doctor *d, const char *isa, const double *paces)
 {
     profile p;
@@ -406,16 +408,20 @@ int cli_cmd_doctor(cli *c)
     const char *text = cli_text(c, OPT_pace);
     double paces[2] = {1, 1};
     bool paced = text && *text;
+    const char *isa;
+    err e;
     if (paced && !read_paces(paces, text))
         return cli_usage(c, "--pace %s: expected two shares above 0 and up to 1, as 1,0.5", text);
+    if (cli_read_isa(&isa, c, &e) != STATUS_OK)
+        return cli_fail_err(c, &e);
     fact(&d, "version", json_string(SHOAL_VERSION));
     fact(&d, "host", look_json_text(os_host_name(host)));
     tell(&d, "shoal", "%s on %s", SHOAL_VERSION, host);
     look_at_processor(&d);
-    look_at_kernels(&d);
+    look_at_kernels(&d, isa);
     look_at_memory(&d);
     if (cli_flag(c, OPT_profile))
-        measure_profile(&d, cli_text(c, OPT_isa), paced ? paces : NULL);
+        measure_profile(&d, isa, paced ? paces : NULL);
     look_at_limits(&d);
     look_at_port(&d);
     look_at_folder(&d, "data");

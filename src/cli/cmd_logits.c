@@ -6,6 +6,7 @@
  * --ranks this process leads and the others follow; the lines are the same, bit for bit.
  */
 #include "cli/cli.h"
+#include "cli/engine_options.h"
 #include "cli/ranks.h"
 #include "kernel/kernel.h"
 #include "model/model.h"
@@ -69,33 +70,33 @@ static status read_tokens(session *s, const char *path, int64_t n_greedy, err *e
 static status open_model(session *s, const char *name, err *e)
 {
     const cli *c = s->c;
-    uint64_t threads = 0;
     char program[4096], source[STORE_PATH];
     engine_team_options t = {.source = source, .program = program, .open = store_open};
+    int threads = 0;
+    const char *isa = NULL;
     status st = ranks_read(&t.cut, c, e);
+    if (st == STATUS_OK)
+        st = cli_read_threads(&threads, c, e);
+    if (st == STATUS_OK)
+        st = cli_read_isa(&isa, c, e);
     if (st == STATUS_OK)
         st = store_find(source, NULL, name, e);
     if (st == STATUS_OK)
         st = os_self_path(program, sizeof program, e);
     if (st != STATUS_OK)
         return st;
-    if (cli_text(c, OPT_threads) != NULL && cli_text(c, OPT_threads)[0] != 0 &&
-        (!base_parse_u64(cli_text(c, OPT_threads), &threads) || threads > 1024))
-        st = err_set(e, STATUS_INVALID, "--threads %s: expected a number up to 1024",
-                     cli_text(c, OPT_threads));
     uint64_t chunk = cli_whole(c, OPT_chunk);
     t.model = (model_options){
         .device = cli_text(c, OPT_device),
-        .isa = cli_text(c, OPT_isa),
-        .n_threads = (int)threads,
+        .isa = isa,
+        .n_threads = threads,
         .exact = cli_flag(c, OPT_exact),
         .context = s->capacity,
         .n_sequences = 1,
         .max_tokens = chunk > 0 && chunk < STEP_TOKENS ? (int)chunk : STEP_TOKENS,
         .max_outputs = STEP_TOKENS,
     };
-    if (st == STATUS_OK)
-        st = engine_team_load(&s->team, &t, NULL, e);
+    st = engine_team_load(&s->team, &t, NULL, e);
     if (st != STATUS_OK)
         return st;
     s->m = engine_team_model(s->team);

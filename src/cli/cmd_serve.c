@@ -6,7 +6,6 @@
 #include "api/api.h"
 #include "cli/cli.h"
 #include "cli/engine_options.h"
-#include "cli/ranks.h"
 #include "http/http.h"
 #include "node/node.h"
 #include "os/os.h"
@@ -106,30 +105,19 @@ static status read_address(daemon_state *d, err *e)
 static status node_options_read(node_options *o, char draft_source[STORE_PATH], const cli *c,
                                 err *e)
 {
-    uint64_t threads = 0, context = cli_whole(c, OPT_ctx), waiting = cli_whole(c, OPT_max_queue);
-    const char *text = cli_text(c, OPT_threads);
-    if (text && *text && (!base_parse_u64(text, &threads) || threads < 1 || threads > 1024))
-        return err_set(e, STATUS_INVALID, "--threads %s: expected 1 to 1024", text);
+    uint64_t context = cli_whole(c, OPT_ctx), waiting = cli_whole(c, OPT_max_queue);
     if (context > 1 << 30)
         return err_set(e, STATUS_INVALID, "--ctx %llu: expected at most %d",
                        (unsigned long long)context, 1 << 30);
     if (waiting < 1 || waiting > 1000000)
         return err_set(e, STATUS_INVALID, "--max-queue %llu: expected 1 to 1000000",
                        (unsigned long long)waiting);
-    o->isa = cli_text(c, OPT_isa);
-    o->n_threads = (int)threads;
     o->context = (int64_t)context;
     o->memory_limit = cli_whole(c, OPT_memory);
     o->keep_alive_us = BASE_MAX(cli_whole(c, OPT_keep_alive), (uint64_t)1);
     o->max_waiting = (int)waiting;
     o->default_model = c->n_arguments ? c->arguments[0] : "minnow";
-    status s = cli_read_kv(&o->kv, c, e);
-    if (s == STATUS_OK)
-        s = cli_read_draft(&o->draft, draft_source, c, e);
-    if (s == STATUS_OK)
-        s = cli_check_draft(draft_source, o->default_model, e);
-    o->draft_source = draft_source[0] ? draft_source : NULL;
-    return s == STATUS_OK ? ranks_read(&o->cut, c, e) : s;
+    return cli_read_engine(o, draft_source, c, o->default_model, e);
 }
 
 /* ---- the data folder ----------------------------------------------------------------------------------------------- */

@@ -70,7 +70,8 @@ static void print_option(const cli_option_row *row)
 
 void cli_print_command_help(const cli_command *command)
 {
-    printf("usage: shoal %s [options] %s\n\n", command->name, command->arguments);
+    printf("usage: shoal %s [options]%s%s\n\n", command->name, *command->arguments ? " " : "",
+           command->arguments);
     print_wrapped(command->summary, 0);
     puts("");
     for (int o = 0; o < OPT_COUNT; o++)

@@ -236,12 +236,13 @@ static status read_flags(cli *c, int argc, char **argv, err *e)
 static status check_arguments(const cli *c, err *e)
 {
     const cli_command *command = c->command;
+    const char *gap = *command->arguments ? " " : "";
     if (c->n_arguments < command->fewest)
-        return err_set(e, STATUS_INVALID, "something is missing: shoal %s %s", command->name,
+        return err_set(e, STATUS_INVALID, "something is missing: shoal %s%s%s", command->name, gap,
                        command->arguments);
     if (command->most >= 0 && c->n_arguments > command->most)
-        return err_set(e, STATUS_INVALID, "'%s' is too much: shoal %s %s",
-                       c->arguments[command->most], command->name, command->arguments);
+        return err_set(e, STATUS_INVALID, "'%s' is too much: shoal %s%s%s",
+                       c->arguments[command->most], command->name, gap, command->arguments);
     return STATUS_OK;
 }
 

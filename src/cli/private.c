@@ -5,7 +5,6 @@
 #include "api/api.h"
 #include "cli/client.h"
 #include "cli/engine_options.h"
-#include "cli/ranks.h"
 #include "http/http.h"
 #include "node/node.h"
 #include "os/os.h"
@@ -41,22 +40,12 @@ static status make_key(private_node *p, err *e)
 
 static status read_options(node_options *o, char draft_source[STORE_PATH], const cli *c, err *e)
 {
-    uint64_t threads = 0;
-    const char *text = cli_text(c, OPT_threads), *level = cli_text(c, OPT_log);
-    if (text && *text && (!base_parse_u64(text, &threads) || threads < 1 || threads > 1024))
-        return err_set(e, STATUS_INVALID, "--threads %s: expected 1 to 1024", text);
-    o->isa = cli_text(c, OPT_isa);
-    o->n_threads = (int)threads;
+    const char *level = cli_text(c, OPT_log);
     o->keep_alive_us = UINT64_MAX;
     o->default_model = "minnow";
     setenv("SHOAL_LOG", level ? level : "warn", 1); /* for its ranks */
-    status s = cli_read_kv(&o->kv, c, e);
-    if (s == STATUS_OK)
-        s = cli_read_draft(&o->draft, draft_source, c, e);
-    if (s == STATUS_OK)
-        s = cli_check_draft(draft_source, c->n_arguments ? c->arguments[0] : o->default_model, e);
-    o->draft_source = draft_source[0] ? draft_source : NULL;
-    return s == STATUS_OK ? ranks_read(&o->cut, c, e) : s;
+    return cli_read_engine(o, draft_source, c, c->n_arguments ? c->arguments[0] : o->default_model,
+                           e);
 }
 
 static status open_all(private_node *p, const cli *c, err *e)

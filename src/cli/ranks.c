@@ -59,13 +59,42 @@ static status read_list(float *out, int *n_out, int n, const char *option, const
         if (!base_parse_double(at, &number) || number < 0 || number >= 1e9)
             return err_set(e, STATUS_INVALID, "--%s %s: '%s' is no %s", option, text, at,
                            strcmp(option, "shares") ? option : "share");
-        if (*n_out == n)
-            return err_set(e, STATUS_INVALID, "--%s %s: more than the %d ranks", option, text, n);
-        out[(*n_out)++] = (float)number;
+        if (*n_out < n)
+            out[*n_out] = (float)number;
+        ++*n_out;
     }
     if (*n_out != n)
-        return err_set(e, STATUS_INVALID, "--%s %s: %d %s for %d ranks", option, text, *n_out,
-                       strcmp(option, "shares") ? "paces" : "shares", n);
+        return err_set(e, STATUS_INVALID, "--%s %s: %d %s, but --ranks says %d", option, text,
+                       *n_out, strcmp(option, "shares") ? "paces" : "shares", n);
+    return STATUS_OK;
+}
+
+/* Ranks of a stage may have nothing to do, but not all of them. */
+static status check_shares(const engine_cut *c, const char *text, err *e)
+{
+    for (int s = 0; s < c->n_stages && c->n_shares; s++) {
+        const float *of = c->shares + s * c->n_tensor;
+        int k = 0;
+        while (k < c->n_tensor && of[k] <= 0)
+            k++;
+        if (k == c->n_tensor)
+            return err_set(e, STATUS_INVALID,
+                           "--shares %s: those of stage %d of %d are all 0, expected one above 0",
+                           text, s + 1, c->n_stages);
+    }
+    return STATUS_OK;
+}
+
+/* A flag about several ranks where nothing says that there are several would do nothing. */
+static status check_alone(const cli *c, err *e)
+{
+    static const cli_option of_several[] = {OPT_mode, OPT_link, OPT_link_latency_us, OPT_link_gbit};
+    for (size_t i = 0; i < BASE_COUNT(of_several) && !cli_given(c, OPT_ranks); i++) {
+        const cli_value *v = &c->values[of_several[i]];
+        if (v->given && !strncmp(v->source, "--", 2))
+            return err_set(e, STATUS_INVALID, "%s %s: there is one rank; --ranks N says how many",
+                           v->source, v->text);
+    }
     return STATUS_OK;
 }
 
@@ -95,5 +124,7 @@ status ranks_read(engine_cut *out, const cli *c, err *e)
     if (s == STATUS_OK && !engine_cut_paces_fit(out))
         s = err_set(e, STATUS_INVALID, "--pace %s: expected shares above 0 and up to 1",
                     cli_text(c, OPT_pace));
-    return s;
+    if (s == STATUS_OK)
+        s = check_shares(out, cli_text(c, OPT_shares), e);
+    return s == STATUS_OK ? check_alone(c, e) : s;
 }
