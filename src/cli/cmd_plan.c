@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "store/store.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -202,11 +203,22 @@ static status read_kv(question *q, const char *text, err *e)
     return s;
 }
 
-/* Numbers that contradict each other, or that no plan could have. */
+/* Numbers that contradict each other, or that no plan could have. A prompt that nobody gave is as long as the context allows. */
 static status check_numbers(const cli *c, err *e)
 {
+    static const struct {
+        cli_option option;
+        uint64_t most;
+    } counts[] = {{OPT_context, 1000000000}, {OPT_prompt, 1000000000}, {OPT_concurrency, 1000000}};
     uint64_t context = cli_whole(c, OPT_context), prompt = cli_whole(c, OPT_prompt);
     double kwh = cli_number(c, OPT_kwh), token = cli_number(c, OPT_token_price);
+    for (size_t i = 0; i < BASE_COUNT(counts); i++) {
+        uint64_t n = cli_whole(c, counts[i].option);
+        if (n < 1 || n > counts[i].most)
+            return err_set(e, STATUS_INVALID, "--%s %llu: expected 1 to %llu",
+                           cli_options[counts[i].option].name, (unsigned long long)n,
+                           (unsigned long long)counts[i].most);
+    }
     if (cli_given(c, OPT_prompt) && prompt > context)
         return err_set(e, STATUS_INVALID,
                        "--prompt of %llu tokens is longer than --context of %llu",
@@ -222,7 +234,7 @@ static status read_question(question *q, const cli *c, err *e)
     static const char *const goals[] = {"speed", "ttft", "throughput", "fewest"};
     static const char *const modes[] = {"any", "tensor", "pipeline"};
     int goal = 0, mode = 0;
-    uint64_t context = cli_whole(c, OPT_context), at_once = cli_whole(c, OPT_concurrency);
+    uint64_t context = cli_whole(c, OPT_context);
     status s = check_numbers(c, e);
     if (s == STATUS_OK)
         s = find_model(&q->model, c->arguments[0], e);
@@ -242,9 +254,9 @@ static status read_question(question *q, const cli *c, err *e)
         return s;
     q->request.goal = (plan_goal)goal;
     q->request.mode = (plan_mode)mode;
-    q->request.context = (int64_t)BASE_MIN(context, (uint64_t)1 << 40);
+    q->request.context = (int64_t)context;
     q->request.prompt = (int64_t)BASE_MIN(cli_whole(c, OPT_prompt), context);
-    q->request.concurrency = (int)BASE_MIN(at_once, (uint64_t)1 << 30);
+    q->request.concurrency = (int)cli_whole(c, OPT_concurrency);
     s = read_nodes(q, cli_text(c, OPT_nodes), e);
     return s == STATUS_OK ? read_shares(q, cli_text(c, OPT_shares), e) : s;
 }
@@ -260,12 +272,13 @@ static int write_svg(const cli *c, const plans_answer *a)
     if (!a->result->n_plans)
         return cli_fail(c, "no plan to draw");
     plans_svg(&text, a);
+    errno = ENOMEM;
     FILE *f = text.failed ? NULL : fopen(path, "w");
     bool good = f && fwrite(text.data, 1, text.length, f) == text.length;
     if (f)
         good = fclose(f) == 0 && good;
     sb_fini(&text);
-    return good ? 0 : cli_fail(c, "--svg: %s cannot be written", path);
+    return good ? 0 : cli_fail(c, "--svg: %s cannot be written: %s", path, strerror(errno));
 }
 
 /* Errors of the planner begin with its name, which is the command's too. */
@@ -319,15 +332,18 @@ static json_t *growth_json(const plan_growth *g, int n)
 
 static void print_growth(const plan_growth *g, int n, double now)
 {
+    char f[3][32];
     if (now > 0)
-        printf("now %.3g tok/s; with one more machine, over the cluster's common link:\n", now);
+        printf("now %s tok/s; with one more machine, over the cluster's common link:\n",
+               plans_figure(f[0], now));
     else
         printf(
             "the model does not fit now; with one more machine, over the cluster's common link:\n");
     for (int i = 0; i < n; i++)
         if (isfinite(g[i].score) && g[i].used)
-            printf("  %-16s %8.3g tok/s  %8.3g together  first token %6.3g s  $%g\n", g[i].device,
-                   g[i].tokens_s, g[i].throughput, g[i].ttft_us / 1e6, g[i].price);
+            printf("  %-16s %8s tok/s  %8s together  first token %8s  $%g\n", g[i].device,
+                   plans_figure(f[0], g[i].tokens_s), plans_figure(f[1], g[i].throughput),
+                   plans_span(f[2], g[i].ttft_us), g[i].price);
     if (!n || !isfinite(g[0].score))
         printf("  no single machine of the table makes it fit\n");
     else if (!g[0].used)

@@ -43,6 +43,11 @@ typedef struct plans_money {
 } plans_money;
 plans_money plans_money_of(const plans_answer *a, const plan_cut *p);
 
+/* Three digits and no exponent: "0.123", "15.8", "3741". */
+const char *plans_figure(char out[32], double x);
+/* The same of a time: "569 us", "14.5 ms", "41.6 s". */
+const char *plans_span(char out[32], double us);
+
 void plans_print(const plans_answer *a);
 json_t *plans_json(const plans_answer *a);
 void plans_svg(sb *out, const plans_answer *a);

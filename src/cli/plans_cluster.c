@@ -5,6 +5,7 @@
  */
 #include "cli/plans.h"
 #include "cli/profile.h"
+#include "os/os.h"
 
 #include <string.h>
 
@@ -358,6 +359,9 @@ static status read_cluster(reader *r, json_t *root)
 static status read_file(reader *r)
 {
     json_error_t at;
+    if (os_is_dir(r->path))
+        return err_set(r->e, STATUS_INVALID, "--cluster: %s is a folder, expected a JSON file",
+                       r->path);
     json_t *root = json_load_file(r->path, JSON_REJECT_DUPLICATES, &at);
     if (!root)
         return at.line > 0
@@ -388,6 +392,10 @@ static status read_short(reader *r, char *part)
                            PLAN_NODES);
         part = times + 1;
     }
+    if (!*part)
+        return err_set(r->e, STATUS_INVALID,
+                       "--cluster: expected COUNTxDEVICE/MEMORY with commas between, such as "
+                       "2xm4-pro/64G, or a file that ends in .json; a device's name is missing");
     if (memory && (!base_parse_size(memory, &bytes) || bytes < MEMORY_LEAST))
         return err_set(r->e, STATUS_INVALID,
                        "--cluster: '%s' is no size of a memory such as 64G, 1M or more", memory);
@@ -412,6 +420,12 @@ static status read_text(reader *r, const char *text)
     char *link = strchr(copy, '@');
     if (link)
         *link++ = '\0';
+    if (link && strpbrk(link, ",/"))
+        return err_set(
+            r->e, STATUS_INVALID,
+            "--cluster: '%s' behind @: expected one link, of all machines, at the end; a "
+            "file can say more (docs/planner.md)",
+            link);
     if (plan_link_find(&kind, link ? link : "1gbe", r->e) != STATUS_OK)
         return err_wrap(r->e, "--cluster");
     r->to->common = plan_link_of(kind);

@@ -55,6 +55,23 @@ plans_money plans_money_of(const plans_answer *a, const plan_cut *p)
     return m;
 }
 
+const char *plans_figure(char out[32], double x)
+{
+    snprintf(out, 32, fabs(x) < 999.5 ? "%.3g" : "%.0f", x);
+    return out;
+}
+
+const char *plans_span(char out[32], double us)
+{
+    char figure[32];
+    double in = us < 999.5 ? 1 : us < 999500 ? 1e3 : 1e6;
+    snprintf(out, 32, "%.24s %s", plans_figure(figure, us / in),
+             us < 999.5    ? "us"
+             : us < 999500 ? "ms"
+                           : "s");
+    return out;
+}
+
 /* The share of a rank in its stage, by the bytes that it reads; in per cent. */
 static double share_of(const plan_stage *t, int rank)
 {
@@ -159,12 +176,17 @@ static void print_diagram(const plans_answer *a, const plan_cut *p)
 
 static void print_times(const plans_answer *a, const plan_cut *p)
 {
-    printf("one stream        %.4g tok/s: %.3g ms = %.3g compute + %.3g sums + %.3g hops\n",
-           p->tokens_s, p->step_us / 1e3, p->compute_us / 1e3, p->sum_us / 1e3, p->hop_us / 1e3);
+    char f[5][32];
+    printf("one stream        %s tok/s: %s ms = %s compute + %s sums + %s hops\n",
+           plans_figure(f[0], p->tokens_s), plans_figure(f[1], p->step_us / 1e3),
+           plans_figure(f[2], p->compute_us / 1e3), plans_figure(f[3], p->sum_us / 1e3),
+           plans_figure(f[4], p->hop_us / 1e3));
     if (a->request->concurrency > 1)
-        printf("all streams       %.4g tok/s together, %.3g each of %d\n", p->throughput,
-               p->throughput / a->request->concurrency, a->request->concurrency);
-    printf("first token       %.3g s after a prompt of %lld tokens\n", p->ttft_us / 1e6,
+        printf("all streams       %s tok/s together, %s each of %d\n",
+               plans_figure(f[0], p->throughput),
+               plans_figure(f[1], p->throughput / a->request->concurrency),
+               a->request->concurrency);
+    printf("first token       %s after a prompt of %lld tokens\n", plans_span(f[0], p->ttft_us),
            (long long)a->request->prompt);
     for (int i = 0; i < p->n_stages; i++)
         if (p->stages[i].n_ranks > 1)
@@ -183,9 +205,12 @@ static void print_money(const plans_answer *a, const plan_cut *p)
         printf("money             price or watts of a node are not known\n");
         return;
     }
-    printf("money             $%.0f of machines, %.0f W; electricity $%.3g a million tokens\n"
-           "                  (`shoal plan` alone says which prices and watts are estimated)\n",
-           m.price, m.watts, m.energy_per_million);
+    printf("money             $%.0f of machines, %.0f W; ", m.price, m.watts);
+    if (a->kwh_price > 0)
+        printf("electricity $%.3g a million tokens\n", m.energy_per_million);
+    else
+        printf("electricity not counted (--kwh)\n");
+    printf("                  (`shoal plan` alone says which prices and watts are estimated)\n");
     if (a->token_price <= 0)
         return;
     if (isinf(m.even_tokens))
@@ -219,12 +244,23 @@ static void print_others(const plans_answer *a)
         const plan_cut *p = &a->result->plans[i];
         sb text = {0};
         structure_text(&text, a, p);
-        char figures[80];
-        snprintf(figures, sizeof figures, "  %8.3g %9.3g %9.3g s  ", p->tokens_s, p->throughput,
-                 p->ttft_us / 1e6);
-        print_wrapped(figures, text.data ? text.data : "", 35);
+        char figures[80], f[3][32];
+        snprintf(figures, sizeof figures, "  %8.20s %9.20s  %11.20s  ",
+                 plans_figure(f[0], p->tokens_s), plans_figure(f[1], p->throughput),
+                 plans_span(f[2], p->ttft_us));
+        print_wrapped(figures, text.data ? text.data : "", 36);
         sb_fini(&text);
     }
+}
+
+/* In thousands of millions, or in millions where that says more. */
+static const char *amount(char out[32], double x, const char *giga, const char *mega)
+{
+    char figure[32];
+    bool small = x < 1e8;
+    snprintf(out, 32, "%.24s %.4s", plans_figure(figure, x / (small ? 1e6 : 1e9)),
+             small ? mega : giga);
+    return out;
 }
 
 void plans_print(const plans_answer *a)
@@ -232,10 +268,12 @@ void plans_print(const plans_answer *a)
     plan_size size;
     look l = look_of(1);
     plan_model_size(&size, a->model);
-    printf("%s%s%s: %.4g B parameters, %.3g B active\n"
-           "%.1f GB of weights, %.2f GB read a token, %.1f kB of state a position\n",
-           l.bold, a->model->name, l.off, size.parameters / 1e9, size.active / 1e9,
-           size.weight_bytes / 1e9, size.bytes_per_token / 1e9, size.state_bytes_per_token / 1e3);
+    char f[4][32];
+    printf("%s%s%s: %s parameters, %s active\n"
+           "%s of weights, %s read a token, %.1f kB of state a position\n",
+           l.bold, a->model->name, l.off, amount(f[0], size.parameters, "B", "M"),
+           amount(f[1], size.active, "B", "M"), amount(f[2], size.weight_bytes, "GB", "MB"),
+           amount(f[3], size.bytes_per_token, "GB", "MB"), size.state_bytes_per_token / 1e3);
     printf("predicted for %s, goal %s, context %lld, %d at once\n", a->engine->name,
            plan_goal_name(a->request->goal), (long long)a->request->context,
            a->request->concurrency);
@@ -261,16 +299,22 @@ void plans_print(const plans_answer *a)
 
 /* ---- JSON ----------------------------------------------------------------------------------------------------------- */
 
+/* Bytes and parameters are whole numbers, however many digits they have. */
+static json_t *whole(double x)
+{
+    return json_integer((json_int_t)llround(x));
+}
+
 static json_t *rank_json(const plans_answer *a, const plan_rank *r)
 {
     json_t *units = json_object();
     for (int k = 0; k < PLAN_KINDS; k++)
         json_object_set_new(units, plan_kind_name((plan_kind)k), json_integer(r->units[k]));
-    return json_pack("{s:o, s:o, s:f, s:f, s:f, s:f, s:f}", "node",
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "node",
                      look_json_text(a->cluster->nodes[r->node].name), "units", units,
-                     "weight_bytes", r->weight_bytes, "state_bytes", r->state_bytes,
-                     "scratch_bytes", r->scratch_bytes, "reserve_bytes", r->reserve_bytes,
-                     "memory_bytes", r->memory_bytes);
+                     "weight_bytes", whole(r->weight_bytes), "state_bytes", whole(r->state_bytes),
+                     "scratch_bytes", whole(r->scratch_bytes), "reserve_bytes",
+                     whole(r->reserve_bytes), "memory_bytes", whole(r->memory_bytes));
 }
 
 static json_t *stage_json(const plans_answer *a, const plan_stage *s)
@@ -299,7 +343,8 @@ static json_t *cut_json(const plans_answer *a, const plan_cut *p)
     if (m.priced && (a->kwh_price > 0 || a->token_price > 0)) {
         json_object_set_new(o, "price", json_real(m.price));
         json_object_set_new(o, "watts", json_real(m.watts));
-        json_object_set_new(o, "energy_per_million_tokens", json_real(m.energy_per_million));
+        if (a->kwh_price > 0)
+            json_object_set_new(o, "energy_per_million_tokens", json_real(m.energy_per_million));
         if (isfinite(m.even_tokens))
             json_object_set_new(o, "break_even_tokens", json_real(m.even_tokens));
     }
@@ -315,13 +360,14 @@ json_t *plans_json(const plans_answer *a)
         json_array_append_new(plans, cut_json(a, &a->result->plans[i]));
     for (int i = 0; i < a->result->n_reasons; i++)
         json_array_append_new(reasons, look_json_text(a->result->reasons[i]));
-    return json_pack("{s:o, s:s, s:s, s:I, s:I, s:i, s:f, s:f, s:f, s:f, s:o, s:o}", "model",
+    return json_pack("{s:o, s:s, s:s, s:I, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "model",
                      look_json_text(a->model->name), "engine", a->engine->name, "goal",
                      plan_goal_name(a->request->goal), "context", (json_int_t)a->request->context,
                      "prompt", (json_int_t)a->request->prompt, "concurrency",
-                     a->request->concurrency, "parameters", size.parameters, "active_parameters",
-                     size.active, "weight_bytes", size.weight_bytes, "missing_bytes",
-                     a->result->missing_bytes, "plans", plans, "reasons", reasons);
+                     a->request->concurrency, "parameters", whole(size.parameters),
+                     "active_parameters", whole(size.active), "weight_bytes",
+                     whole(size.weight_bytes), "missing_bytes", whole(a->result->missing_bytes),
+                     "plans", plans, "reasons", reasons);
 }
 
 /* ---- SVG ------------------------------------------------------------------------------------------------------------ */
@@ -376,6 +422,7 @@ static void svg_rank(sb *out, const plans_answer *a, const plan_stage *s, int i,
 void plans_svg(sb *out, const plans_answer *a)
 {
     const plan_cut *p = &a->result->plans[0];
+    char figure[32];
     int most = 1;
     for (int i = 0; i < p->n_stages; i++)
         most = BASE_MAX(most, p->stages[i].n_ranks);
@@ -387,11 +434,12 @@ void plans_svg(sb *out, const plans_answer *a)
         "fill=\"white\"/>\n<text x=\"20\" y=\"24\" font-size=\"15\">",
         width, TOP + most * RANK_H + 34);
     xml(out, a->model->name);
-    sb_printf(out, "</text>\n<text x=\"20\" y=\"46\" fill=\"#556\">%.3g tok/s one stream",
-              p->tokens_s);
+    sb_printf(out, "</text>\n<text x=\"20\" y=\"46\" fill=\"#556\">%s tok/s one stream",
+              plans_figure(figure, p->tokens_s));
     if (a->request->concurrency > 1)
-        sb_printf(out, ", %.3g together with %d", p->throughput, a->request->concurrency);
-    sb_printf(out, ", first token %.3g s after %lld tokens</text>\n", p->ttft_us / 1e6,
+        sb_printf(out, ", %s together with %d", plans_figure(figure, p->throughput),
+                  a->request->concurrency);
+    sb_printf(out, ", first token %s after %lld tokens</text>\n", plans_span(figure, p->ttft_us),
               (long long)a->request->prompt);
     for (int i = 0; i < p->n_stages; i++) {
         const plan_stage *s = &p->stages[i];
@@ -442,7 +490,7 @@ void plans_print_known(void)
     printf("%sdevices%s\n", l.bold, l.off);
     for (int i = 0; i < plan_n_devices(); i++) {
         const plan_device *d = plan_device_at(i);
-        printf("  %-14s %5g GB %6g GB/s %5g TFLOPS %4g W $%-6g\n", d->name, d->memory_gb,
+        printf("  %-14s %5g GB %6g GB/s %5g TFLOPS %4g W $%g\n", d->name, d->memory_gb,
                d->bandwidth_gb_s, d->tflops, d->watts, d->price);
         snprintf(text, sizeof text, "%s. %s", d->title, d->source);
         print_wrapped("      ", text, 6);
@@ -463,6 +511,11 @@ void plans_print_known(void)
 json_t *plans_known_json(void)
 {
     json_t *models = json_array(), *devices = json_array(), *links = json_array();
+    json_t *quants = json_array(), *engines = json_array();
+    for (int i = 0; i < plan_n_quants(); i++)
+        json_array_append_new(quants, json_string(plan_quant_at(i)));
+    for (int i = 0; i < plan_n_engines(); i++)
+        json_array_append_new(engines, json_string(plan_engine_at(i)->name));
     for (int i = 0; i < plan_n_models(); i++)
         json_array_append_new(models, json_pack("{s:s, s:s, s:s}", "name", plan_model_at(i)->name,
                                                 "quant", plan_model_at(i)->quant, "source",
@@ -481,5 +534,6 @@ json_t *plans_known_json(void)
                                                "title", k->title, "latency_us", k->latency_us,
                                                "gbit_s", k->gbit_s, "source", k->source));
     }
-    return json_pack("{s:o, s:o, s:o}", "models", models, "devices", devices, "links", links);
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "models", models, "quantisations", quants,
+                     "devices", devices, "links", links, "engines", engines);
 }

@@ -95,6 +95,9 @@ def json_has_all_figures():
             for r in s["ranks"]:
                 must(r["weight_bytes"] + r["state_bytes"] + r["scratch_bytes"] + r["reserve_bytes"] <= r["memory_bytes"], r)
     must(a["plans"][0]["energy_per_million_tokens"] > 0, a["plans"][0])
+    for number in (a["parameters"], a["weight_bytes"], *(r[k] for k in r if k.endswith("_bytes"))):
+        must(isinstance(number, int), number)
+    must(r["memory_bytes"] == 64 << 30, r)
 
 
 @test
@@ -137,7 +140,18 @@ def cluster_files():
     width = float(root.get("width"))
     for r in root.iter("{http://www.w3.org/2000/svg}rect"):
         must(r.get("width").endswith("%") or float(r.get("x", 0)) + float(r.get("width")) <= width, r.attrib)
-    refused("llama-3.2-1b", "--cluster", path, "--svg", os.path.join(HOME, "none/plan.svg"), says=["cannot be written"])
+    refused("llama-3.2-1b", "--cluster", path, "--svg", os.path.join(HOME, "none/plan.svg"), says=["cannot be written: No such file"])
+
+
+@test
+def figures_are_for_people():
+    for args in (("--cluster", "rtx-5090"), ("--cluster", "2xpi-5"), ("--cluster", "2xpi-5", "--grow")):
+        out, _ = plan("minnow", *args)
+        must("e+" not in out and "0.000" not in out and ("tok/s" in out), out)
+    out, _ = plan("llama-3.1-8b", "--cluster", TWO, "--token-price", "1")
+    must("electricity not counted" in out and "electricity $0" not in out, out)
+    known = json.loads(plan("--json")[0])
+    must("q4_k_m" in known["quantisations"] and "exo" in known["engines"], list(known))
 
 
 @test
@@ -180,6 +194,16 @@ def names_near():
     refused("llama-3.3-70b", "--cluster", "m4-pro/lots", says=["no size"])
     refused("llama-3.3-70b", "--cluster", "2xthis", says=["'this' is one machine"])
     refused("llama-3.3-70b", code=2, says=["--cluster"])
+    refused("llama-3.3-70b", "--cluster", "2xm4-pro@10gbe,rtx-3090", says=["one link", "at the end"])
+    refused("llama-3.3-70b", "--cluster", "m4-pro,", says=["a device's name is missing"])
+    refused("llama-3.3-70b", "--cluster", HOME, says=["is a folder"])
+
+
+@test
+def numbers_out_of_range():
+    for option, value, says in (("--concurrency", "99999999999", "--concurrency 99999999999: expected 1 to 1000000"), ("--context", "0", "--context 0"),
+                                ("--prompt", "0", "--prompt 0")):
+        refused("llama-3.2-1b", "--cluster", TWO, option, value, says=[says])
 
 
 @test
