@@ -493,8 +493,8 @@ static void check_deadlines(link_group *g, uint64_t now)
         for (int w = 0; w < n_ways(g); w++)
             if (g->ways[w].in.head && silent < 0)
                 silent = w / g->config.n_lanes;
-        snprintf(text, sizeof text, "an op was not done in %llu us; rank %d is waited for",
-                 (unsigned long long)op->deadline_us, silent);
+        snprintf(text, sizeof text, "an op was not done in %.3g s; rank %d is waited for",
+                 (double)op->deadline_us / 1e6, silent);
         link_group_fail(g, STATUS_TIMEOUT, text);
         return;
     }
