@@ -178,7 +178,10 @@ static void reply_no_route(http_request *r, const sb *allowed)
         f.code = "method_not_allowed";
         http_add_header(r, "Allow", allowed->data);
     } else {
-        api_fault_set(&f, STATUS_NOT_FOUND, "", "there is nothing at %.20s %.200s", method, path);
+        api_fault_set(&f, STATUS_NOT_FOUND, "",
+                      "there is nothing at %.20s %.200s; this node speaks OpenAI's API, such as "
+                      "POST /v1/chat/completions",
+                      method, path);
         f.code = "unknown_url";
     }
     api_reply_fault(r, &api_openai_models, &f);

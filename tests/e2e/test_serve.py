@@ -217,6 +217,13 @@ def unknown_model(node):
     assert "gpt-9" in answer["error"]["message"] and "minnow" in answer["error"]["message"], answer
 
 
+def other_dialects(node):
+    """What this version does not speak is told by what it does."""
+    for path in ("/v1/messages", "/api/chat", "/v1/responses"):
+        code, answer = node.post(path, {"model": "minnow", "messages": [{"role": "user", "content": "x"}]})
+        assert code == 404 and answer["error"]["code"] == "unknown_url" and "POST /v1/chat/completions" in answer["error"]["message"], answer
+
+
 def foreign_host(node):
     assert node.request("GET", "/v1/models", headers={"Host": "evil.example"})[0] == 403
     assert node.request("GET", "/v1/models", headers={"Origin": "https://evil.example"})[0] == 403
@@ -489,7 +496,7 @@ def run(name, function, *arguments):
 
 
 def main():
-    shared = [concurrent_streams, vanished_client, bad_requests, long_prompt, unknown_model, foreign_host, killed_rank, two_models]
+    shared = [concurrent_streams, vanished_client, bad_requests, long_prompt, unknown_model, other_dialects, foreign_host, killed_rank, two_models]
     own = [taken_port, taken_folder, idle_model_leaves, full_queue, end_with_live_requests, paths_from_elsewhere, refusals, drafts, forms_of_cut_models,
            small_keys_and_values]
     wanted = sys.argv[1:]
