@@ -4,9 +4,11 @@
  *   bench_kernel [--threads 1,2] [--types Q4_0,Q8_0,…] [--isa NAME] [--mib 800] [--reps 5] [--tokens 256] [--csv]
  *
  * Per type and shape: the products of one token over a matrix of many rows of 2,048 and of 8,192 columns (GB/s of weights, share of the bandwidth probed just
- * before), the same with exact sums, and T tokens over 2,048 rows (operations/s; a multiply-add is two). Then attention over 4,096 keys.
+ * before), the same with exact sums, and T tokens over 2,048 rows (operations/s; a multiply-add is two). Then attention over 4,096 keys, and of
+ * `--types experts` a layer of 128 experts of which every token takes 8, for 1 to 512 tokens at once (GB/s of the weights that are touched).
  * Medians; probes and products alternate. Not here: the probe of record (bench/membw.c), whole models (shoal bench).
  */
+#include "kernel/experts.h"
 #include "kernel/internal.h"
 #include "os/os.h"
 
@@ -222,6 +224,152 @@ static void bench_attention(const bench *b, int threads, int n_tokens)
     fflush(stdout);
 }
 
+/* ---- experts: a layer of the shape of Qwen3 30B A3B, Q4_0 ------------------------------------------------------------------ */
+
+enum { EXPERTS = 128, CHOSEN = 8, WIDTH = 2048, EXPERT_WIDTH = 768, EXPERT_TOKENS = 512 };
+
+typedef struct expert_run {
+    const bench *b;
+    kernel_matrix w[3][EXPERTS]; /* gate, up, down */
+    kernel_pairs pairs;
+    kernel_pairs_product p[3];
+    float *gate, *up; /* [pairs][EXPERT_WIDTH] */
+    kernel_act *x, *h;
+    double *sums;
+} expert_run;
+
+static void first_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    const expert_run *r = context;
+    (void)worker;
+    kernel_pairs_multiply(r->b->k, &r->p[0], begin, end);
+    kernel_pairs_multiply(r->b->k, &r->p[1], begin, end);
+}
+
+static void middle_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    const expert_run *r = context;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++)
+        r->b->k->silu_multiply_quantise(r->h + i * EXPERT_WIDTH / 32, r->gate + i * EXPERT_WIDTH,
+                                        r->up + i * EXPERT_WIDTH, EXPERT_WIDTH);
+    kernel_pairs_weigh(r->h, true, EXPERT_WIDTH, &r->pairs, begin, end);
+}
+
+static void last_task(void *context, int64_t begin, int64_t end, int worker)
+{
+    static _Thread_local double scratch[KERNEL_PAIRS_SCRATCH];
+    const expert_run *r = context;
+    (void)worker;
+    kernel_pairs_add(r->b->k, &r->p[2], begin, end, scratch);
+}
+
+/* The layer for n_tokens tokens at once. */
+static void expert_layer(expert_run *r, void *memory, const kernel_choice *choices,
+                         const kernel_act *x, int64_t n_tokens)
+{
+    os_pool *pool = r->b->pool;
+    kernel_group(&r->pairs, memory, choices, n_tokens, CHOSEN, 0, EXPERTS);
+    kernel_pairs_gather(r->x, x, kernel_act_bytes(WIDTH), &r->pairs, 0, r->pairs.n_pairs);
+    for (int i = 0; i < 3; i++)
+        r->p[i] = (kernel_pairs_product){
+            .pairs = &r->pairs,
+            .w = r->w[i],
+            .leaf = kernel_leaf(EXPERT_WIDTH, 0),
+            .x = i < 2 ? r->x : r->h,
+            .x_bytes = kernel_act_bytes(i < 2 ? WIDTH : EXPERT_WIDTH),
+            .dst = i == 0   ? (void *)r->gate
+                   : i == 1 ? (void *)r->up
+                            : (void *)r->sums,
+            .dst_stride = i < 2 ? EXPERT_WIDTH : WIDTH,
+            .n_tokens = n_tokens,
+        };
+    os_pool_run(pool, first_task, r, kernel_pairs_strips(&r->p[0]), 8);
+    os_pool_run(pool, middle_task, r, r->pairs.n_pairs, 4);
+    os_pool_run(pool, last_task, r, WIDTH / 16, 8);
+}
+
+/* Microseconds for all tokens, `at_once` at a time. */
+static double experts_us(expert_run *r, void *memory, const kernel_choice *choices,
+                         const kernel_act *x, int n_tokens, int at_once)
+{
+    uint64_t start = bench_us(r->b);
+    for (int t = 0; t < n_tokens; t += at_once)
+        expert_layer(r, memory, choices + t * CHOSEN, x + t * WIDTH / 32,
+                     BASE_MIN(at_once, n_tokens - t));
+    return (double)(bench_us(r->b) - start);
+}
+
+/* Packs the same 16 rows into every strip of [rows, columns] matrices at p; the first byte behind them. */
+static unsigned char *fill_experts(kernel_matrix *w, unsigned char *p, const kernel_type *type,
+                                   int64_t rows, int64_t columns)
+{
+    uint64_t strip = kernel_strip_bytes(type, 0, columns),
+             row_bytes = kernel_row_bytes(type, columns);
+    unsigned char *file = malloc(row_bytes * 16);
+    if (!file)
+        return p;
+    kernel_example_blocks(type, file, 16 * columns / type->block_elements, 1);
+    for (int e = 0; e < EXPERTS; e++) {
+        w[e] = (kernel_matrix){type, p, rows, 0, columns, strip};
+        for (int64_t s = 0; s < kernel_strips(rows); s++, p += strip)
+            kernel_pack(type, p, file, row_bytes, 16, 0, columns);
+    }
+    free(file);
+    return p;
+}
+
+static void bench_experts(const bench *b, int threads)
+{
+    enum { PAIRS = EXPERT_TOKENS * CHOSEN };
+    static expert_run r;
+    static kernel_choice choices[PAIRS];
+    static float x[EXPERT_TOKENS * WIDTH];
+    static kernel_act act[EXPERT_TOKENS * WIDTH / 32], xs[PAIRS * WIDTH / 32],
+        hs[PAIRS * EXPERT_WIDTH / 32];
+    static float gate[PAIRS * EXPERT_WIDTH], up[PAIRS * EXPERT_WIDTH];
+    static double sums[EXPERT_TOKENS * WIDTH];
+    const kernel_type *type = kernel_type_at(TYPE_Q4_0);
+    uint64_t expert = 3 * kernel_matrix_bytes(type, EXPERT_WIDTH, 0, WIDTH), seed = 1;
+    void *memory = malloc((size_t)kernel_pairs_bytes(EXPERTS, PAIRS));
+    if (!memory || b->bytes < EXPERTS * expert) {
+        free(memory);
+        return;
+    }
+    r = (expert_run){.b = b, .gate = gate, .up = up, .x = xs, .h = hs, .sums = sums};
+    unsigned char *p = fill_experts(r.w[0], b->slab, type, EXPERT_WIDTH, WIDTH);
+    p = fill_experts(r.w[1], p, type, EXPERT_WIDTH, WIDTH);
+    fill_experts(r.w[2], p, type, WIDTH, EXPERT_WIDTH);
+    kernel_example_floats(x, EXPERT_TOKENS * WIDTH, 1);
+    b->k->quantise(act, x, EXPERT_TOKENS * WIDTH);
+    for (int i = 0; i < PAIRS; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        choices[i] = (kernel_choice){(int32_t)((seed >> 33) % EXPERTS), 0.125f};
+    }
+    for (int n = 1; n <= EXPERT_TOKENS; n *= 8) {
+        double at_once[REPS_MAX], singly[REPS_MAX], ratio[REPS_MAX], peak[REPS_MAX], used = 0;
+        int tokens = BASE_MAX(n, 64); /* one token alone is too short to time */
+        for (int i = 0; i < b->reps; i++) {
+            peak[i] = probe(b);
+            at_once[i] = experts_us(&r, memory, choices, act, tokens, n);
+            used = r.pairs.n_used; /* by the last tokens; nearly as many by the others */
+            singly[i] = experts_us(&r, memory, choices, act, tokens, 1);
+            ratio[i] = singly[i] / at_once[i];
+        }
+        double us = median(at_once, b->reps), touched = used * (double)expert;
+        double rate = touched * tokens / n / us / 1e3, top = median(peak, b->reps);
+        double operations = 6.0 * WIDTH * EXPERT_WIDTH * CHOSEN * tokens;
+        printf(b->csv
+                   ? "%s,experts_%d,%d,%d,%.2f,%.2f,,%.3f,,%.1f,%.2f\n"
+                   : "%-10s experts, %3d tokens K %d %dT  probe %6.2f GB/s  weights %6.2f (%.2f)  "
+                     "%7.1f GOP/s, %.2f times as fast as one by one\n",
+               b->k->name, n, WIDTH, threads, top, rate, rate / top, operations / us / 1e3,
+               median(ratio, b->reps));
+        fflush(stdout);
+    }
+    free(memory);
+}
+
 /* ---- rows: norm + quantise, gate ------------------------------------------------------------------------------------------- */
 
 static void bench_rows(const bench *b)
@@ -313,6 +461,8 @@ int main(int argc, char **argv)
             bench_attention(&b, n, 1);
         if (listed(types, "attention"))
             bench_attention(&b, n, 64);
+        if (listed(types, "experts"))
+            bench_experts(&b, n);
         os_pool_destroy(b.pool);
         b.pool = NULL;
     }
