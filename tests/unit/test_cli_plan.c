@@ -137,7 +137,10 @@ static void test_short(void **state)
     assert_int_equal(plans_cluster_read(&c, "2xm4@5gbe", &e), STATUS_NOT_FOUND);
     assert_int_equal(plans_cluster_read(&c, "2xm4x", &e), STATUS_NOT_FOUND);
     assert_int_equal(plans_cluster_read(&c, "2xm4/much", &e), STATUS_INVALID);
-    assert_int_equal(plans_cluster_read(&c, "", &e), STATUS_NOT_FOUND);
+    assert_int_equal(plans_cluster_read(&c, "", &e), STATUS_INVALID);
+    assert_int_equal(plans_cluster_read(&c, "2xm4,", &e), STATUS_INVALID);
+    assert_int_equal(plans_cluster_read(&c, "m4@10gbe,m4", &e), STATUS_INVALID);
+    assert_non_null(strstr(e.text, "at the end"));
 }
 
 int main(void)
