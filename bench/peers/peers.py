@@ -56,7 +56,10 @@ def shoal(kind, threads, n_prompt, n_gen):
 
 
 def npm_folder():
-    folder = os.environ.get("NLC_DIR") or HERE
+    named = os.environ.get("NLC_DIR")
+    folder = named or HERE
+    if named and not os.path.isdir(os.path.join(named, "node_modules", "node-llama-cpp")):
+        raise Unable(f"NLC_DIR={named}: there is no node_modules/node-llama-cpp; unset it and it is installed in bench/peers")
     if not os.path.isdir(os.path.join(folder, "node_modules", "node-llama-cpp")):
         if not shutil.which("npm"):
             raise Unable("npm is not installed")

@@ -16,6 +16,7 @@ sys.dont_write_bytecode = True
 import bars  # noqa: E402  pylint: disable=wrong-import-position
 import measuring  # noqa: E402  pylint: disable=wrong-import-position
 import parts  # noqa: E402  pylint: disable=wrong-import-position
+import peers  # noqa: E402  pylint: disable=wrong-import-position
 import plot  # noqa: E402  pylint: disable=wrong-import-position
 import turns  # noqa: E402  pylint: disable=wrong-import-position
 
@@ -460,6 +461,17 @@ def test_all_units():
     assert {"decode", "prompt", "context", "batch", "shared", "one-core", "load", "fixed", "http", "drafts", "sample"} <= {u.bar for u in units}
     assert {"membw", "ranks", "links", "planner", "predict", "text", "peers"} <= {u.bar for u in units}
     json.dumps(keys)
+
+
+def test_a_wrong_folder_of_a_peer_is_named():
+    os.environ["NLC_DIR"] = "/no/such/folder"
+    try:
+        peers.npm_folder()
+        assert False, "a folder that is not there was taken"
+    except measuring.Unable as why:
+        assert "/no/such/folder" in str(why)
+    finally:
+        del os.environ["NLC_DIR"]
 
 
 def test_wrong_calls_measure_nothing():
