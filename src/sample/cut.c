@@ -9,6 +9,7 @@
  */
 #include "sample/inside.h"
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
@@ -20,6 +21,9 @@ enum {
     PICK_WORDS = 7,
     RESULT_WORDS = 7
 };
+
+#define LARGEST 1e30f    /* of scores that can be chosen among */
+#define LEAST   -FLT_MAX /* below every logit: the maximum of none of them */
 
 /* Distances below the maximum that MASS asks for, time after time; the last is everything. A whole row is not asked: see nucleus.c. */
 static const float reaches[][LEVELS] = {
@@ -222,10 +226,13 @@ static void look(const sample_cut *c, sample_scratch *w, const kernel_table *k, 
     p->of = w->candidates;
     p->fault = w->fault;
     p->fault_token = w->fault_token;
-    p->max = p->raw_max = EXCLUDED;
+    p->max = EXCLUDED;
+    p->raw_max = LEAST;
     if (w->fault != ROW_FINE)
         return;
-    p->max = w->row.max;
+    p->max = BASE_MIN(BASE_MAX(w->row.max, EXCLUDED), FLT_MAX); /* finite, also on its way */
+    if (p->max > LARGEST && !c->want->scores)
+        return; /* nothing is to be chosen */
     if (c->round == SAMPLE_CUT_MAXIMA && c->want->top_logprobs >= 0) {
         if (!w->is_raw)
             row_make_raw(w, k, logits);
@@ -251,7 +258,8 @@ static void fail(sample_cut *c, int fault, int32_t token)
 /* The maximum, or why there is nothing to be chosen. */
 static bool join_maxima(sample_cut *c, const part *parts)
 {
-    c->max = c->raw_max = EXCLUDED;
+    c->max = EXCLUDED;
+    c->raw_max = LEAST;
     for (int i = 0; i < c->n_slices; i++) {
         if (parts[i].fault != ROW_FINE) {
             fail(c, parts[i].fault, parts[i].fault_token);
@@ -260,9 +268,9 @@ static bool join_maxima(sample_cut *c, const part *parts)
         c->max = BASE_MAX(c->max, parts[i].max);
         c->raw_max = BASE_MAX(c->raw_max, parts[i].raw_max);
     }
-    if (c->want->scores || (c->max > EXCLUDED_MAX && c->max <= 1e30f))
+    if (c->want->scores || (c->max > EXCLUDED_MAX && c->max <= LARGEST))
         return true;
-    fail(c, c->max > 1e30f ? FAULT_LARGE : FAULT_BANNED, 0);
+    fail(c, c->max > LARGEST ? FAULT_LARGE : FAULT_BANNED, 0);
     return false;
 }
 
@@ -479,6 +487,12 @@ static bool is_finite(float x)
     return x >= -3.4028235e38f && x <= 3.4028235e38f;
 }
 
+static bool is_number(uint32_t word)
+{
+    float x = float_of(word);
+    return x == x;
+}
+
 static bool is_in(const sample_cut *c, int i, uint32_t token)
 {
     return token < (uint32_t)c->borders[i + 1] && token >= (uint32_t)c->borders[i];
@@ -534,7 +548,8 @@ static bool get_pick(const sample_cut *c, int i, const uint32_t *words, part *p,
 
 static bool get_part(const sample_cut *c, int i, const uint32_t *words, part *p, int room)
 {
-    p->max = p->raw_max = EXCLUDED;
+    p->max = EXCLUDED;
+    p->raw_max = LEAST;
     if (width(c, i) == 0)
         return true;
     if (c->round == SAMPLE_CUT_MASS)
@@ -611,17 +626,21 @@ status sample_cut_get(sample_cut *c, const uint32_t *words, err *e)
 {
     uint32_t end = (uint32_t)n_tokens(c);
     bool good = words[0] == SAMPLE_CUT_OVER && words[1] < FAULTS && words[2] < end &&
-                words[4] < end && words[6] <= (uint32_t)BASE_MAX(c->want->top_logprobs, 0);
+                words[4] < end && is_number(words[5]) &&
+                words[6] <= (uint32_t)BASE_MAX(c->want->top_logprobs, 0);
     sample_result r = {.token = (int32_t)words[4],
                        .logprob = float_of(words[5]),
                        .n_top = good ? (int)words[6] : 0};
     for (int i = 0; i < r.n_top; i++) {
         uint32_t token = words[RESULT_WORDS + 2 * i];
-        good = good && token < end;
+        good = good && token < end && is_number(words[RESULT_WORDS + 2 * i + 1]);
         r.top[i] = (sample_top){(int32_t)token, float_of(words[RESULT_WORDS + 2 * i + 1])};
     }
     if (!good)
-        return err_set(e, STATUS_CORRUPT, "a result of sampling that cannot be");
+        return err_set(e, STATUS_CORRUPT,
+                       "a result of sampling cannot be: round %u, fault %u, token %u of %u, %u of "
+                       "%d most likely",
+                       words[0], words[1], words[4], end, words[6], c->want->top_logprobs);
     c->round = (sample_cut_round)words[0];
     c->fault = (int)words[1];
     c->fault_token = (int32_t)words[2];

@@ -7,6 +7,7 @@
  */
 #include "sample/inside.h"
 
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -392,7 +393,7 @@ void row_make_raw(sample_scratch *w, const kernel_table *k, const float *logits)
     raw->first = row->first;
     raw->n = row->n;
     raw->n_blocks = row->n_blocks;
-    raw->max = EXCLUDED;
+    raw->max = -FLT_MAX;
     for (int b = 0; b < raw->n_blocks; b++)
         max_of_block(k, raw, logits, b);
     if (raw->n_blocks)

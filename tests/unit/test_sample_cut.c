@@ -269,6 +269,67 @@ static void scores_equal_the_whole(void **state)
     }
 }
 
+/* Logits that no sane model has, as far from zero as floats go: told or refused, in slices as in one. */
+static void far_from_zero(void **state)
+{
+    (void)state;
+    static const struct {
+        float from, temperature;
+        int top_logprobs;
+        bool scores;
+        status expected;
+    } cases[] = {
+        {-1e35f, 1, 3, true, STATUS_OK},
+        {-3e38f, 1, 0, true, STATUS_OK},
+        {-9e30f, 100, 3, false, STATUS_OK},
+        {-1e35f, 1, 3, false, STATUS_INVALID}, /* as if all were excluded */
+        {-3e38f, 2e-6f, -1, false, STATUS_INVALID},
+        {1e30f, 100, 5, false, STATUS_OK},
+        {1e31f, 1, -1, false, STATUS_CORRUPT},
+        {3e38f, 2e-6f, -1, false, STATUS_CORRUPT},
+        {3e38f, 2e-6f, 5, false, STATUS_CORRUPT},
+    };
+    static row r;
+    for (size_t k = 0; k < BASE_COUNT(cases); k++)
+        for (uint32_t round = 0; round < 8; round++) {
+            sample *s;
+            sample_scratch *w;
+            sample_want want;
+            sample_result a = {0}, b = {0};
+            err of_a = {0}, of_b = {0};
+            status whole, cut = STATUS_OK;
+            make_row(&r, 4);
+            for (int i = 0; i < r.vocabulary; i++)
+                r.logits[i] = cases[k].from * (1 - 0.001f * (float)pick(100));
+            r.o = SAMPLE_DEFAULTS;
+            r.o.temperature = cases[k].temperature;
+            r.o.top_p = round & 1 ? 0.9f : 1;
+            r.o.top_k = round & 2 ? 10 : 0;
+            r.call.allowed = NULL;
+            r.call.top_logprobs = cases[k].top_logprobs;
+            assert_int_equal(sample_create(&s, kernels(round), r.vocabulary, &r.o, 0, NULL),
+                             STATUS_OK);
+            assert_int_equal(sample_scratch_create(&w, r.vocabulary, NULL), STATUS_OK);
+            sample_describe(&want, s, &r.call, NULL, 0);
+            if (cases[k].scores) {
+                want = (sample_want){.scores = true,
+                                     .token = 7,
+                                     .temperature = 1,
+                                     .top_logprobs = r.call.top_logprobs};
+                whole = sample_score(w, kernels(round), r.logits, 7, want.top_logprobs, &a, &of_a);
+            } else {
+                whole = sample_next(s, w, &r.call, &a, &of_a);
+            }
+            assert_int_equal(whole, cases[k].expected);
+            (void)in_slices(&r, &want, &b, &cut, &of_b);
+            compare(&r, whole, &a, &of_a, cut, &b, &of_b);
+            assert_true(whole != STATUS_OK || r.call.top_logprobs < 0 ||
+                        (a.logprob <= 0 && !isnan(a.logprob)));
+            sample_destroy(s);
+            sample_scratch_destroy(w);
+        }
+}
+
 /* ---- tokens ahead -------------------------------------------------------------------------------------------------- */
 
 static void ahead_is_as_accepted(void **state)
@@ -398,8 +459,10 @@ static void spoilt_results(void **state)
             continue;
         taken++;
         assert_true(out.token >= 0 && out.token < 100 && out.n_top >= 0 && out.n_top <= 5);
+        assert_false(isnan(out.logprob));
         for (int i = 0; i < out.n_top; i++)
-            assert_true(out.top[i].token >= 0 && out.top[i].token < 100);
+            assert_true(out.top[i].token >= 0 && out.top[i].token < 100 &&
+                        !isnan(out.top[i].logprob));
     }
     assert_true(taken > 500 && taken < 5000);
 }
@@ -409,7 +472,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slices_equal_the_whole), cmocka_unit_test(scores_equal_the_whole),
         cmocka_unit_test(ahead_is_as_accepted),   cmocka_unit_test(spoilt_parts),
-        cmocka_unit_test(spoilt_results),
+        cmocka_unit_test(spoilt_results),         cmocka_unit_test(far_from_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
