@@ -99,10 +99,11 @@ bool link_add(double *values, const unsigned char *in, size_t n, link_wire wire)
 enum { LINK_BLOCK = 64 };
 /* BLOCKS: packs n values into at most link_wire_bytes; returns how many. */
 size_t link_pack_blocks(unsigned char *out, const double *values, size_t n);
-/* How long the block of m values is that begins with this byte; 0: no such block. */
-size_t link_block_bytes(unsigned char first, size_t m);
-/* Stores or adds the block of m values at `in`. False: a value, addend or sum is out of range. */
-bool link_take_block(double *values, const unsigned char *in, size_t m, bool add);
+/* How long the block of m values is that begins with the byte `form`, with it; 0: no such block. */
+size_t link_block_bytes(unsigned char form, size_t m);
+/* Stores or adds the m values of a block of that form, which begin at `in`. False: a value, addend or sum is out of range. */
+bool link_take_block(double *values, const unsigned char *in, unsigned char form, size_t m,
+                     bool add);
 bool link_in_range(const double *values, size_t n, link_wire wire);
 
 /* The loops behind these functions, one table an instruction set; all give the same bits (loops.h). */

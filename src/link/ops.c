@@ -1,6 +1,7 @@
 /*
  * Ops as phases of frames. An op queues every frame of every phase when it starts; what has to be computed between phases (adding, packing)
- * is link_op_after; adding happens while values come (values.c). Because sums are exact, the three ways of summing give the same bits. Not here: moving frames (group.c).
+ * is link_op_after; adding happens while values come (values.c). Because sums are exact, all ways of summing give the same bits. Not here: moving
+ * frames (group.c).
  *
  * Sum over N ranks, part c of [0, n) = [n c / N, n (c + 1) / N):
  *   one shot  phase 0: all values to all; add what came.

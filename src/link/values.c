@@ -35,19 +35,21 @@ static size_t block_values(const link_item *item)
     return BASE_MIN(item->n_values - item->done, (uint32_t)LINK_BLOCK);
 }
 
-/* Whole blocks at the beginning of n bytes: *used of them. */
+/* Whole blocks at the beginning of n bytes: *used of them. They may lie in memory that the peer can still write (shm): how long a block is, is read
+ * once, so that what was checked is what is taken. */
 static status settle_blocks(link_item *item, const unsigned char *bytes, size_t n, size_t *used,
                             bool *good, err *e)
 {
     *used = 0;
     while (*used < n) {
-        size_t m = block_values(item), length = link_block_bytes(bytes[*used], m);
+        unsigned char form = *(const volatile unsigned char *)(bytes + *used);
+        size_t m = block_values(item), length = link_block_bytes(form, m);
         if (m == 0 || length == 0)
             return err_set(e, STATUS_CORRUPT, "value %u of %u: not a block: %02x", item->done,
-                           item->n_values, bytes[*used]);
+                           item->n_values, form);
         if (length > n - *used)
             break;
-        *good &= link_take_block(item->values + item->done, bytes + *used, m,
+        *good &= link_take_block(item->values + item->done, bytes + *used + 1, form, m,
                                  item->fate == LINK_FATE_ADD);
         item->done += (uint32_t)m;
         *used += length;

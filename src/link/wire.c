@@ -77,16 +77,17 @@ size_t link_pack_blocks(unsigned char *out, const double *values, size_t n)
     return loops()->pack_blocks(out, values, n);
 }
 
-size_t link_block_bytes(unsigned char first, size_t m)
+size_t link_block_bytes(unsigned char form, size_t m)
 {
-    return first == 4 || first == 8 ? 1 + first * m : 0;
+    return form == 4 || form == 8 ? 1 + form * m : 0;
 }
 
-bool link_take_block(double *values, const unsigned char *in, size_t m, bool add)
+bool link_take_block(double *values, const unsigned char *in, unsigned char form, size_t m,
+                     bool add)
 {
-    if (*in == 4)
-        return loops()->take_32(values, in + 1, m, add);
-    return (add ? link_add : link_unpack)(values, in + 1, m, LINK_WIRE_F64);
+    if (form == 4)
+        return loops()->take_32(values, in, m, add);
+    return (add ? link_add : link_unpack)(values, in, m, LINK_WIRE_F64);
 }
 
 /* ---- the lossy forms ------------------------------------------------------------------------------------------- */

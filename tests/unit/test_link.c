@@ -572,7 +572,7 @@ static void test_blocks(void **state)
             for (size_t i = 0; i < n; i += LINK_BLOCK) {
                 size_t m = BASE_MIN(n - i, (size_t)LINK_BLOCK);
                 assert_int_equal(wire[from], i == last && k >= 4 ? 8 : 4);
-                assert_true(link_take_block(out + i, wire + from, m, false));
+                assert_true(link_take_block(out + i, wire + from + 1, wire[from], m, false));
                 from += link_block_bytes(wire[from], m);
             }
             assert_int_equal(from, bytes);
