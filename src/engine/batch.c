@@ -610,33 +610,40 @@ void engine_forget(engine *g, const sequence *q)
                 g->flights[k].run_of[i] = NULL;
 }
 
+static void free_flight(flight *f)
+{
+    base_free(f->ids);
+    base_free(f->runs);
+    base_free(f->run_of);
+    base_free(f->logits);
+    base_free(f->answer);
+    *f = (flight){0};
+}
+
 status engine_make_flights(engine *g, const model *m, err *e)
 {
     size_t tokens = (size_t)g->max_tokens, rows = (size_t)g->max_outputs;
     REQUIRE(g->n_flights == 0);
     g->first_flight = 0;
     while (g->n_rooms < model_most_flights(m)) {
-        flight *f = &g->flights[g->n_rooms++];
-        f->ids = base_alloc(sizeof *f->ids * tokens);
-        f->runs = base_alloc(sizeof *f->runs * tokens);
-        f->run_of = base_alloc(sizeof *f->run_of * tokens);
-        f->logits = base_alloc(sizeof *f->logits * rows * (size_t)g->width);
-        f->answer = base_alloc(sizeof *f->answer * rows);
-        if (!f->ids || !f->runs || !f->run_of || !f->logits || !f->answer)
+        flight *f = &g->flights[g->n_rooms];
+        *f = (flight){.ids = base_alloc(sizeof *f->ids * tokens),
+                      .runs = base_alloc(sizeof *f->runs * tokens),
+                      .run_of = base_alloc(sizeof *f->run_of * tokens),
+                      .logits = base_alloc(sizeof *f->logits * rows * (size_t)g->width),
+                      .answer = base_alloc(sizeof *f->answer * rows)};
+        if (!f->ids || !f->runs || !f->run_of || !f->logits || !f->answer) {
+            free_flight(f); /* the rooms that there are stay good */
             return err_set(e, STATUS_NO_MEMORY, "engine: no memory for steps of %d tokens",
                            g->max_tokens);
+        }
+        g->n_rooms++;
     }
     return STATUS_OK;
 }
 
 void engine_free_flights(engine *g)
 {
-    for (int k = 0; k < g->n_rooms; k++) {
-        base_free(g->flights[k].ids);
-        base_free(g->flights[k].runs);
-        base_free(g->flights[k].run_of);
-        base_free(g->flights[k].logits);
-        base_free(g->flights[k].answer);
-    }
-    g->n_rooms = 0;
+    while (g->n_rooms > 0)
+        free_flight(&g->flights[--g->n_rooms]);
 }

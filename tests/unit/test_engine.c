@@ -24,7 +24,8 @@ typedef struct limits {
     int n_sequences, max_tokens, slots;
 } limits;
 
-static model *load(const shape_case *c, const limits *l)
+/* As one of so many stages, to whoever asks how many steps may be under way. */
+static model *load_staged(const shape_case *c, const limits *l, int n_stages)
 {
     size_t bytes;
     char *made = make_model(&c->shape, &bytes);
@@ -36,7 +37,8 @@ static model *load(const shape_case *c, const limits *l)
                        .state_tokens = l->state_tokens,
                        .n_sequences = l->n_sequences,
                        .max_tokens = l->max_tokens,
-                       .max_outputs = l->n_sequences};
+                       .max_outputs = l->n_sequences,
+                       .exchange.n_stages = n_stages};
     model_admit_test_families(true);
     must(file_open_memory(&f, made, bytes, c->name, &e), &e);
     for (int i = 0; l->slots && i < MODEL_STATE_CLASSES;
@@ -46,6 +48,11 @@ static model *load(const shape_case *c, const limits *l)
     file_close(f);
     base_free(made);
     return m;
+}
+
+static model *load(const shape_case *c, const limits *l)
+{
+    return load_staged(c, l, 1);
 }
 
 /* ---- what came out ------------------------------------------------------------------------------------------------- */
@@ -689,6 +696,48 @@ static void failing_allocations(void **state)
     model_destroy(m);
 }
 
+/* An epoch with more steps under way for which memory does not suffice, one allocation after the other: the running one goes on as it was. */
+static void switch_without_memory(void **state)
+{
+    (void)state;
+    static record r;
+    limits l = {256, 2048, 4, 64, 0};
+    model *m = load(&plain, &l), *next = load_staged(&plain, &l, 3);
+    engine *g;
+    err e = {0};
+    bool busy;
+    memset(&r, 0, sizeof r);
+    must(engine_create(&g, m, &(engine_options){0}, note, &r, &e), &e);
+    assert_true(model_most_flights(next) > model_most_flights(m));
+    int32_t text[100];
+    fill_prompt(text, 100, 131, 3);
+    engine_request q = {.id = 1,
+                        .prompt = text,
+                        .n_prompt = 100,
+                        .max_tokens = 120,
+                        .top_logprobs = -1,
+                        .sample = SAMPLE_DEFAULTS};
+    must(engine_submit(g, &q, &e), &e);
+    int failures = 0;
+    for (status s = STATUS_NO_MEMORY; s != STATUS_OK; failures++) {
+        must(engine_step(g, &busy, &e), &e);
+        must(engine_step(g, &busy, &e), &e);
+        assert_true(busy);
+        base_fail_after((uint64_t)failures + 1);
+        s = engine_switch(g, next, &e);
+        base_fail_after(0);
+        assert_true(s == STATUS_OK || s == STATUS_NO_MEMORY);
+        assert_int_equal(engine_is_switching(g), s == STATUS_OK);
+    }
+    assert_true(failures > 6); /* in both rooms, and in the pool */
+    run_until_idle(g, &r);
+    assert_true_answer(&plain, &q, 0, &r.of[1][0]);
+    assert_nothing_held(g);
+    engine_destroy(g);
+    model_destroy(m);
+    model_destroy(next);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -703,6 +752,7 @@ int main(void)
         cmocka_unit_test(waiting_behind_a_held_one),
         cmocka_unit_test(held_state_is_given_up),
         cmocka_unit_test(failing_allocations),
+        cmocka_unit_test(switch_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
