@@ -456,13 +456,13 @@ static uint64_t first_fit(const span *spans, int v)
 
 status graph_plan(graph *g, int32_t buffer, uint64_t *out_scratch_bytes, err *e)
 {
+    if (g->failed == STATUS_OK && g->ranks.n > 1 && g->ranks.divides)
+        divide_rows(g);
     if (g->failed != STATUS_OK) {
         if (e != NULL)
             *e = g->error;
         return g->failed;
     }
-    if (g->ranks.n > 1 && g->ranks.divides)
-        divide_rows(g);
     span *spans = base_zalloc((size_t)g->n_values + 1, sizeof(*spans));
     if (spans == NULL)
         return err_set(e, STATUS_NO_MEMORY, "graph: no memory for the plan of %d values",

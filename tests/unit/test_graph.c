@@ -369,6 +369,54 @@ static void builders_refuse(void **state)
     d->ops->close(d);
 }
 
+static bool always(void *context, int64_t n_rows, int64_t width)
+{
+    (void)context;
+    return n_rows > 0 && width > 0;
+}
+
+/* Dividing rows among ranks makes a new list of ops: without memory for it there is no plan, and not a plan of half the ops. */
+static void divided_or_refused(void **state)
+{
+    (void)state;
+    device *d = open_device(&device_cpu, 1, false);
+    const graph_ranks ranks = {.n = 2, .divides = always};
+    int refused = 0;
+    for (uint64_t k = 1;; k++) {
+        graph *g;
+        err e = {0};
+        must(graph_create(&g, d, &limits, &e), &e);
+        graph_set_ranks(g, &ranks);
+        int x = graph_value(g, DEVICE_F32, D, false), sum = graph_value(g, DEVICE_F64, D, false),
+            out = graph_value(g, DEVICE_F32, D, false);
+        enum { LAYERS = 30 };
+        for (int i = 0; i < LAYERS; i++) {
+            device_op zero = {.kind = DEVICE_OP_ZERO, .layer = i}, all = {.kind = DEVICE_OP_SUM},
+                      norm = {.kind = DEVICE_OP_NORM};
+            zero.u.zero.value = all.u.sum.value = norm.u.norm.add = sum;
+            norm.u.norm.x = x;
+            norm.u.norm.out = out;
+            graph_add(g, &zero);
+            graph_add(g, &all);
+            graph_add(g, &norm);
+        }
+        uint64_t bytes, before = base_allocations();
+        base_fail_after(k);
+        status s = graph_plan(g, 0, &bytes, &e);
+        base_fail_after(0);
+        bool all_given = base_allocations() - before < k;
+        assert_int_equal(s, all_given ? STATUS_OK : STATUS_NO_MEMORY);
+        if (all_given)
+            assert_int_equal(graph_n_ops(g), 4 * LAYERS + 1); /* a gather each, and of x */
+        graph_destroy(g);
+        if (all_given)
+            break;
+        refused++;
+    }
+    assert_true(refused >= 3); /* two lists and the plan */
+    d->ops->close(d);
+}
+
 static void memory_is_guarded(void **state)
 {
     (void)state;
@@ -407,6 +455,7 @@ int main(void)
         cmocka_unit_test(one_answer),         cmocka_unit_test(copy_owns_the_step),
         cmocka_unit_test(places_do_not_meet), cmocka_unit_test(column_shards_add_up),
         cmocka_unit_test(builders_refuse),    cmocka_unit_test(memory_is_guarded),
+        cmocka_unit_test(divided_or_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
