@@ -55,9 +55,11 @@ static int tensor(const engine_cut *c)
     return c->n_tensor > 0 ? c->n_tensor : 1;
 }
 
+/* Of cuts that come in messages too: what is too much stays too much. */
 int engine_cut_ranks(const engine_cut *c)
 {
-    return stages(c) * tensor(c);
+    const int most = ENGINE_MOST_RANKS + 1;
+    return BASE_MIN(stages(c), most) * BASE_MIN(tensor(c), most);
 }
 
 static double share(const engine_cut *c, int rank)

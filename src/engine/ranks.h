@@ -51,6 +51,7 @@ typedef struct engine_cut {
     float link_latency_us, link_gbit; /* links are made worse (link_shape_open); 0 = as they are */
 } engine_cut;
 
+/* Of a cut into too many, whatever it holds: more than ENGINE_MOST_RANKS. */
 int engine_cut_ranks(const engine_cut *c);
 /* Latency up to 10 s, no cap or one of at least 1 Mbit/s. */
 bool engine_link_shape_fits(const engine_cut *c);

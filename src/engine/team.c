@@ -93,6 +93,9 @@ static status load_hand(hand *h, const engine_team_options *o, err *e)
 static status start_hands(engine_team *t, engine_place *own, const engine_team_options *o, err *e)
 {
     int n = engine_cut_ranks(&o->cut);
+    if (n > ENGINE_MOST_RANKS)
+        return err_set(e, STATUS_INVALID, "a cut into %d x %d ranks: there are %d at most",
+                       o->cut.n_stages, o->cut.n_tensor, ENGINE_MOST_RANKS);
     net *links = base_zalloc(1, sizeof *links);
     if (!links)
         return err_set(e, STATUS_NO_MEMORY, "no memory for %d ranks", n);

@@ -9,6 +9,8 @@
 #include "kernel/kernel.h"
 #include "model_make.h"
 
+#include <limits.h>
+
 enum { PROMPT = 70, MOST = 64 };
 
 typedef struct cut_case {
@@ -385,6 +387,16 @@ static void refused_cuts(void **state)
         model_cut_units u = {4, 8, 512, 300, 1, 32};
         err e = {0};
         assert_int_equal(engine_cut_shards(s, &bad[i], &u, &e), STATUS_INVALID);
+    }
+    static const int many[][2] = {{65536, 65536}, {INT_MAX, INT_MAX}, {1, INT_MAX}, {33, 2}};
+    for (size_t i = 0; i < BASE_COUNT(many); i++) {
+        engine_cut c = {.n_stages = many[i][0], .n_tensor = many[i][1], .link = ENGINE_LINK_LOOP};
+        engine_team_options o = options(TINY, c);
+        engine_team *t = NULL;
+        err e = {0};
+        assert_true(engine_cut_ranks(&c) > ENGINE_MOST_RANKS);
+        assert_int_equal(engine_team_load(&t, &o, NULL, &e), STATUS_INVALID);
+        assert_non_null(strstr(e.text, "64"));
     }
 }
 
