@@ -38,7 +38,7 @@ status engine_group_beat(engine_group *g, err *e)
 {
     engine_beats beats = engine_group_beats(g);
     if (g->failed)
-        return link_group_status(g->all, e);
+        return group_why(g, e);
     if (g->n_flights > 0 || os_now_us() - g->said_us < beats.every_us)
         return STATUS_OK;
     int32_t patience_ms = (int32_t)BASE_MIN(BASE_MAX(beats.lost_us / 1000, 1), INT32_MAX);

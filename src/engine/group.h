@@ -121,7 +121,8 @@ typedef struct group_cursor {
     bool bad;
 } group_cursor;
 const int32_t *group_take(group_cursor *c, int64_t n);
-status group_noted(engine_group *g, status s); /* a group that failed stays so */
+status group_noted(engine_group *g, status s);   /* a group that failed stays so */
+status group_why(const engine_group *g, err *e); /* of one that failed: never OK */
 
 /* The place of a rank, without its links and its secret. */
 void group_place(engine_place *out, const engine_team_options *o, int rank);

@@ -32,6 +32,17 @@ status group_noted(engine_group *g, status s)
     return s;
 }
 
+status group_why(const engine_group *g, err *e)
+{
+    status s = g->all ? link_group_status(g->all, e) : STATUS_OK;
+    if (s == STATUS_OK && g->in_stage)
+        s = link_group_status(g->in_stage, e);
+    if (s == STATUS_OK) /* it was no link: a step, or what a peer said */
+        s = err_set(e, STATUS_CANCELLED, "the group of rank %d of %d has failed before",
+                    g->place.rank, g->n_ranks);
+    return s;
+}
+
 status group_make_room(engine_group *g, err *e)
 {
     const model_options *o = model_get_options(g->m);
@@ -55,7 +66,9 @@ status group_make_room(engine_group *g, err *e)
 
 static status say(engine_group *g, group_kind kind, size_t n, err *e)
 {
-    status s = g->older ? group_announce(g->older, GROUP_TURN, NULL, 0, e) : STATUS_OK;
+    status s = g->failed ? group_why(g, e) : STATUS_OK;
+    if (s == STATUS_OK && g->older)
+        s = group_announce(g->older, GROUP_TURN, NULL, 0, e);
     if (s != STATUS_OK)
         return s;
     g->words[0] = (int32_t)n;
@@ -105,7 +118,7 @@ static status announce(void *context, const model_batch *b, err *e)
 {
     engine_group *g = context;
     if (g->failed)
-        return link_group_status(g->all, e);
+        return group_why(g, e);
     size_t n = put_copies(g);
     g->words[3] = b->n_tokens;
     g->words[4] = b->n_runs;

@@ -679,6 +679,41 @@ static void bytes_of_tokens(void **state)
     assert_int_equal(whole - told, STEPS * (4 * SLICE - PART));
 }
 
+/* A group that failed by no fault of its links is a group that failed: nothing more is said. */
+static void failed_for_good(void **state)
+{
+    (void)state;
+    const engine_cut two = {.n_stages = 1, .n_tensor = 2};
+    link_loop *loop;
+    lone a, b;
+    err e = {0};
+    int32_t id = 5;
+    must(link_loop_create(&loop, 2, 1 << 20, NULL, &e), &e);
+    prepare(&a, TINY, 0, two, 512, loop, false);
+    prepare(&b, TINY, 1, two, 512, loop, false);
+    must(os_thread_create(&b.thread, follow_it, &b, "b", &e), &e);
+    join_it(&a);
+    must(a.result, &a.why);
+    float *row = malloc(sizeof *row * (size_t)model_get_card(a.m)->n_vocab);
+    must(feed(a.m, 1, 0, &id, row, &e), &e);
+    must(engine_group_beat(a.group, &e), &e);
+    (void)group_noted(a.group, STATUS_CORRUPT);
+    uint64_t before = link_group_sent_bytes(a.group->all);
+    e = (err){0};
+    assert_int_equal(engine_group_beat(a.group, &e), STATUS_CANCELLED);
+    assert_non_null(strstr(e.text, "rank 0 of 2"));
+    assert_int_equal(feed(a.m, 1, 1, &id, row, &e), STATUS_CANCELLED);
+    assert_int_equal(link_group_sent_bytes(a.group->all), before);
+    engine_group_destroy(a.group);
+    os_thread_join(b.thread);
+    assert_int_not_equal(b.result, STATUS_OK);
+    engine_group_destroy(b.group);
+    model_destroy(a.m);
+    model_destroy(b.m);
+    link_loop_destroy(loop);
+    free(row);
+}
+
 /* ---- messages ------------------------------------------------------------------------------------------------------ */
 
 static void places_as_messages(void **state)
@@ -790,6 +825,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(nonsense),
         cmocka_unit_test(nonsense_asks),
         cmocka_unit_test(bytes_of_tokens),
+        cmocka_unit_test(failed_for_good),
         cmocka_unit_test(lost_ranks),
         cmocka_unit_test(loading_fails),
     };
