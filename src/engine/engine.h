@@ -134,6 +134,8 @@ void engine_cancel(engine *g, uint64_t id, int choice);
 /* One step of the model; on a pipeline several are under way, and a call starts the next one, or waits for the oldest, or both. *busy = there is more to
  * do. An error ends the requests that were in the batch, and what else was under way with it, each with an event. */
 status engine_step(engine *g, bool *busy, err *e);
+/* All steps that are under way are finished and none begins: for who makes no step for a while. Not OK: as of engine_step. */
+status engine_land(engine *g, err *e);
 
 /* Epochs: the same model, cut differently. From here on a step is one of m and one of `next`: sequences that decode are read again there in
  * chunks, while their tokens go on here, and each moves when it has caught up; whoever has no state, or is still being read, begins there. Tokens are

@@ -160,8 +160,6 @@ status engine_make_flights(engine *g, const model *m, err *e);
 void engine_free_flights(engine *g);
 /* A step of the side at hand: starts it, or finishes the oldest, or both. */
 status engine_step_side(engine *g, err *e);
-/* All that are under way are finished. Not OK: the reason with which those that were in them ended. */
-status engine_land(engine *g, err *e);
 /* q is going. */
 void engine_forget(engine *g, const sequence *q);
 

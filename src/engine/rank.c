@@ -594,6 +594,16 @@ static void beat(rank *r)
     give_up(r, &why);
 }
 
+/* Its requests know; a group can do no other step. */
+static void step_failed(rank *r, const err *e)
+{
+    log_error("rank", "a step failed: %s", e->text);
+    if (!r->joined && !r->group)
+        return;
+    flush(r);
+    os_exit_now(1);
+}
+
 static status serve_node(rank *r, err *e)
 {
     sb frames;
@@ -602,18 +612,17 @@ static status serve_node(rank *r, err *e)
     status s = STATUS_OK;
     while (s == STATUS_OK && !r->quit) {
         bool go_on = wait_for_frames(r, &frames, busy);
+        err step;
         s = handle_all(r, &frames, e);
+        /* while the node does not read, the other ranks hear beats, and those come between steps */
+        if (s == STATUS_OK && r->group && r->g && !r->quit && !go_on &&
+            engine_land(r->g, &step) != STATUS_OK)
+            step_failed(r, &step);
         if (s == STATUS_OK && !r->quit)
             beat(r);
         if (s == STATUS_OK && r->g && !r->quit && go_on) {
-            err step;
-            if (engine_step(r->g, &busy, &step) != STATUS_OK) {
-                log_error("rank", "a step failed: %s", step.text);
-                if (r->joined || r->group) { /* its requests know; the group can do no other step */
-                    flush(r);
-                    os_exit_now(1);
-                }
-            }
+            if (engine_step(r->g, &busy, &step) != STATUS_OK)
+                step_failed(r, &step);
             if (r->change)
                 work_on_change(r);
             say_stats(r, was_busy && !busy);

@@ -101,9 +101,9 @@ typedef struct engine_taker {
  * caller. OK: the leader ended it in order. taker NULL: it stays in its first epoch. */
 status engine_group_follow(engine_group **g, model **m, const engine_taker *taker, err *e);
 bool engine_group_failed(const engine_group *g);
-/* For a leader that lives between steps, whenever it has a moment: when nothing was said for `every`, tells the others that it is there, and hears that
- * they are. From the first time on they miss it: a rank that is stopped ends the group after `lost`, whoever it is. TIMEOUT, CLOSED: one of them has
- * gone. Time in which all were stopped counts for nobody. */
+/* For a leader that lives between steps (none under way: engine_land), whenever it has a moment: when nothing was said for `every`, tells the others that
+ * it is there, and hears that they are. From the first time on they miss it: a rank that is stopped ends the group after `lost`, whoever it is. TIMEOUT,
+ * CLOSED: one of them has gone. Time in which all were stopped counts for nobody. */
 typedef struct engine_beats {
     uint64_t every_us, lost_us;
 } engine_beats;

@@ -382,6 +382,30 @@ static void other_epochs(void **state)
             }
 }
 
+/* Who makes no step for a long while lands those that are under way and goes on beating: nobody is missed, and all goes on as it was. */
+static void paused(void **state)
+{
+    (void)state;
+    static said whole;
+    static talk k;
+    undisturbed(&whole, ENGINE_DRAFT_NONE);
+    talk_start(&k, over(0, ENGINE_LINK_LOOP), 4096, ENGINE_DRAFT_NONE);
+    ask_all(&k);
+    engine_group *group = engine_group_of(engine_team_model(k.t));
+    engine_beats beats = engine_group_beats(group);
+    err e = {0};
+    must(engine_group_beat(group, &e), &e); /* from here on it is missed */
+    talk_until_flying(&k, 1);
+    must(engine_land(k.g, &e), &e);
+    assert_int_equal(stats(&k).flights, 0);
+    for (uint64_t until = os_now_us() + beats.lost_us * 3 / 2; os_now_us() < until;) {
+        must(engine_group_beat(group, &e), &e);
+        os_sleep_us(beats.every_us / 4);
+    }
+    talk_end(&k);
+    same(&whole, &k.a, 0, "paused", 0);
+}
+
 /* The engine, then its ranks, are given up with steps under way. */
 static void left_alone(void **state)
 {
@@ -457,9 +481,9 @@ int main(int argc, char **argv)
     unsetenv("TEST_RANK");
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answers),    cmocka_unit_test(one_prompt),   cmocka_unit_test(cancelled),
-        cmocka_unit_test(held),       cmocka_unit_test(other_epochs), cmocka_unit_test(left_alone),
-        cmocka_unit_test(lost_ranks),
+        cmocka_unit_test(answers), cmocka_unit_test(one_prompt),   cmocka_unit_test(cancelled),
+        cmocka_unit_test(held),    cmocka_unit_test(other_epochs), cmocka_unit_test(left_alone),
+        cmocka_unit_test(paused),  cmocka_unit_test(lost_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
