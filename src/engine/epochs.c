@@ -86,6 +86,7 @@ static status load_slice(model_loading **l, model **m, file_model **file, engine
 /* One announcement of the next epoch. */
 static status take_turn(follower *f, err *e)
 {
+    f->next->patience_us = f->g->patience_us; /* whoever beats here beats there */
     status s = group_hear(f->next, e);
     if (s == STATUS_OK && f->next->words[1] == GROUP_STEP)
         return group_do_step(f->next, e);
@@ -96,6 +97,7 @@ static status take_turn(follower *f, err *e)
 
 static void adopt(follower *f)
 {
+    f->next->patience_us = f->g->patience_us;
     engine_group_destroy(f->g);
     model_destroy(f->m);
     f->g = f->next;

@@ -89,6 +89,8 @@ typedef struct talk {
     err why;
 } talk;
 
+static uint64_t deadline_us; /* of the talks that begin; 0 = the usual one */
+
 static void talk_start(talk *k, const char *source, engine_cut cut, uint64_t state_tokens,
                        engine_draft draft)
 {
@@ -97,6 +99,7 @@ static void talk_start(talk *k, const char *source, engine_cut cut, uint64_t sta
                              .epoch = {1, 7, 0},
                              .program = self(),
                              .open = store_open,
+                             .deadline_us = deadline_us,
                              .model = {.n_threads = 1,
                                        .context = 512,
                                        .state_tokens = state_tokens,
@@ -387,6 +390,52 @@ static void refused(void **state)
     same(&whole, &k.a, "refused", 1, 2);
 }
 
+/* A leader that beat in one epoch is missed in the next when it falls silent there, also before its first beat. */
+static void missed_in_the_next(void **state)
+{
+    (void)state;
+    for (int paused = 0; paused < 2; paused++) {
+        static talk k;
+        err e = {0};
+        deadline_us = 1000000;
+        talk_start(&k, TINY, over(1, ENGINE_LINK_LOOP), 2048, ENGINE_DRAFT_NONE);
+        deadline_us = 0;
+        must(engine_group_beat(engine_group_of(engine_team_model(k.t)), &e), &e);
+        talk_change(&k, over(2, ENGINE_LINK_LOOP), paused);
+        talk_until_changed(&k);
+        engine_group *group = engine_group_of(engine_team_model(k.t));
+        os_sleep_us(2 * engine_group_beats(group).lost_us);
+        status s = engine_group_beat(group, &e);
+        assert_true(s == STATUS_TIMEOUT || s == STATUS_CLOSED);
+        engine_destroy(k.g);
+        engine_team_destroy(k.t);
+    }
+}
+
+/* Epochs that are announced and given up faster than ranks hear of them; the one that stays is the one that all go to. */
+static void given_up_at_once(void **state)
+{
+    (void)state;
+    static said whole;
+    static talk k;
+    undisturbed(&whole, TINY, ENGINE_DRAFT_NONE);
+    talk_start(&k, TINY, over(2, ENGINE_LINK_LOOP), 2048, ENGINE_DRAFT_NONE);
+    for (uint64_t id = 0; id < REQUESTS; id++)
+        request(k.g, id);
+    for (int i = 0; i < 20; i++) {
+        err e = {0};
+        engine_cut next = over(1 + i % 2, ENGINE_LINK_LOOP);
+        must(engine_team_prepare(k.t, k.g, &next, false, &e), &e);
+        engine_team_cancel(k.t, k.g);
+        if (i % 7 == 0)
+            talk_step(&k);
+    }
+    talk_change(&k, over(1, ENGINE_LINK_LOOP), false);
+    talk_until_changed(&k);
+    talk_end(&k);
+    same(&whole, &k.a, "given up at once", 2, 1);
+}
+
 static void places_as_messages(void **state)
 {
     (void)state;
@@ -436,6 +485,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(processes),
         cmocka_unit_test(many_epochs),
         cmocka_unit_test(given_up),
+        cmocka_unit_test(given_up_at_once),
+        cmocka_unit_test(missed_in_the_next),
         cmocka_unit_test(new_rank_dies),
         cmocka_unit_test(old_rank_dies),
         cmocka_unit_test(refused),
