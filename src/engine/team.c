@@ -17,8 +17,10 @@ typedef struct hand {
     engine_group *first; /* of its first epoch: what the leader's thread may look at */
     engine_group *group; /* the thread's while it runs: of its last epoch when it has ended */
     model *m;
-    engine_place place, next; /* next: written before it is announced */
-    bool moved;               /* an epoch after its first has begun */
+    engine_place place;
+    engine_place
+        next; /* the team's lock guards it: an epoch that came to nothing may still be on its way to us */
+    bool moved; /* an epoch after its first has begun */
     os_thread *thread;
     status result;
     err why;
@@ -38,6 +40,7 @@ struct engine_team {
     engine_crew *crew;
     int n_hands;
     hand *hands[ENGINE_MOST_RANKS];
+    os_mutex *lock; /* hands' next places */
     net *nets;
     /* a change */
     engine_change *change;
@@ -51,15 +54,18 @@ static status take_place(void *context, link_epoch epoch, engine_place *place, m
                          file_model **file, err *e)
 {
     hand *h = context;
-    if (h->next.epoch.number != epoch.number)
+    os_mutex_lock(h->of->lock);
+    engine_place next = h->next;
+    os_mutex_unlock(h->of->lock);
+    if (next.epoch.number != epoch.number)
         return err_set(e, STATUS_CONFLICT, "epoch %u, this rank knows of %u", epoch.number,
-                       h->next.epoch.number);
+                       next.epoch.number);
     status s = h->of->o.open(file, h->of->source, e);
     if (s != STATUS_OK) {
-        group_refuse(&h->next);
+        group_refuse(&next);
         return s;
     }
-    *place = h->next;
+    *place = next;
     *o = h->of->o.model;
     return STATUS_OK;
 }
@@ -112,11 +118,15 @@ static status start_hands(engine_team *t, engine_place *own, const engine_team_o
         hand *h = there ? t->hands[i] : base_zalloc(1, sizeof *h);
         if (!h)
             return err_set(e, STATUS_NO_MEMORY, "no memory for %d ranks", n);
-        engine_place *place = there ? &h->next : &h->place;
-        *place = *own;
-        place->rank = i + 1;
-        if (there)
+        engine_place place = *own;
+        place.rank = i + 1;
+        if (there) {
+            os_mutex_lock(t->lock);
+            h->next = place;
+            os_mutex_unlock(t->lock);
             continue;
+        }
+        h->place = place;
         h->of = t;
         t->hands[t->n_hands++] = h;
         s = load_hand(h, o, e);
@@ -194,7 +204,9 @@ status engine_team_load(engine_team **out, const engine_team_options *o,
     t->o = *o;
     t->o.source = t->source;
     err why = {0};
-    status s = load(t, o, progress, &why);
+    status s = os_mutex_create(&t->lock, &why);
+    if (s == STATUS_OK)
+        s = load(t, o, progress, &why);
     if (s == STATUS_OK) {
         t->o.model.device = model_get_options(t->m)->device; /* for as long as we live */
         t->o.model.isa = model_get_options(t->m)->isa;
@@ -329,6 +341,7 @@ void engine_team_destroy(engine_team *t)
         base_free(n);
     }
     model_destroy(t->m);
+    os_mutex_destroy(t->lock);
     base_free(t->source);
     base_free(t);
 }
