@@ -6,7 +6,8 @@
 #define SHOAL_TESTS_MODEL_MAKE_H
 
 #include "base/base.h"
-#include "kernel/kernel.h"
+#include "kernel/matrix.h"
+#include "kernel/scalar.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -8,7 +8,7 @@
 #include "cli/cli.h"
 #include "cli/engine_options.h"
 #include "cli/ranks.h"
-#include "kernel/kernel.h"
+#include "kernel/attention.h"
 #include "model/model.h"
 #include "os/os.h"
 #include "store/store.h"

@@ -6,6 +6,7 @@
  * slow reference of the fast path.
  */
 #include "graph/cpu.h"
+#include "kernel/scalar.h"
 
 #include <string.h>
 

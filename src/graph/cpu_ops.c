@@ -5,6 +5,7 @@
  * Deliberately not: arithmetic. Every number comes from a kernel.
  */
 #include "graph/cpu.h"
+#include "kernel/scalar.h"
 
 #include <string.h>
 

@@ -1,11 +1,12 @@
 /*
  * What the files of src/kernel share: the row form of a type (how a file block becomes 32-column units and what they mean), the
- * walk over runs and units of a strip, and the constants of the numerics contract. Not for other modules.
+ * walk over runs and units of a strip, the parts of a page, and the constants of the numerics contract. Not for other modules.
  */
 #ifndef KERNEL_INTERNAL_H
 #define KERNEL_INTERNAL_H
 
 #include "kernel/kernel.h"
+#include "kernel/scalar.h"
 
 #include <string.h>
 
@@ -98,6 +99,26 @@ static inline void walk_next(kernel_walk *w, const kernel_type *t)
         w->header = w->unit;
         w->unit += t->header_bytes;
     }
+}
+
+/* Where a Q8_0 page keeps the parts of one head. */
+typedef struct kernel_kv_head {
+    int8_t *keys, *values;
+    uint16_t *key_scales, *value_scales;
+    int key_blocks, value_blocks;
+} kernel_kv_head;
+
+static inline kernel_kv_head kernel_kv_head_q8(void *page, int head, int key_width, int value_width)
+{
+    kernel_kv_head at = {.key_blocks = (key_width + KERNEL_UNIT - 1) / KERNEL_UNIT,
+                         .value_blocks = (value_width + KERNEL_UNIT - 1) / KERNEL_UNIT};
+    int64_t bytes = (int64_t)KERNEL_RANGE * (key_width + value_width),
+            scales = (int64_t)KERNEL_RANGE * (at.key_blocks + at.value_blocks) * 2;
+    at.keys = (int8_t *)page + head * (bytes + scales);
+    at.values = at.keys + (int64_t)KERNEL_RANGE * key_width;
+    at.key_scales = (uint16_t *)(void *)(at.keys + bytes);
+    at.value_scales = at.key_scales + (int64_t)KERNEL_RANGE * at.key_blocks;
+    return at;
 }
 
 /* Rounds a leaf's value to a multiple of 2^-24 (contract b). */

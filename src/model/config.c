@@ -4,6 +4,7 @@
  *
  * Every number is from outside: sizes are bounded here so that products of them fit int64 everywhere behind this file.
  */
+#include "kernel/scalar.h"
 #include "model/family.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
 /* What is known of a model before its weights are touched, put together: source, family, configuration, weights, classes of state. */
+#include "kernel/scalar.h"
 #include "model/inside.h"
 
 #include <string.h>

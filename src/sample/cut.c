@@ -7,6 +7,7 @@
  * and the whole row is the case of one slice: its parts are not even written down.
  * Not here: how parts travel (src/engine/sampling.c), what happens to a row before its tokens are chosen (sample.c).
  */
+#include "kernel/scalar.h"
 #include "sample/inside.h"
 
 #include <float.h>

@@ -9,6 +9,7 @@
  * vectors, with the s of its block's greatest, then, for the few that pass, with its own. Blocks whose maximum is too far below are not even
  * hashed. The result is exactly that of scoring every token.
  */
+#include "kernel/scalar.h"
 #include "sample/noise_block.h"
 
 #define NOISE_MAX 22.9 /* −log(−log(1 − 2^−33)) is 22.87 */

@@ -7,6 +7,7 @@
  * it, for which sums with a known error do, but for a token right at the border.
  * Not here: slices of a row, which list (cut.c).
  */
+#include "kernel/scalar.h"
 #include "sample/inside.h"
 
 enum { FEW_BLOCKS = 32 }; /* are looked through and listed */

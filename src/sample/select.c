@@ -5,6 +5,7 @@
  * one. The k-th largest block maximum is a lower bound of the k-th largest value, which makes the threshold for top-k. What passes
  * is cut by quickselect, by count or by weight. The order is total (falling value, rising id), so results do not depend on the pivots.
  */
+#include "kernel/scalar.h"
 #include "sample/inside.h"
 
 #include <stdlib.h>

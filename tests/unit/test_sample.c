@@ -2,6 +2,7 @@
  * Sampling: the noise's distribution, draws against the exact softmax (chi-square, fixed seeds), every filter against a slow sorting
  * reference, penalties against their definitions, log-probabilities, ties, hostile logits, equality of all instruction sets.
  */
+#include "kernel/scalar.h"
 #include "sample/sample.h"
 
 #include <math.h>
