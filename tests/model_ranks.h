@@ -36,8 +36,6 @@ typedef struct pipe_end {
 
 typedef struct rank {
     model *m;
-    const char *bytes;
-    size_t n_bytes;
     model_options o;
     meeting *stage;
     pipe_end *from, *to; /* NULL = first, last stage */
@@ -161,6 +159,38 @@ typedef struct cut {
     int64_t heads[MOST_RANKS], ffn[MOST_RANKS], vocabulary[MOST_RANKS];
 } cut;
 
+/* What tests try; given borders are written + 1. */
+enum { CUTS_TO_CHANGE = 8 }; /* the first, which are also changed into each other */
+static const cut model_cuts[] = {
+    {.name = "whole", .stages = 1, .ranks = 1},
+    {.name = "tp2", .stages = 1, .ranks = 2},
+    {.name = "tp3, 5:2:1",
+     .stages = 1,
+     .ranks = 3,
+     .heads = {3, 4},
+     .ffn = {2, 3},
+     .vocabulary = {4, 6}},
+    {.name = "tp3, 1:1:1", .stages = 1, .ranks = 3},
+    {.name = "tp2, one without heads, the other without feed-forward",
+     .stages = 1,
+     .ranks = 2,
+     .heads = {1},
+     .ffn = {1000},
+     .vocabulary = {1}},
+    {.name = "pp2", .stages = 2, .layers = {1}, .ranks = 1},
+    {.name = "pp3", .stages = 3, .layers = {1, 2}, .ranks = 1},
+    {.name = "tp2 x pp2", .stages = 2, .layers = {2}, .ranks = 2},
+    {.name = "tp4", .stages = 1, .ranks = 4},
+    {.name = "tp8, more ranks than units", .stages = 1, .ranks = 8},
+    {.name = "pp3 uneven", .stages = 3, .layers = {2, 3}, .ranks = 1},
+};
+
+/* Has the model a layer for the last stage? */
+static inline bool cut_fits(const cut *c, const model_card *card)
+{
+    return c->stages == 1 || c->layers[c->stages - 2] < card->n_layers;
+}
+
 static inline void random_ids(int32_t *ids, int n, int64_t V)
 {
     for (int i = 0; i < n; i++)
@@ -207,6 +237,61 @@ static inline void run_prompt(void *context)
     free(rows);
 }
 
+/* A model that is to be cut, its units, and what it says when it is whole. */
+typedef struct subject {
+    const char *name, *bytes;
+    size_t n_bytes;
+    model_options o; /* of the whole one, and the beginning of a rank's */
+    file_model *f;
+    model_card *card;
+    model_cut_units units;
+    uint64_t read_bytes; /* for the whole one */
+    float *logits;       /* [PROMPT, V] */
+} subject;
+
+static inline void subject_open(subject *s, const char *name, const char *bytes, size_t n_bytes,
+                                bool exact)
+{
+    *s = (subject){.name = name,
+                   .bytes = bytes,
+                   .n_bytes = n_bytes,
+                   .o = {.n_threads = 1,
+                         .exact = exact,
+                         .context = 256,
+                         .state_tokens = 1024,
+                         .n_sequences = 4,
+                         .max_tokens = PROMPT,
+                         .max_outputs = PROMPT}};
+    err e = {0};
+    must(file_open_memory(&s->f, bytes, n_bytes, name, &e), &e);
+    must(model_card_read(&s->card, s->f, &e), &e);
+    must(model_get_cut_units(&s->units, s->f, &e), &e);
+    rank whole = {.o = s->o, .m = load_bytes(bytes, n_bytes, &s->o)};
+    s->read_bytes = model_read_bytes(whole.m);
+    s->logits = whole.logits = malloc(sizeof(float) * (size_t)(PROMPT * s->card->n_vocab));
+    run_prompt(&whole);
+    model_destroy(whole.m);
+}
+
+/* The same, bit for bit; frees what was computed. */
+static inline void subject_compare(const subject *s, float *logits, const char *from,
+                                   const char *to, int way)
+{
+    int64_t V = s->card->n_vocab;
+    for (int64_t k = 0; k < PROMPT * V; k++)
+        if (memcmp(&logits[k], &s->logits[k], sizeof(float)))
+            fail_msg("%s, %s to %s, way %d: row %d, logit %d is %.9g, expected %.9g", s->name, from,
+                     to, way, (int)(k / V), (int)(k % V), (double)logits[k], (double)s->logits[k]);
+    free(logits);
+}
+
+static inline void subject_close(subject *s)
+{
+    free(s->logits);
+    model_card_destroy(s->card);
+    file_close(s->f);
+}
+
 static inline int64_t border(const int64_t *given, int i, int n, int64_t units)
 {
     if (i == 0)
@@ -248,16 +333,14 @@ static inline void make_lock(os_mutex **lock, os_cond **moved)
 }
 
 /* How a rank gets its model. r->o is complete; number: stage · ranks + place. */
-typedef model *rank_maker(void *context, const char *bytes, size_t n, const model_options *o,
-                          int number);
+typedef model *rank_maker(void *context, const model_options *o, int number);
 
-/* The logits of the whole prompt, put together from the last stage's ranks; every rank's weights are added to *weight_bytes. make NULL: loaded.
- * Ranks divide rows where base->exchange.divides is set. */
-static inline float *run_cut(const cut *c, const char *bytes, size_t n_bytes,
-                             const model_card *card, const model_cut_units *u,
-                             const model_options *base, uint64_t *weight_bytes, rank_maker *make,
-                             void *context)
+/* The logits of the whole prompt, put together from the last stage's ranks. make NULL: loaded. Ranks divide rows where base->exchange.divides is
+ * set. */
+static inline float *run_cut(const cut *c, const subject *of, const model_options *base,
+                             rank_maker *make, void *context)
 {
+    const model_card *card = of->card;
     static rank ranks[4][MOST_RANKS];
     static meeting meetings[4];
     static pipe_end pipes[4];
@@ -276,7 +359,7 @@ static inline float *run_cut(const cut *c, const char *bytes, size_t n_bytes,
                         .to = &pipes[s],
                         .writes = k == 0,
                         .o = *base};
-            r->o.shard = shard_of(c, s, k, card, u);
+            r->o.shard = shard_of(c, s, k, card, &of->units);
             r->o.exchange = (model_exchange){.sum = sum,
                                              .divides = base->exchange.divides,
                                              .scatter = scatter,
@@ -285,9 +368,8 @@ static inline float *run_cut(const cut *c, const char *bytes, size_t n_bytes,
                                              .receive = take_over,
                                              .send = hand_on,
                                              .context = r};
-            r->m = make ? make(context, bytes, n_bytes, &r->o, s * c->ranks + k)
-                        : load_bytes(bytes, n_bytes, &r->o);
-            *weight_bytes += model_used(r->m)->weight_bytes;
+            r->m = make ? make(context, &r->o, s * c->ranks + k)
+                        : load_bytes(of->bytes, of->n_bytes, &r->o);
             int64_t width = model_n_logits(r->m);
             assert_int_equal(
                 width, s + 1 == c->stages ? r->o.shard.vocab_end - r->o.shard.vocab_begin : 0);

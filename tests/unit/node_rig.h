@@ -79,15 +79,22 @@ static inline void rig_turns(node_rig *g)
     rig_wait(g, rig_one_turn, &left);
 }
 
+/* This test program, which is also its ranks. */
+static inline const char *rig_program(void)
+{
+    static char path[4096];
+    err e = {0};
+    must(os_self_path(path, sizeof path, &e), &e);
+    return path;
+}
+
 static inline void rig_start(node_rig *g, node_options o)
 {
-    static char program[4096];
     err e = {0};
     *g = (node_rig){0};
     log_set_level(LOG_ERROR);
-    must(os_self_path(program, sizeof program, &e), &e);
     if (!o.program)
-        o.program = program;
+        o.program = rig_program();
     if (!o.context)
         o.context = 1024;
     if (!o.max_sequences)

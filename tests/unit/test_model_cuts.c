@@ -6,74 +6,26 @@
 #include "model_make.h"
 #include "model_ranks.h"
 
-/* given borders are written + 1 */
-static const cut cuts[] = {
-    {.name = "tp2", .stages = 1, .ranks = 2},
-    {.name = "tp3, 5:2:1",
-     .stages = 1,
-     .ranks = 3,
-     .heads = {3, 4},
-     .ffn = {2, 3},
-     .vocabulary = {4, 6}},
-    {.name = "tp4", .stages = 1, .ranks = 4},
-    {.name = "tp8, more ranks than units", .stages = 1, .ranks = 8},
-    {.name = "tp2, one without heads, the other without feed-forward",
-     .stages = 1,
-     .ranks = 2,
-     .heads = {1},
-     .ffn = {1000},
-     .vocabulary = {1}},
-    {.name = "pp2", .stages = 2, .layers = {1}, .ranks = 1},
-    {.name = "pp3 uneven", .stages = 3, .layers = {2, 3}, .ranks = 1},
-    {.name = "tp2 x pp2", .stages = 2, .layers = {2}, .ranks = 2},
-};
-
 static void all_cuts(const char *name, const char *bytes, size_t n_bytes, bool exact)
 {
-    model_options o = {.n_threads = 1,
-                       .exact = exact,
-                       .context = 256,
-                       .state_tokens = 1024,
-                       .n_sequences = 4,
-                       .max_tokens = PROMPT,
-                       .max_outputs = PROMPT};
-    file_model *f;
-    model_card *card;
-    model_cut_units units;
-    err e = {0};
-    must(file_open_memory(&f, bytes, n_bytes, name, &e), &e);
-    must(model_card_read(&card, f, &e), &e);
-    must(model_get_cut_units(&units, f, &e), &e);
-    file_close(f);
-    rank whole = {.o = o};
-    whole.m = load_bytes(bytes, n_bytes, &o);
-    whole.logits = malloc(sizeof(float) * (size_t)(PROMPT * card->n_vocab));
-    run_prompt(&whole);
+    subject s;
     int done = 0;
-    for (size_t i = 0; i < BASE_COUNT(cuts); i++) {
-        const cut *c = &cuts[i];
-        if (c->stages > 1 && (card->n_layers < c->stages ||
-                              (c->stages > 1 && c->layers[c->stages - 2] >= card->n_layers)))
+    subject_open(&s, name, bytes, n_bytes, exact);
+    model_options o = s.o;
+    for (size_t i = 1; i < BASE_COUNT(model_cuts); i++) {
+        const cut *c = &model_cuts[i];
+        if (!cut_fits(c, s.card))
             continue;
         for (int way = 0; way < 4; way++) {
-            uint64_t weights = 0;
             o.device = way & 1 ? "cpu_copy" : "cpu";
             o.exchange.divides = way & 2 ? divides : NULL;
-            float *logits = run_cut(c, bytes, n_bytes, card, &units, &o, &weights, NULL, NULL);
-            for (int64_t k = 0; k < PROMPT * card->n_vocab; k++)
-                if (memcmp(&logits[k], &whole.logits[k], sizeof(float)))
-                    fail_msg("%s, %s, way %d: row %d, logit %d is %.9g, expected %.9g", name,
-                             c->name, way, (int)(k / card->n_vocab), (int)(k % card->n_vocab),
-                             (double)logits[k], (double)whole.logits[k]);
-            free(logits);
+            subject_compare(&s, run_cut(c, &s, &o, NULL, NULL), "whole", c->name, way);
         }
         done++;
     }
     printf("%-28s %d cuts, the same bits (units: %d heads, %d columns)\n", name, done,
-           (int)units.heads, (int)units.ffn);
-    free(whole.logits);
-    model_destroy(whole.m);
-    model_card_destroy(card);
+           (int)s.units.heads, (int)s.units.ffn);
+    subject_close(&s);
 }
 
 static void made_models(void **state)

@@ -8,28 +8,6 @@
 
 #include "file/file.h"
 
-static const cut cuts[] = {
-    {.name = "whole", .stages = 1, .ranks = 1},
-    {.name = "tp2", .stages = 1, .ranks = 2},
-    {.name = "tp3, 5:2:1",
-     .stages = 1,
-     .ranks = 3,
-     .heads = {3, 4},
-     .ffn = {2, 3},
-     .vocabulary = {4, 6}},
-    {.name = "tp3, 1:1:1", .stages = 1, .ranks = 3},
-    {.name = "tp2, one without heads, the other without feed-forward",
-     .stages = 1,
-     .ranks = 2,
-     .heads = {1},
-     .ffn = {1000},
-     .vocabulary = {1}},
-    {.name = "pp2", .stages = 2, .layers = {1}, .ranks = 1},
-    {.name = "pp3", .stages = 3, .layers = {1, 2}, .ranks = 1},
-    {.name = "tp2 x pp2", .stages = 2, .layers = {2}, .ranks = 2},
-};
-enum { CUTS = BASE_COUNT(cuts) };
-
 static model_shard shard_at(const cut *c, int number, const model_card *card,
                             const model_cut_units *u)
 {
@@ -130,22 +108,22 @@ static uint64_t missing(const file_model *f, const model_card *c, const model_sh
 /* ---- a change -------------------------------------------------------------------------------------------------------- */
 
 typedef struct change {
+    const subject *subject;
     const cut *from[3]; /* one after another; NULL ends */
-    const model_card *card;
-    const model_cut_units *units;
     uint64_t slice;
     bool paused,
         blocks; /* blocks: borders may divide blocks of the file, which are then read whole */
     uint64_t read, held; /* summed over ranks */
 } change;
 
-static model *beside(change *c, const file_model *f, const model_options *o, model *old,
-                     const model_shard *before)
+static model *beside(change *c, const model_options *o, model *old, const model_shard *before)
 {
+    const file_model *f = c->subject->f;
+    const model_card *card = c->subject->card;
     model_loading *l;
     model *m;
     err e = {0};
-    uint64_t expected = missing(f, c->card, &o->shard, before), to_read;
+    uint64_t expected = missing(f, card, &o->shard, before), to_read;
     must(model_load_begin(&l, f, o, old, c->paused, &e), &e);
     for (bool done = false; !done;)
         must(model_load_more(l, c->slice, &done, &e), &e);
@@ -157,107 +135,67 @@ static model *beside(change *c, const file_model *f, const model_options *o, mod
     else
         assert_int_equal(to_read, expected);
     c->read += to_read;
-    c->held += missing(f, c->card, &o->shard, NULL);
+    c->held += missing(f, card, &o->shard, NULL);
     return m;
 }
 
 /* Rank `number` of the last cut, after having had a place in each one before. */
-static model *changed(void *context, const char *bytes, size_t n, const model_options *o,
-                      int number)
+static model *changed(void *context, const model_options *o, int number)
 {
     change *c = context;
-    file_model *f;
     model *old = NULL, *m;
     model_shard before;
     err e = {0};
-    must(file_open_memory(&f, bytes, n, "made", &e), &e);
     for (int i = 0; i < 3 && c->from[i]; i++) {
         if (number >= c->from[i]->stages * c->from[i]->ranks)
             continue;
         model_options one = *o;
-        one.shard = shard_at(c->from[i], number, c->card, c->units);
+        one.shard = shard_at(c->from[i], number, c->subject->card, &c->subject->units);
         if (old)
-            m = beside(c, f, &one, old, &before);
+            m = beside(c, &one, old, &before);
         else
-            must(model_load(&m, f, &one, NULL, &e), &e);
+            must(model_load(&m, c->subject->f, &one, NULL, &e), &e);
         model_destroy(old);
         old = m;
         before = one.shard;
     }
-    m = beside(c, f, o, old, old ? &before : NULL);
+    m = beside(c, o, old, old ? &before : NULL);
     model_destroy(old);
-    file_close(f);
     return m;
-}
-
-static void compare(const char *name, const char *what, const change *c, const float *logits,
-                    const float *whole, int64_t V)
-{
-    for (int64_t k = 0; k < PROMPT * V; k++)
-        if (memcmp(&logits[k], &whole[k], sizeof(float)))
-            fail_msg("%s, %s to %s: row %d, logit %d is %.9g, expected %.9g", name,
-                     c->from[0]->name, what, (int)(k / V), (int)(k % V), (double)logits[k],
-                     (double)whole[k]);
-}
-
-static bool fits(const cut *c, const model_card *card)
-{
-    return c->stages == 1 || c->layers[c->stages - 2] < card->n_layers;
 }
 
 /* From every cut to every other, and on every third way over a third one. */
 static void all_changes(const char *name, const char *bytes, size_t n_bytes, bool blocks)
 {
-    model_options o = {.n_threads = 1,
-                       .context = 256,
-                       .state_tokens = 1024,
-                       .n_sequences = 4,
-                       .max_tokens = PROMPT,
-                       .max_outputs = PROMPT};
-    file_model *f;
-    model_card *card;
-    model_cut_units units;
-    err e = {0};
-    must(file_open_memory(&f, bytes, n_bytes, name, &e), &e);
-    must(model_card_read(&card, f, &e), &e);
-    must(model_get_cut_units(&units, f, &e), &e);
-    rank whole = {.o = o};
-    whole.m = load_bytes(bytes, n_bytes, &o);
-    assert_int_equal(model_read_bytes(whole.m), card->weight_bytes);
-    whole.logits = malloc(sizeof(float) * (size_t)(PROMPT * card->n_vocab));
-    run_prompt(&whole);
+    subject s;
+    subject_open(&s, name, bytes, n_bytes, false);
+    assert_int_equal(s.read_bytes, s.card->weight_bytes);
+    model_options o = s.o;
     int done = 0;
     uint64_t read = 0, all = 0;
-    for (int from = 0; from < CUTS; from++) {
-        for (int to = 0; to < CUTS; to++, done++) {
-            if (!fits(&cuts[from], card) || !fits(&cuts[to], card))
+    for (int from = 0; from < CUTS_TO_CHANGE; from++) {
+        for (int to = 0; to < CUTS_TO_CHANGE; to++, done++) {
+            if (!cut_fits(&model_cuts[from], s.card) || !cut_fits(&model_cuts[to], s.card))
                 continue;
-            change c = {.from = {&cuts[from]},
-                        .card = card,
-                        .units = &units,
+            change c = {.subject = &s,
+                        .from = {&model_cuts[from]},
                         .slice = done % 2 ? 1000 : UINT64_MAX,
                         .paused = done % 4 > 1,
                         .blocks = blocks};
-            const cut *third = &cuts[(from + 2 * to + 1) % CUTS];
-            if (done % 3 == 0 && fits(third, card))
+            const cut *third = &model_cuts[(from + 2 * to + 1) % CUTS_TO_CHANGE];
+            if (done % 3 == 0 && cut_fits(third, s.card))
                 c.from[1] = third;
-            uint64_t weights = 0;
             o.device = done % 5 == 4 ? "cpu_copy" : "cpu";
             o.exchange.divides = done % 2 ? divides : NULL;
-            float *logits =
-                run_cut(&cuts[to], bytes, n_bytes, card, &units, &o, &weights, changed, &c);
-            compare(name, cuts[to].name, &c, logits, whole.logits, card->n_vocab);
-            free(logits);
+            float *logits = run_cut(&model_cuts[to], &s, &o, changed, &c);
+            subject_compare(&s, logits, model_cuts[from].name, model_cuts[to].name, done);
             read += c.read;
             all += c.held;
         }
     }
     printf("%-28s %d changes, the same bits; read %.1f %% of what ranks hold\n", name, done,
            100.0 * (double)read / (double)all);
-    free(whole.logits);
-    model_destroy(whole.m);
-    model_card_destroy(card);
-    file_close(f);
+    subject_close(&s);
 }
 
 static void made_models(void **state)

@@ -3,7 +3,7 @@
  * most likely tokens beside them, forks and prefixes found again. Every event is the uncut model's without guesses, bit by bit; and
  * guesses were made and stood, masks were met, prefixes were found, else nothing would be proved.
  */
-#include "node_rig.h"
+#include "team_rig.h"
 
 enum { REQUESTS = 12, CHOICES = 2, TOKENS = 72, PREFIX = 130, SEQUENCES = 4 };
 
@@ -65,23 +65,11 @@ static void note(void *context, const engine_event *event)
 
 static engine_team *load(engine_cut cut)
 {
-    static char program[4096];
-    engine_team *t;
-    err e = {0};
-    must(os_self_path(program, sizeof program, &e), &e);
-    const engine_team_options o = {.cut = cut,
-                                   .source = TINY,
-                                   .epoch = {1, 3, 0},
-                                   .program = program,
-                                   .open = store_open,
-                                   .model = {.n_threads = 1,
-                                             .context = 512,
-                                             .state_tokens = 2048,
-                                             .n_sequences = SEQUENCES,
-                                             .max_tokens = 64,
-                                             .max_outputs = SEQUENCES + ENGINE_DRAFT_ROWS}};
-    must(engine_team_load(&t, &o, NULL, &e), &e);
-    return t;
+    engine_team_options o = team_options(TINY, cut);
+    o.model.n_sequences = SEQUENCES;
+    o.model.max_tokens = 64;
+    o.model.max_outputs = SEQUENCES + ENGINE_DRAFT_ROWS;
+    return team_load(&o);
 }
 
 /* The same weights, held whole by the leader: mostly right. */

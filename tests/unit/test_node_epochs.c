@@ -4,37 +4,11 @@
  * Every token and every log-probability is that of the whole model left alone. Then what goes wrong: a rank that dies, a file that is gone,
  * no memory; the old epoch goes on where it can.
  */
-#include "node_rig.h"
+#include "team_rig.h"
 
 #include "engine/group.h"
 
 enum { MOST = 40, REQUESTS = 6, TOKENS = 30, GUARD = 20000 };
-
-static const engine_cut cuts[] = {
-    {.n_stages = 1, .n_tensor = 1},
-    {.n_stages = 1, .n_tensor = 2},
-    {.n_stages = 1, .n_tensor = 3, .n_shares = 3, .shares = {5, 2, 1}},
-    {.n_stages = 1, .n_tensor = 3, .n_shares = 3, .shares = {1, 1, 2}},
-    {.n_stages = 2, .n_tensor = 1},
-    {.n_stages = 1, .n_tensor = 4},
-    {.n_stages = 2, .n_tensor = 2, .n_shares = 4, .shares = {2, 1, 1, 3}},
-};
-enum { CUTS = BASE_COUNT(cuts) };
-
-static const char *self(void)
-{
-    static char path[4096];
-    err e = {0};
-    must(os_self_path(path, sizeof path, &e), &e);
-    return path;
-}
-
-static engine_cut over(int i, engine_link link)
-{
-    engine_cut c = cuts[i];
-    c.link = link;
-    return c;
-}
 
 /* ---- what is said -------------------------------------------------------------------------------------------------- */
 
@@ -94,24 +68,11 @@ static uint64_t deadline_us; /* of the talks that begin; 0 = the usual one */
 static void talk_start(talk *k, const char *source, engine_cut cut, uint64_t state_tokens,
                        engine_draft draft)
 {
-    engine_team_options o = {.cut = cut,
-                             .source = source,
-                             .epoch = {1, 7, 0},
-                             .program = self(),
-                             .open = store_open,
-                             .deadline_us = deadline_us,
-                             .model = {.n_threads = 1,
-                                       .context = 512,
-                                       .state_tokens = state_tokens,
-                                       .n_sequences = 6,
-                                       .max_tokens = 64,
-                                       .max_outputs = 6 + (draft ? ENGINE_DRAFT_ROWS : 0)}};
-    engine_options eo = {
-        .max_sequences = 6, .chunk = 24, .cache_slots = 4, .draft = draft, .draft_always = true};
-    err e = {0};
+    engine_team_options o = team_options(source, cut);
+    o.model.state_tokens = state_tokens;
+    o.deadline_us = deadline_us;
     memset(k, 0, sizeof *k);
-    must(engine_team_load(&k->t, &o, NULL, &e), &e);
-    must(engine_create(&k->g, engine_team_model(k->t), &eo, hear, &k->a, &e), &e);
+    team_talk(&k->t, &k->g, o, 6, draft, hear, &k->a);
     k->busy = true;
 }
 
@@ -195,7 +156,8 @@ static void through(const said *expected, const char *source, engine_cut from, e
     request(k.g, 5);
     k.busy = true; /* the others may have ended meanwhile */
     talk_end(&k);
-    same(expected, &k.a, source + strlen(source) - 12, number / CUTS, number % CUTS);
+    same(expected, &k.a, source + strlen(source) - 12, number / CUTS_TO_CHANGE,
+         number % CUTS_TO_CHANGE);
 }
 
 /* ---- what goes well ------------------------------------------------------------------------------------------------ */
@@ -206,10 +168,11 @@ static void every_cut_to_every_other(void **state)
     static said whole;
     undisturbed(&whole, TINY, ENGINE_DRAFT_NONE);
     int done = 0;
-    for (int from = 0; from < CUTS; from++)
-        for (int to = 0; to < CUTS; to++, done++)
-            through(&whole, TINY, over(from, ENGINE_LINK_LOOP), over(to, ENGINE_LINK_LOOP),
-                    5 + done % 13, done % 4 == 3, done % 3 ? 2048 : 640, ENGINE_DRAFT_NONE, done);
+    for (int from = 0; from < CUTS_TO_CHANGE; from++)
+        for (int to = 0; to < CUTS_TO_CHANGE; to++, done++)
+            through(&whole, TINY, team_cut_over(from, ENGINE_LINK_LOOP),
+                    team_cut_over(to, ENGINE_LINK_LOOP), 5 + done % 13, done % 4 == 3,
+                    done % 3 ? 2048 : 640, ENGINE_DRAFT_NONE, done);
     printf("%d changes over threads, the same tokens and log-probabilities\n", done);
 }
 
@@ -217,15 +180,18 @@ static void other_families_and_guesses(void **state)
 {
     (void)state;
     static const char *const names[] = {"h28-4-f32", "h24-8-q4_0", "h14-2-q4_k"};
+    static const int ways[][2] = {
+        {CUT_TP2, CUT_TP3_UNEVEN}, {CUT_TP3_UNEVEN, CUT_TP4}, {CUT_WHOLE, CUT_TP3_OTHER}};
     static said whole;
     for (size_t i = 0; i < BASE_COUNT(names); i++) {
         char path[1024];
         snprintf(path, sizeof path, "%s/models/%s.gguf", TEST_DATA, names[i]);
         undisturbed(&whole, path, ENGINE_DRAFT_NONE);
         for (int k = 0; k < 3; k++) {
-            int from = k == 0 ? 1 : k == 1 ? 2 : 0, to = k == 0 ? 2 : k == 1 ? 5 : 3;
-            through(&whole, path, over(from, ENGINE_LINK_LOOP), over(to, ENGINE_LINK_LOOP), 9 + k,
-                    k == 2, 2048, ENGINE_DRAFT_LOOKUP, from * CUTS + to);
+            int from = ways[k][0], to = ways[k][1];
+            through(&whole, path, team_cut_over(from, ENGINE_LINK_LOOP),
+                    team_cut_over(to, ENGINE_LINK_LOOP), 9 + k, k == 2, 2048, ENGINE_DRAFT_LOOKUP,
+                    from * CUTS_TO_CHANGE + to);
         }
     }
 }
@@ -233,14 +199,18 @@ static void other_families_and_guesses(void **state)
 static void processes(void **state)
 {
     (void)state;
-    static const int ways[][2] = {{1, 2}, {2, 4}, {4, 1}, {0, 6}, {6, 0}};
+    static const int ways[][2] = {{CUT_TP2, CUT_TP3_UNEVEN},
+                                  {CUT_TP3_UNEVEN, CUT_PP2},
+                                  {CUT_PP2, CUT_TP2},
+                                  {CUT_WHOLE, CUT_GRID_UNEVEN},
+                                  {CUT_GRID_UNEVEN, CUT_WHOLE}};
     static said whole;
     undisturbed(&whole, TINY, ENGINE_DRAFT_NONE);
     for (int l = 0; l < ENGINE_LINK_LOOP; l++)
         for (size_t i = 0; i < BASE_COUNT(ways); i++)
-            through(&whole, TINY, over(ways[i][0], (engine_link)l),
-                    over(ways[i][1], (engine_link)l), 8 + (int)i, i == 1 && l == 0, 2048,
-                    ENGINE_DRAFT_NONE, ways[i][0] * CUTS + ways[i][1]);
+            through(&whole, TINY, team_cut_over(ways[i][0], (engine_link)l),
+                    team_cut_over(ways[i][1], (engine_link)l), 8 + (int)i, i == 1 && l == 0, 2048,
+                    ENGINE_DRAFT_NONE, ways[i][0] * CUTS_TO_CHANGE + ways[i][1]);
 }
 
 /* One conversation through many epochs, each begun as soon as the last one is over. */
@@ -252,13 +222,13 @@ static void many_epochs(void **state)
     int n = 0;
     undisturbed(&whole, TINY, ENGINE_DRAFT_NONE);
     for (int l = 0; l < ENGINE_LINKS; l += 2) {
-        talk_start(&k, TINY, over(1, (engine_link)l), 2048, ENGINE_DRAFT_NONE);
+        talk_start(&k, TINY, team_cut_over(CUT_TP2, (engine_link)l), 2048, ENGINE_DRAFT_NONE);
         for (uint64_t id = 0; id < REQUESTS; id++)
             request(k.g, id);
         for (int i = 0; k.busy; i++) {
             for (int s = 0; s < 2; s++)
                 talk_step(&k);
-            talk_change(&k, over((2 + i * 5) % CUTS, (engine_link)l), false);
+            talk_change(&k, team_cut_over((2 + i * 5) % CUTS_TO_CHANGE, (engine_link)l), false);
             talk_until_changed(&k);
             n++;
         }
@@ -279,19 +249,20 @@ static void given_up(void **state)
     undisturbed(&whole, TINY, ENGINE_DRAFT_NONE);
     for (int l = 0; l < ENGINE_LINKS; l += 2) {
         for (int after = 0; after < 9; after += l ? 1 : 4) {
-            talk_start(&k, TINY, over(1, (engine_link)l), 2048, ENGINE_DRAFT_NONE);
+            talk_start(&k, TINY, team_cut_over(CUT_TP2, (engine_link)l), 2048, ENGINE_DRAFT_NONE);
             for (uint64_t id = 0; id < REQUESTS; id++)
                 request(k.g, id);
             for (int i = 0; i < 6; i++)
                 talk_step(&k);
-            talk_change(&k, over(2, (engine_link)l), false);
+            talk_change(&k, team_cut_over(CUT_TP3_UNEVEN, (engine_link)l), false);
             for (int i = 0; i < after && k.changing; i++)
                 talk_step(&k);
             engine_team_cancel(k.t, k.g);
             k.changing = false;
             for (int i = 0; i < 3; i++)
                 talk_step(&k);
-            talk_change(&k, over(2, (engine_link)l), false); /* and once more, to the end */
+            talk_change(&k, team_cut_over(CUT_TP3_UNEVEN, (engine_link)l),
+                        false); /* and once more, to the end */
             talk_until_changed(&k);
             talk_end(&k);
             same(&whole, &k.a, "given up", l, after);
@@ -308,12 +279,12 @@ static void new_rank_dies(void **state)
     undisturbed(&whole, TINY, ENGINE_DRAFT_NONE);
     for (int l = 0; l < ENGINE_LINK_LOOP; l++) {
         for (int when = 0; when < 3; when++) {
-            talk_start(&k, TINY, over(1, (engine_link)l), 2048, ENGINE_DRAFT_NONE);
+            talk_start(&k, TINY, team_cut_over(CUT_TP2, (engine_link)l), 2048, ENGINE_DRAFT_NONE);
             for (uint64_t id = 0; id < REQUESTS; id++)
                 request(k.g, id);
             for (int i = 0; i < 6; i++)
                 talk_step(&k);
-            talk_change(&k, over(2, (engine_link)l), false);
+            talk_change(&k, team_cut_over(CUT_TP3_UNEVEN, (engine_link)l), false);
             assert_true(k.changing);
             int pid = engine_team_pid(k.t, 1);
             assert_true(pid > 0);
@@ -340,12 +311,13 @@ static void old_rank_dies(void **state)
     (void)state;
     static talk k;
     for (int l = 0; l < ENGINE_LINK_LOOP; l++) {
-        talk_start(&k, TINY, over(2, (engine_link)l), 2048, ENGINE_DRAFT_NONE);
+        talk_start(&k, TINY, team_cut_over(CUT_TP3_UNEVEN, (engine_link)l), 2048,
+                   ENGINE_DRAFT_NONE);
         for (uint64_t id = 0; id < REQUESTS; id++)
             request(k.g, id);
         for (int i = 0; i < 6; i++)
             talk_step(&k);
-        talk_change(&k, over(1, (engine_link)l), false);
+        talk_change(&k, team_cut_over(CUT_TP2, (engine_link)l), false);
         int pid = engine_team_pid(k.t, 1);
         kill(pid, SIGKILL);
         status s = STATUS_OK;
@@ -372,19 +344,20 @@ static void refused(void **state)
     static said whole;
     static talk k;
     undisturbed(&whole, TINY, ENGINE_DRAFT_NONE);
-    talk_start(&k, TINY, over(1, ENGINE_LINK_LOOP), 2048, ENGINE_DRAFT_NONE);
+    talk_start(&k, TINY, team_cut_over(CUT_TP2, ENGINE_LINK_LOOP), 2048, ENGINE_DRAFT_NONE);
     for (uint64_t id = 0; id < REQUESTS; id++)
         request(k.g, id);
     talk_step(&k);
     talk_change(&k, (engine_cut){.n_stages = 40, .n_tensor = 1, .link = ENGINE_LINK_LOOP}, false);
     assert_int_equal(k.result, STATUS_INVALID);
     talk_step(&k);
-    talk_change(&k, over(1, ENGINE_LINK_SHM), false);
+    talk_change(&k, team_cut_over(CUT_TP2, ENGINE_LINK_SHM), false);
     assert_int_equal(k.result, STATUS_INVALID);
     talk_step(&k);
-    talk_change(&k, over(2, ENGINE_LINK_LOOP), false);
+    talk_change(&k, team_cut_over(CUT_TP3_UNEVEN, ENGINE_LINK_LOOP), false);
     err e = {0};
-    assert_int_equal(engine_team_prepare(k.t, k.g, &cuts[1], false, &e), STATUS_BUSY);
+    assert_int_equal(engine_team_prepare(k.t, k.g, &team_cuts[CUT_TP2].cut, false, &e),
+                     STATUS_BUSY);
     talk_until_changed(&k);
     talk_end(&k);
     same(&whole, &k.a, "refused", 1, 2);
@@ -398,10 +371,10 @@ static void missed_in_the_next(void **state)
         static talk k;
         err e = {0};
         deadline_us = 1000000;
-        talk_start(&k, TINY, over(1, ENGINE_LINK_LOOP), 2048, ENGINE_DRAFT_NONE);
+        talk_start(&k, TINY, team_cut_over(CUT_TP2, ENGINE_LINK_LOOP), 2048, ENGINE_DRAFT_NONE);
         deadline_us = 0;
         must(engine_group_beat(engine_group_of(engine_team_model(k.t)), &e), &e);
-        talk_change(&k, over(2, ENGINE_LINK_LOOP), paused);
+        talk_change(&k, team_cut_over(CUT_TP3_UNEVEN, ENGINE_LINK_LOOP), paused);
         talk_until_changed(&k);
         engine_group *group = engine_group_of(engine_team_model(k.t));
         os_sleep_us(2 * engine_group_beats(group).lost_us);
@@ -419,18 +392,18 @@ static void given_up_at_once(void **state)
     static said whole;
     static talk k;
     undisturbed(&whole, TINY, ENGINE_DRAFT_NONE);
-    talk_start(&k, TINY, over(2, ENGINE_LINK_LOOP), 2048, ENGINE_DRAFT_NONE);
+    talk_start(&k, TINY, team_cut_over(CUT_TP3_UNEVEN, ENGINE_LINK_LOOP), 2048, ENGINE_DRAFT_NONE);
     for (uint64_t id = 0; id < REQUESTS; id++)
         request(k.g, id);
     for (int i = 0; i < 20; i++) {
         err e = {0};
-        engine_cut next = over(1 + i % 2, ENGINE_LINK_LOOP);
+        engine_cut next = team_cut_over(i % 2 ? CUT_TP3_UNEVEN : CUT_TP2, ENGINE_LINK_LOOP);
         must(engine_team_prepare(k.t, k.g, &next, false, &e), &e);
         engine_team_cancel(k.t, k.g);
         if (i % 7 == 0)
             talk_step(&k);
     }
-    talk_change(&k, over(1, ENGINE_LINK_LOOP), false);
+    talk_change(&k, team_cut_over(CUT_TP2, ENGINE_LINK_LOOP), false);
     talk_until_changed(&k);
     talk_end(&k);
     same(&whole, &k.a, "given up at once", 2, 1);
@@ -439,7 +412,10 @@ static void given_up_at_once(void **state)
 static void places_as_messages(void **state)
 {
     (void)state;
-    engine_place p = {.cut = over(2, ENGINE_LINK_TLS), .rank = 2, .epoch = {3, 4, 5}}, back;
+    engine_place p = {.cut = team_cut_over(CUT_TP3_UNEVEN, ENGINE_LINK_TLS),
+                      .rank = 2,
+                      .epoch = {3, 4, 5}},
+                 back;
     wire_switched s = {STATUS_CLOSED, "gone", 9, 1, 2, 3, 4, 5}, again;
     wire_frame f;
     bool complete, paused;

@@ -4,7 +4,7 @@
  * model; and so do those that are left when others are cancelled, held or given another epoch in mid-flight. Then ranks that die or stop while
  * several steps are under way: everything ends with a reason, nothing hangs.
  */
-#include "node_rig.h"
+#include "team_rig.h"
 
 #include "engine/group.h"
 
@@ -20,22 +20,11 @@ enum {
     GUARD = 50000
 };
 
-typedef struct pipeline {
-    const char *name;
-    engine_cut cut;
-} pipeline;
-
-static const pipeline pipelines[] = {
-    {"pp2", {.n_stages = 2, .n_tensor = 1}},
-    {"pp3 uneven", {.n_stages = 3, .n_tensor = 1, .n_shares = 3, .shares = {2, 1, 1}}},
-    {"pp2 x tp2 uneven", {.n_stages = 2, .n_tensor = 2, .n_shares = 4, .shares = {2, 1, 1, 3}}},
-};
+static const int pipelines[] = {CUT_PP2, CUT_PP3_UNEVEN, CUT_GRID_UNEVEN};
 
 static engine_cut over(int i, engine_link link)
 {
-    engine_cut c = pipelines[i].cut;
-    c.link = link;
-    return c;
+    return team_cut_over(pipelines[i], link);
 }
 
 /* ---- what is said -------------------------------------------------------------------------------------------------- */
@@ -146,34 +135,13 @@ typedef struct talk {
     bool busy;
 } talk;
 
-static const char *self(void)
-{
-    static char path[4096];
-    err e = {0};
-    must(os_self_path(path, sizeof path, &e), &e);
-    return path;
-}
-
 static void talk_start(talk *k, engine_cut cut, uint64_t state_tokens, engine_draft draft)
 {
-    engine_team_options o = {.cut = cut,
-                             .source = FOUR_LAYERS,
-                             .epoch = {1, 7, 0},
-                             .program = self(),
-                             .open = store_open,
-                             .deadline_us = 2000000,
-                             .model = {.n_threads = 1,
-                                       .context = 512,
-                                       .state_tokens = state_tokens,
-                                       .n_sequences = 10,
-                                       .max_tokens = 64,
-                                       .max_outputs = 10 + (draft ? ENGINE_DRAFT_ROWS : 0)}};
-    engine_options eo = {
-        .max_sequences = 10, .chunk = 24, .cache_slots = 4, .draft = draft, .draft_always = true};
-    err e = {0};
+    engine_team_options o = team_options(FOUR_LAYERS, cut);
+    o.deadline_us = 2000000;
+    o.model.state_tokens = state_tokens;
     memset(k, 0, sizeof *k);
-    must(engine_team_load(&k->t, &o, NULL, &e), &e);
-    must(engine_create(&k->g, engine_team_model(k->t), &eo, hear, &k->a, &e), &e);
+    team_talk(&k->t, &k->g, o, 10, draft, hear, &k->a);
     k->busy = true;
 }
 
@@ -248,13 +216,14 @@ static void as_if_whole(int i, engine_link link, uint64_t state_tokens, engine_d
     while (k.busy)
         talk_step(&k);
     engine_stats s = stats(&k);
-    if (s.most_flights < pipelines[i].cut.n_stages)
-        fail_msg("%s: at most %d steps were under way", pipelines[i].name, s.most_flights);
+    if (s.most_flights < team_cuts[pipelines[i]].cut.n_stages)
+        fail_msg("%s: at most %d steps were under way", team_cuts[pipelines[i]].name,
+                 s.most_flights);
     assert_int_equal(s.flights, 0);
     given_up += s.preemptions;
     talk_close(&k);
-    same(whole, &k.a, 0, pipelines[i].name, (int)link);
-    printf("%s over %s: %d under way at most, %llu given up\n", pipelines[i].name,
+    same(whole, &k.a, 0, team_cuts[pipelines[i]].name, (int)link);
+    printf("%s over %s: %d under way at most, %llu given up\n", team_cuts[pipelines[i]].name,
            engine_link_name(link), s.most_flights, (unsigned long long)s.preemptions);
 }
 
@@ -293,8 +262,8 @@ static void one_prompt(void **state)
         if (i < 0)
             whole = k.a;
         else
-            same(&whole, &k.a, 0, pipelines[i].name, i);
-        assert_int_equal(most, i < 0 ? 1 : pipelines[i].cut.n_stages + 1);
+            same(&whole, &k.a, 0, team_cuts[pipelines[i]].name, i);
+        assert_int_equal(most, i < 0 ? 1 : team_cuts[pipelines[i]].cut.n_stages + 1);
     }
 }
 
@@ -320,7 +289,7 @@ static void cancelled(void **state)
                     if (gone >> id & 1)
                         engine_cancel(k.g, id, -1);
                 talk_end(&k);
-                same(&whole, &k.a, gone, pipelines[i].name, at);
+                same(&whole, &k.a, gone, team_cuts[pipelines[i]].name, at);
                 assert_true(at > 8 || k.a.cancelled > 0);
             }
 }
@@ -343,7 +312,7 @@ static void held(void **state)
             talk_step(&k);
         }
         talk_end(&k);
-        same(&whole, &k.a, 0, pipelines[i].name, i);
+        same(&whole, &k.a, 0, team_cuts[pipelines[i]].name, i);
     }
 }
 
@@ -366,7 +335,7 @@ static void other_epochs(void **state)
                 ask_all(&k);
                 for (int s = 0; s < 9 + 5 * j; s++)
                     talk_step(&k);
-                int n = pipelines[i].cut.n_stages - 1; /* one is back after every step */
+                int n = team_cuts[pipelines[i]].cut.n_stages - 1; /* one is back after every step */
                 talk_until_flying(&k, n);
                 err e = {0};
                 bool finished = false;
@@ -378,7 +347,7 @@ static void other_epochs(void **state)
                 }
                 k.busy = true;
                 talk_end(&k);
-                same(&whole, &k.a, 0, pipelines[i].name, j);
+                same(&whole, &k.a, 0, team_cuts[pipelines[i]].name, j);
             }
 }
 
@@ -433,7 +402,7 @@ static void lose(int i, engine_link link, int rank, int number, int at)
     ask_all(&k);
     while (k.steps < at)
         talk_step(&k);
-    int n = pipelines[i].cut.n_stages - 1;
+    int n = team_cuts[pipelines[i]].cut.n_stages - 1;
     talk_until_flying(&k, n);
     int pid = engine_team_pid(k.t, rank - 1), before = k.a.done;
     assert_true(pid > 0);
@@ -449,11 +418,11 @@ static void lose(int i, engine_link link, int rank, int number, int at)
     char name[16];
     snprintf(name, sizeof name, "rank %d", rank);
     if (!strstr(e.text, "rank"))
-        fail_msg("%s over %s: \"%s\" does not name %s", pipelines[i].name, engine_link_name(link),
-                 e.text, name);
+        fail_msg("%s over %s: \"%s\" does not name %s", team_cuts[pipelines[i]].name,
+                 engine_link_name(link), e.text, name);
     if (number == SIGKILL && !strstr(e.text, name))
-        fail_msg("%s over %s: \"%s\" does not name %s", pipelines[i].name, engine_link_name(link),
-                 e.text, name);
+        fail_msg("%s over %s: \"%s\" does not name %s", team_cuts[pipelines[i]].name,
+                 engine_link_name(link), e.text, name);
     for (int step = 0; step < GUARD && k.busy; step++) /* nobody is left waiting */
         (void)engine_step(k.g, &k.busy, &e);
     assert_false(k.busy);
@@ -467,7 +436,7 @@ static void lost_ranks(void **state)
     (void)state;
     for (int l = 0; l < ENGINE_LINK_LOOP; l++)
         for (int i = 0; i < (int)BASE_COUNT(pipelines); i++)
-            for (int rank = 1; rank < engine_cut_ranks(&pipelines[i].cut); rank++) {
+            for (int rank = 1; rank < engine_cut_ranks(&team_cuts[pipelines[i]].cut); rank++) {
                 lose(i, (engine_link)l, rank, SIGKILL, rank * 3);
                 if (i < 2 && rank == i + 1)
                     lose(i, (engine_link)l, rank, SIGSTOP, 11);

@@ -8,7 +8,7 @@
  * columns are cut. Linux, where /proc says what is resident; under sanitizers memory means nothing.
  */
 #include "model_make.h"
-#include "node_rig.h"
+#include "team_rig.h"
 
 #include "engine/ranks.h"
 #include "plan/plan.h"
@@ -31,27 +31,9 @@ enum { L = 7, D = 2048, H = 32, G = 8, DH = 64, F = 8192, V = 32000, CONTEXT = 5
 #define SANITIZED 0
 #endif
 
-typedef struct cut_case {
-    const char *name;
-    engine_cut cut;
-} cut_case;
-
-static const cut_case cuts[] = {
-    {"whole", {.n_stages = 1, .n_tensor = 1}},
-    {"tp2", {.n_stages = 1, .n_tensor = 2}},
-    {"tp3 5:2:1", {.n_stages = 1, .n_tensor = 3, .n_shares = 3, .shares = {5, 2, 1}}},
-    {"pp2", {.n_stages = 2, .n_tensor = 1}},
-};
+static const int cuts[] = {CUT_WHOLE, CUT_TP2, CUT_TP3_UNEVEN, CUT_PP2};
 
 static char path[4200];
-
-static const char *program(void)
-{
-    static char self[4096];
-    err e = {0};
-    must(os_self_path(self, sizeof self, &e), &e);
-    return self;
-}
 
 /* ---- what the system says ------------------------------------------------------------------------------------------ */
 
@@ -76,7 +58,7 @@ static double resident(int pid, const char *what)
 }
 
 /* What is measured in a child: it prints and exits with 0, or says what is wrong. */
-static void in_child(void (*measure)(const cut_case *c), const cut_case *c)
+static void in_child(void (*measure)(const team_cut *c), const team_cut *c)
 {
     fflush(stdout);
     int pid = fork(), how = 0;
@@ -103,7 +85,7 @@ static void in_child(void (*measure)(const cut_case *c), const cut_case *c)
 
 /* ---- the model ------------------------------------------------------------------------------------------------------ */
 
-static void write_model(const cut_case *c)
+static void write_model(const team_cut *c)
 {
     (void)c;
     const make_shape shape = {.architecture = "llama",
@@ -126,7 +108,7 @@ static void write_model(const cut_case *c)
 static int make_file_once(void **state)
 {
     (void)state;
-    snprintf(path, sizeof path, "%s-%d.gguf", program(), (int)getpid());
+    snprintf(path, sizeof path, "%s-%d.gguf", rig_program(), (int)getpid());
     in_child(write_model, NULL);
     return 0;
 }
@@ -223,7 +205,7 @@ static status no_rows_on(void *context, const float *rows, int64_t n, err *e)
 }
 
 /* One rank after the other, loaded alone: nothing but its tiles becomes resident between begin and the last piece. */
-static void load_shards(const cut_case *c)
+static void load_shards(const team_cut *c)
 {
     enum { MOST = 4 };
     model_shard shards[ENGINE_MOST_RANKS];
@@ -291,14 +273,10 @@ static void answer(engine_team *t)
 }
 
 /* The leader is this process, which is as new as the others. */
-static void run_ranks(const cut_case *c)
+static void run_ranks(const team_cut *c)
 {
-    engine_team_options o = {.cut = c->cut,
-                             .source = path,
-                             .epoch = {1, 1, 0},
-                             .program = program(),
-                             .open = store_open,
-                             .model = options()};
+    engine_team_options o = team_options(path, c->cut);
+    o.model = options();
     engine_team *t;
     file_model *f;
     model_shard shards[ENGINE_MOST_RANKS];
@@ -313,7 +291,7 @@ static void run_ranks(const cut_case *c)
         must(model_needs(&need[rank], f, &mo, &e), &e);
     }
     file_close(f);
-    must(engine_team_load(&t, &o, NULL, &e), &e);
+    t = team_load(&o);
     answer(t);
     for (int rank = 0; rank < engine_cut_ranks(&c->cut); rank++) {
         int pid = rank ? engine_team_pid(t, rank - 1) : (int)getpid();
@@ -344,7 +322,7 @@ static void tiles_are_the_plan(void **state)
     if (cannot_be_measured())
         skip();
     for (size_t i = 0; i < BASE_COUNT(cuts); i++)
-        in_child(load_shards, &cuts[i]);
+        in_child(load_shards, &team_cuts[cuts[i]]);
 }
 
 static void ranks_are_no_larger(void **state)
@@ -353,8 +331,8 @@ static void ranks_are_no_larger(void **state)
     if (cannot_be_measured())
         skip();
     for (size_t i = 0; i < BASE_COUNT(cuts); i++)
-        in_child(run_ranks, &cuts[i]);
-    cut_case over_tls = cuts[2];
+        in_child(run_ranks, &team_cuts[cuts[i]]);
+    team_cut over_tls = team_cuts[CUT_TP3_UNEVEN];
     over_tls.cut.link = ENGINE_LINK_TLS;
     in_child(run_ranks, &over_tls);
 }

@@ -3,7 +3,7 @@
  * model and cut, over processes (shm, tls) for some of each; the engine on top gives the same answers; what does not fit together is refused
  * by name; announcements that make no sense end the group and nothing else; a dead or silent rank is noticed, named and replaced.
  */
-#include "node_rig.h"
+#include "team_rig.h"
 
 #include "engine/group.h"
 #include "kernel/kernel.h"
@@ -13,52 +13,16 @@
 
 enum { PROMPT = 70, MOST = 64 };
 
-typedef struct cut_case {
-    const char *name;
-    engine_cut cut;
-} cut_case;
-
-static const cut_case cuts[] = {
-    {"tp2", {.n_stages = 1, .n_tensor = 2}},
-    {"tp3, 5:2:1", {.n_stages = 1, .n_tensor = 3, .n_shares = 3, .shares = {5, 2, 1}}},
-    {"tp4", {.n_stages = 1, .n_tensor = 4}},
-    {"tp8, more ranks than units", {.n_stages = 1, .n_tensor = 8}},
-    {"tp2, one with nothing", {.n_stages = 1, .n_tensor = 2, .n_shares = 2, .shares = {0, 1}}},
-    {"pp2", {.n_stages = 2, .n_tensor = 1}},
-    {"pp2 x tp2, uneven", {.n_stages = 2, .n_tensor = 2, .n_shares = 4, .shares = {2, 1, 1, 3}}},
-    {"pp3 uneven", {.n_stages = 3, .n_tensor = 1, .n_shares = 3, .shares = {2, 1, 1}}},
-    {"tp2, one half as quick", {.n_stages = 1, .n_tensor = 2, .n_paces = 2, .paces = {1, 0.5f}}},
-};
-
-static const char *program(void)
-{
-    static char path[4096];
-    err e = {0};
-    must(os_self_path(path, sizeof path, &e), &e);
-    return path;
-}
+/* In this order: over processes go the first. */
+static const int cuts[] = {CUT_TP2, CUT_TP3_UNEVEN,  CUT_TP4,        CUT_TP8,      CUT_TP2_NOTHING,
+                           CUT_PP2, CUT_GRID_UNEVEN, CUT_PP3_UNEVEN, CUT_TP2_PACED};
 
 static engine_team_options options(const char *source, engine_cut cut)
 {
-    return (engine_team_options){.cut = cut,
-                                 .source = source,
-                                 .epoch = {1, 7, 0},
-                                 .program = program(),
-                                 .open = store_open,
-                                 .model = {.n_threads = 1,
-                                           .context = 512,
-                                           .state_tokens = 2048,
-                                           .n_sequences = 4,
-                                           .max_tokens = PROMPT,
-                                           .max_outputs = PROMPT}};
-}
-
-static engine_team *load(const engine_team_options *o)
-{
-    engine_team *t;
-    err e = {0};
-    must(engine_team_load(&t, o, NULL, &e), &e);
-    return t;
+    engine_team_options o = team_options(source, cut);
+    o.model.n_sequences = 4;
+    o.model.max_tokens = o.model.max_outputs = PROMPT;
+    return o;
 }
 
 /* ---- logits -------------------------------------------------------------------------------------------------------- */
@@ -99,7 +63,7 @@ static float *prompt_logits(model *m)
 
 static void compare(const float *whole, const engine_team_options *o, const char *name)
 {
-    engine_team *t = load(o);
+    engine_team *t = team_load(o);
     float *rows = prompt_logits(engine_team_model(t));
     int64_t V = model_get_card(engine_team_model(t))->n_vocab;
     for (int64_t k = 0; k < PROMPT * V; k++)
@@ -116,21 +80,23 @@ static void all_cuts(const char *source, bool exact, int n_processes)
 {
     engine_team_options o = options(source, (engine_cut){0});
     o.model.exact = exact;
-    engine_team *whole = load(&o);
+    engine_team *whole = team_load(&o);
     float *rows = prompt_logits(engine_team_model(whole));
     int64_t n_layers = model_get_card(engine_team_model(whole))->n_layers;
     engine_team_destroy(whole);
     int done = 0;
     for (size_t i = 0; i < BASE_COUNT(cuts); i++) {
-        if (cuts[i].cut.n_stages > n_layers)
+        const team_cut *c = &team_cuts[cuts[i]];
+        if (c->cut.n_stages > n_layers)
             continue;
         for (int l = 0; l < ENGINE_LINKS; l++) {
             bool processes = l != ENGINE_LINK_LOOP;
-            if (processes && n_processes < (int)i + 1 && !(n_processes && i == 6))
+            if (processes && n_processes < (int)i + 1 &&
+                !(n_processes && cuts[i] == CUT_GRID_UNEVEN))
                 continue;
-            o.cut = cuts[i].cut;
+            o.cut = c->cut;
             o.cut.link = (engine_link)l;
-            compare(rows, &o, cuts[i].name);
+            compare(rows, &o, c->name);
             done++;
         }
     }
@@ -231,7 +197,7 @@ static void converse(answers *a, const char *source, engine_cut cut, uint64_t st
 {
     engine_team_options o = options(source, cut);
     o.model.state_tokens = state_tokens;
-    engine_team *t = load(&o);
+    engine_team *t = team_load(&o);
     engine *g;
     err e = {0};
     engine_options eo = {.max_sequences = 4, .chunk = 32, .cache_slots = 4};
@@ -299,30 +265,28 @@ static void engine_answers(void **state)
 {
     (void)state;
     static answers whole, cut;
-    static const engine_cut others[] = {
-        {.n_stages = 1, .n_tensor = 2, .link = ENGINE_LINK_SHM},
-        {.n_stages = 2, .n_tensor = 2, .link = ENGINE_LINK_LOOP},
-        {.n_stages = 1,
-         .n_tensor = 3,
-         .link = ENGINE_LINK_LOOP,
-         .n_shares = 3,
-         .shares = {5, 2, 1}},
-        {.n_stages = 1, .n_tensor = 2, .link = ENGINE_LINK_LOOP, .n_shares = 2, .shares = {0, 1}},
-        {.n_stages = 2, .n_tensor = 1, .link = ENGINE_LINK_TLS},
+    static const struct {
+        int cut;
+        engine_link link;
+    } others[] = {
+        {CUT_TP2, ENGINE_LINK_SHM},         {CUT_GRID, ENGINE_LINK_LOOP},
+        {CUT_TP3_UNEVEN, ENGINE_LINK_LOOP}, {CUT_TP2_NOTHING, ENGINE_LINK_LOOP},
+        {CUT_PP2, ENGINE_LINK_TLS},
     };
     char wide[4200];
     const char *sources[] = {TINY, wide};
-    snprintf(wide, sizeof wide, "%s-%d.gguf", program(), (int)getpid());
+    snprintf(wide, sizeof wide, "%s-%d.gguf", rig_program(), (int)getpid());
     make_wide(wide);
     for (int k = 0; k < 4; k++) {
         const char *source = sources[k / 2];
         uint64_t tokens = k % 2 ? 512 : 2048;
         converse(&whole, source, (engine_cut){0}, tokens);
         for (size_t i = 0; i < (k % 2 ? 2 : BASE_COUNT(others)); i++) {
-            converse(&cut, source, others[i], tokens);
+            engine_cut other = team_cut_over(others[i].cut, others[i].link);
+            converse(&cut, source, other, tokens);
             /* a pipeline reads prompts in pieces of its own, and so may find less of a prefix that is still being read */
-            assert_memory_equal(
-                &whole, &cut, others[i].n_stages > 1 ? offsetof(answers, n_cached) : sizeof whole);
+            assert_memory_equal(&whole, &cut,
+                                other.n_stages > 1 ? offsetof(answers, n_cached) : sizeof whole);
             assert_true(n_reused(&whole) > 0 && n_reused(&cut) > 0);
         }
     }
@@ -755,7 +719,7 @@ static void lose(engine_link link, int number, const char *reason)
 {
     engine_team_options o = options(TINY, (engine_cut){.n_stages = 1, .n_tensor = 3, .link = link});
     o.deadline_us = 1000000;
-    engine_team *t = load(&o);
+    engine_team *t = team_load(&o);
     int32_t id = 5;
     int64_t V = model_get_card(engine_team_model(t))->n_vocab;
     float *row = malloc(sizeof *row * (size_t)V);
