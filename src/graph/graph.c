@@ -183,6 +183,12 @@ static bool is_value(const graph *g, int v, device_format format, int64_t width)
            g->values[v].width == width;
 }
 
+/* −1: there is no such value. */
+static int64_t width_of(const graph *g, int v)
+{
+    return v >= 0 && v < g->n_values ? g->values[v].width : -1;
+}
+
 /* Whether two values have the same rows. */
 static bool same_rows(const graph *g, int a, int b)
 {
@@ -211,82 +217,110 @@ static bool check_product(graph *g, const device_op *op)
     return true;
 }
 
+static bool check_begin(const graph *g, const device_op *op)
+{
+    int64_t width = op->u.begin.embedding.columns;
+    return op->u.begin.x < 0 ||
+           (is_value(g, op->u.begin.x, DEVICE_F32, width) &&
+            (!op->u.begin.shared || is_value(g, op->u.begin.partial, DEVICE_F64, width)));
+}
+
+static bool check_input(const graph *g, const device_op *op)
+{
+    int64_t width = width_of(g, op->u.input.x);
+    return is_value(g, op->u.input.x, DEVICE_F32, width) &&
+           is_value(g, op->u.input.out, DEVICE_INPUT, width);
+}
+
+static bool check_norm(const graph *g, const device_op *op)
+{
+    int64_t width = width_of(g, op->u.norm.x);
+    return is_value(g, op->u.norm.x, DEVICE_F32, width) &&
+           (op->u.norm.add < 0 || is_value(g, op->u.norm.add, DEVICE_F32, width) ||
+            is_value(g, op->u.norm.add, DEVICE_F64, width)) &&
+           (is_value(g, op->u.norm.out, DEVICE_INPUT, width) ||
+            is_value(g, op->u.norm.out, DEVICE_F32, width)) &&
+           (op->u.norm.add < 0 || !g->values[op->u.norm.add].outputs_only ||
+            g->values[op->u.norm.out].outputs_only);
+}
+
+static bool check_gated(graph *g, const device_op *op)
+{
+    if (!is_value(g, op->u.gated.input, DEVICE_INPUT, op->u.gated.gate.columns) ||
+        !is_value(g, op->u.gated.out, DEVICE_INPUT, op->u.gated.gate.rows) ||
+        !same_rows(g, op->u.gated.input, op->u.gated.out) ||
+        op->u.gated.gate.rows != op->u.gated.up.rows ||
+        op->u.gated.gate.columns != op->u.gated.up.columns)
+        return false;
+    graph_need(g, op->u.gated.input, op->u.gated.gate.type);
+    graph_need(g, op->u.gated.input, op->u.gated.up.type);
+    return true;
+}
+
+static bool check_gelu(const graph *g, const device_op *op)
+{
+    int64_t width = width_of(g, op->u.gelu.x);
+    return is_value(g, op->u.gelu.x, DEVICE_F32, width) &&
+           is_value(g, op->u.gelu.out, DEVICE_INPUT, width) &&
+           same_rows(g, op->u.gelu.x, op->u.gelu.out);
+}
+
+static bool check_keys(const graph *g, const device_op *op)
+{
+    int64_t dh = op->u.keys.head_dim, kv = op->u.keys.n_kv_heads * dh;
+    return is_value(g, op->u.keys.q, DEVICE_F32, op->u.keys.n_heads * dh) &&
+           is_value(g, op->u.keys.k, DEVICE_F32, kv) && is_value(g, op->u.keys.v, DEVICE_F32, kv) &&
+           (op->u.keys.rotary < 0 || (op->u.keys.rotary < g->n_values &&
+                                      g->values[op->u.keys.rotary].format == DEVICE_ROTARY &&
+                                      g->values[op->u.keys.rotary].width <= dh));
+}
+
+static bool check_attention(graph *g, const device_op *op)
+{
+    int64_t width = op->u.attention.n_heads * op->u.attention.head_dim;
+    if (op->u.attention.n_kv_heads <= 0 || op->u.attention.group <= 0 ||
+        op->u.attention.group_skip < 0 ||
+        op->u.attention.group_skip + op->u.attention.n_heads >
+            op->u.attention.group * op->u.attention.n_kv_heads ||
+        !is_value(g, op->u.attention.q, DEVICE_F32, width) ||
+        !is_value(g, op->u.attention.out, DEVICE_INPUT, width))
+        return false;
+    g->values[op->u.attention.out].needs |= DEVICE_NEEDS_F32; /* where heads are put together */
+    return true;
+}
+
+static bool check_decay(const graph *g, const device_op *op)
+{
+    int64_t width = width_of(g, op->u.decay.x);
+    return is_value(g, op->u.decay.x, DEVICE_F32, width) &&
+           is_value(g, op->u.decay.out, DEVICE_F32, width);
+}
+
+/* Whether its values are there and have its shapes; notes what products need of their inputs. */
 static bool check_op(graph *g, const device_op *op)
 {
     switch (op->kind) {
     case DEVICE_OP_BEGIN:
-        return op->u.begin.x < 0 ||
-               (is_value(g, op->u.begin.x, DEVICE_F32, op->u.begin.embedding.columns) &&
-                (!op->u.begin.shared ||
-                 is_value(g, op->u.begin.partial, DEVICE_F64, op->u.begin.embedding.columns)));
+        return check_begin(g, op);
     case DEVICE_OP_INPUT:
-        return op->u.input.x >= 0 && op->u.input.x < g->n_values &&
-               is_value(g, op->u.input.x, DEVICE_F32, g->values[op->u.input.x].width) &&
-               is_value(g, op->u.input.out, DEVICE_INPUT, g->values[op->u.input.x].width);
-    case DEVICE_OP_NORM: {
-        if (op->u.norm.x < 0 || op->u.norm.x >= g->n_values)
-            return false;
-        int64_t width = g->values[op->u.norm.x].width;
-        return is_value(g, op->u.norm.x, DEVICE_F32, width) &&
-               (op->u.norm.add < 0 || is_value(g, op->u.norm.add, DEVICE_F32, width) ||
-                is_value(g, op->u.norm.add, DEVICE_F64, width)) &&
-               (is_value(g, op->u.norm.out, DEVICE_INPUT, width) ||
-                is_value(g, op->u.norm.out, DEVICE_F32, width)) &&
-               (op->u.norm.add < 0 || !g->values[op->u.norm.add].outputs_only ||
-                g->values[op->u.norm.out].outputs_only);
-    }
+        return check_input(g, op);
+    case DEVICE_OP_NORM:
+        return check_norm(g, op);
     case DEVICE_OP_PRODUCT:
         return check_product(g, op);
     case DEVICE_OP_GATED:
-        if (!is_value(g, op->u.gated.input, DEVICE_INPUT, op->u.gated.gate.columns) ||
-            !is_value(g, op->u.gated.out, DEVICE_INPUT, op->u.gated.gate.rows) ||
-            !same_rows(g, op->u.gated.input, op->u.gated.out) ||
-            op->u.gated.gate.rows != op->u.gated.up.rows ||
-            op->u.gated.gate.columns != op->u.gated.up.columns)
-            return false;
-        graph_need(g, op->u.gated.input, op->u.gated.gate.type);
-        graph_need(g, op->u.gated.input, op->u.gated.up.type);
-        return true;
-    case DEVICE_OP_GELU: {
-        if (op->u.gelu.x < 0 || op->u.gelu.x >= g->n_values)
-            return false;
-        int64_t width = g->values[op->u.gelu.x].width;
-        return is_value(g, op->u.gelu.x, DEVICE_F32, width) &&
-               is_value(g, op->u.gelu.out, DEVICE_INPUT, width) &&
-               same_rows(g, op->u.gelu.x, op->u.gelu.out);
-    }
-    case DEVICE_OP_KEYS: {
-        int64_t dh = op->u.keys.head_dim, kv = op->u.keys.n_kv_heads * dh;
-        return is_value(g, op->u.keys.q, DEVICE_F32, op->u.keys.n_heads * dh) &&
-               is_value(g, op->u.keys.k, DEVICE_F32, kv) &&
-               is_value(g, op->u.keys.v, DEVICE_F32, kv) &&
-               (op->u.keys.rotary < 0 || (op->u.keys.rotary < g->n_values &&
-                                          g->values[op->u.keys.rotary].format == DEVICE_ROTARY &&
-                                          g->values[op->u.keys.rotary].width <= dh));
-    }
-    case DEVICE_OP_ATTENTION: {
-        int64_t width = op->u.attention.n_heads * op->u.attention.head_dim;
-        if (op->u.attention.n_kv_heads <= 0 || op->u.attention.group <= 0 ||
-            op->u.attention.group_skip < 0 ||
-            op->u.attention.group_skip + op->u.attention.n_heads >
-                op->u.attention.group * op->u.attention.n_kv_heads ||
-            !is_value(g, op->u.attention.q, DEVICE_F32, width) ||
-            !is_value(g, op->u.attention.out, DEVICE_INPUT, width))
-            return false;
-        g->values[op->u.attention.out].needs |= DEVICE_NEEDS_F32; /* where heads are put together */
-        return true;
-    }
-    case DEVICE_OP_DECAY: {
-        if (op->u.decay.x < 0 || op->u.decay.x >= g->n_values)
-            return false;
-        int64_t width = g->values[op->u.decay.x].width;
-        return is_value(g, op->u.decay.x, DEVICE_F32, width) &&
-               is_value(g, op->u.decay.out, DEVICE_F32, width);
-    }
+        return check_gated(g, op);
+    case DEVICE_OP_GELU:
+        return check_gelu(g, op);
+    case DEVICE_OP_KEYS:
+        return check_keys(g, op);
+    case DEVICE_OP_ATTENTION:
+        return check_attention(g, op);
+    case DEVICE_OP_DECAY:
+        return check_decay(g, op);
     case DEVICE_OP_ZERO:
     case DEVICE_OP_SUM:
-        return op->u.sum.value >= 0 && op->u.sum.value < g->n_values &&
-               g->values[op->u.sum.value].format == DEVICE_F64;
+        return is_value(g, op->u.sum.value, DEVICE_F64, width_of(g, op->u.sum.value));
     case DEVICE_OP_GATHER: /* ours, not the builder's */
     case DEVICE_OP_KINDS:
         break;
