@@ -166,7 +166,52 @@ static inline float bf16_to_float(uint16_t b)
     } x = {(uint32_t)b << 16};
     return x.f;
 }
-uint16_t bf16_from_float(float f);
+static inline uint16_t bf16_from_float(float f)
+{
+    union {
+        float f;
+        uint32_t u;
+    } x = {f};
+    if ((x.u & 0x7FFFFFFF) > 0x7F800000)
+        return (uint16_t)(x.u >> 16 | 0x40);
+    return (uint16_t)((x.u + 0x7FFF + (x.u >> 16 & 1)) >> 16);
+}
+
+/* ---- numbers in files and on the wire: little-endian, at any address -------------------------------------------- */
+
+static inline uint16_t base_load_u16(const void *from)
+{
+    const unsigned char *p = from;
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+static inline uint32_t base_load_u32(const void *from)
+{
+    const unsigned char *p = from;
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+static inline uint64_t base_load_u64(const void *from)
+{
+    const unsigned char *p = from;
+    return (uint64_t)base_load_u32(p) | (uint64_t)base_load_u32(p + 4) << 32;
+}
+static inline void base_store_u16(void *to, uint16_t x)
+{
+    unsigned char *p = to;
+    p[0] = (unsigned char)x;
+    p[1] = (unsigned char)(x >> 8);
+}
+static inline void base_store_u32(void *to, uint32_t x)
+{
+    unsigned char *p = to;
+    for (int i = 0; i < 4; i++)
+        p[i] = (unsigned char)(x >> 8 * i);
+}
+static inline void base_store_u64(void *to, uint64_t x)
+{
+    unsigned char *p = to;
+    for (int i = 0; i < 8; i++)
+        p[i] = (unsigned char)(x >> 8 * i);
+}
 
 /* ---- hashes ---------------------------------------------------------------------------------------------------- */
 

@@ -1,5 +1,5 @@
 /*
- * IEEE half and bfloat16 in integer arithmetic: the same bits on every machine, whatever its rounding mode or instruction set.
+ * IEEE half in integer arithmetic (bfloat16: base.h): the same bits on every machine, whatever its rounding mode or instruction set.
  * Kernels have their own vector forms, equal to these.
  */
 #include "base/base.h"
@@ -46,12 +46,4 @@ uint16_t half_from_float(float f)
     }
     uint32_t rounded = magnitude + 0xFFF + (magnitude >> 13 & 1);
     return sign | (uint16_t)((rounded - 0x38000000) >> 13);
-}
-
-uint16_t bf16_from_float(float f)
-{
-    bits x = {.f = f};
-    if ((x.u & 0x7FFFFFFF) > 0x7F800000)
-        return (uint16_t)(x.u >> 16 | 0x40);
-    return (uint16_t)((x.u + 0x7FFF + (x.u >> 16 & 1)) >> 16);
 }

@@ -101,8 +101,7 @@ static void read_frames(void *context)
         err e;
         if (os_recv_all(r->fd, header, sizeof header, 0, &e) != STATUS_OK)
             os_exit_now(0); /* the node is gone */
-        uint32_t bytes = (uint32_t)header[0] | (uint32_t)header[1] << 8 |
-                         (uint32_t)header[2] << 16 | (uint32_t)header[3] << 24;
+        uint32_t bytes = base_load_u32(header);
         if (wire_next(&frame, &complete, header, sizeof header, &e) != STATUS_OK)
             die(e.text);
         if (bytes > capacity) {

@@ -11,15 +11,14 @@
 static void put_u64(sb *out, uint64_t x)
 {
     unsigned char bytes[8];
-    for (int i = 0; i < 8; i++)
-        bytes[i] = (unsigned char)(x >> (8 * i));
+    base_store_u64(bytes, x);
     sb_add(out, bytes, 8);
 }
 
 static void put_u32(sb *out, uint32_t x)
 {
-    unsigned char bytes[4] = {(unsigned char)x, (unsigned char)(x >> 8), (unsigned char)(x >> 16),
-                              (unsigned char)(x >> 24)};
+    unsigned char bytes[4];
+    base_store_u32(bytes, x);
     sb_add(out, bytes, 4);
 }
 
@@ -93,17 +92,13 @@ static const unsigned char *take(cursor *c, size_t n)
 static uint64_t get_u64(cursor *c)
 {
     const unsigned char *p = take(c, 8);
-    uint64_t x = 0;
-    for (int i = 0; p && i < 8; i++)
-        x |= (uint64_t)p[i] << (8 * i);
-    return x;
+    return p ? base_load_u64(p) : 0;
 }
 
 static uint32_t get_u32(cursor *c)
 {
     const unsigned char *p = take(c, 4);
-    return p ? (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24
-             : 0;
+    return p ? base_load_u32(p) : 0;
 }
 
 static int32_t get_i32(cursor *c)

@@ -19,12 +19,6 @@ typedef struct flat {
     bool counting; /* counts at least as many keys as the second walk makes */
 } flat;
 
-static void store_u64(unsigned char *p, uint64_t x)
-{
-    for (int i = 0; i < 8; i++)
-        p[i] = (unsigned char)(x >> 8 * i);
-}
-
 static status no_memory(const pull *p, err *e)
 {
     return err_set(e, STATUS_NO_MEMORY, "%s: its values", p->path);
@@ -106,7 +100,7 @@ static status pack(pull *p, file_value_type type, unsigned char *to, uint64_t *u
     if (type == FILE_VALUE_STR) {
         if ((s = file_pull_str(p, "string", &text, e)))
             return s;
-        store_u64(to, text.length);
+        base_store_u64(to, text.length);
         memcpy(to + 8, text.data, text.length);
         *used += text.length;
         return STATUS_OK;
@@ -124,7 +118,7 @@ static status pack(pull *p, file_value_type type, unsigned char *to, uint64_t *u
         memcpy(&bits, &number.f, sizeof bits);
     else
         bits = number.kind == PULL_U64 ? number.u : (uint64_t)number.i;
-    store_u64(to, bits);
+    base_store_u64(to, bits);
     return STATUS_OK;
 }
 

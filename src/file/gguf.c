@@ -53,7 +53,7 @@ static status take_u32(file_cursor *c, const char *what, uint32_t *out, err *e)
     status s = need(c, 4, what, e);
     if (s)
         return s;
-    *out = file_load_u32(c->data + c->at);
+    *out = base_load_u32(c->data + c->at);
     c->at += 4;
     return STATUS_OK;
 }
@@ -63,7 +63,7 @@ static status take_u64(file_cursor *c, const char *what, uint64_t *out, err *e)
     status s = need(c, 8, what, e);
     if (s)
         return s;
-    *out = file_load_u64(c->data + c->at);
+    *out = base_load_u64(c->data + c->at);
     c->at += 8;
     return STATUS_OK;
 }

@@ -65,15 +65,6 @@ typedef struct file_cursor {
     const char *path;
 } file_cursor;
 
-static inline uint32_t file_load_u32(const unsigned char *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-static inline uint64_t file_load_u64(const unsigned char *p)
-{
-    return (uint64_t)file_load_u32(p) | (uint64_t)file_load_u32(p + 4) << 32;
-}
-
 /* ---- sorting ---- */
 
 /* Heap sort of indices: no memory, n log n whatever the file holds. compare < 0: a before b. */

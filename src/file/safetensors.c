@@ -18,7 +18,7 @@
 
 bool file_safetensors_is(const unsigned char *data, uint64_t bytes)
 {
-    return bytes > 9 && file_load_u64(data) <= bytes - 8 && data[8] == '{';
+    return bytes > 9 && base_load_u64(data) <= bytes - 8 && data[8] == '{';
 }
 
 /* ---- one header ------------------------------------------------------------------------------- */
@@ -30,7 +30,7 @@ static status header_of(const file_part *part, arena *texts, pull *out, err *e)
         return err_set(e, STATUS_CORRUPT,
                        "%s: byte 0: length of the header: expected 8 bytes, got %" PRIu64,
                        part->path, part->bytes);
-    uint64_t n = file_load_u64(part->data);
+    uint64_t n = base_load_u64(part->data);
     if (n > part->bytes - 8)
         return err_set(e, STATUS_CORRUPT,
                        "%s: byte 0: length of the header: expected at most %" PRIu64

@@ -31,25 +31,25 @@ static bool load_integer(const file_array *a, uint64_t i, bool *negative, uint64
             *bits = *bits != 0;
         return true;
     case FILE_VALUE_U16:
-        *bits = (uint64_t)p[2 * i] | (uint64_t)p[2 * i + 1] << 8;
+        *bits = base_load_u16(p + 2 * i);
         return true;
     case FILE_VALUE_U32:
-        *bits = file_load_u32(p + 4 * i);
+        *bits = base_load_u32(p + 4 * i);
         return true;
     case FILE_VALUE_U64:
-        *bits = file_load_u64(p + 8 * i);
+        *bits = base_load_u64(p + 8 * i);
         return true;
     case FILE_VALUE_I8:
         value = (int8_t)p[i];
         break;
     case FILE_VALUE_I16:
-        value = (int16_t)((unsigned)p[2 * i] | (unsigned)p[2 * i + 1] << 8);
+        value = (int16_t)base_load_u16(p + 2 * i);
         break;
     case FILE_VALUE_I32:
-        value = (int32_t)file_load_u32(p + 4 * i);
+        value = (int32_t)base_load_u32(p + 4 * i);
         break;
     case FILE_VALUE_I64:
-        value = (int64_t)file_load_u64(p + 8 * i);
+        value = (int64_t)base_load_u64(p + 8 * i);
         break;
     default:
         return false;
@@ -85,12 +85,12 @@ bool file_array_f64(const file_array *a, uint64_t i, double *out)
     bool negative;
     uint64_t bits;
     if (a->type == FILE_VALUE_F32) {
-        uint32_t word = file_load_u32(a->data + 4 * i);
+        uint32_t word = base_load_u32(a->data + 4 * i);
         float f;
         memcpy(&f, &word, sizeof f);
         value = (double)f;
     } else if (a->type == FILE_VALUE_F64) {
-        uint64_t word = file_load_u64(a->data + 8 * i);
+        uint64_t word = base_load_u64(a->data + 8 * i);
         memcpy(&value, &word, sizeof value);
     } else if (a->type != FILE_VALUE_BOOL && load_integer(a, i, &negative, &bits)) {
         value = negative ? (double)(int64_t)bits : (double)bits;
@@ -115,7 +115,7 @@ bool file_strings_next(file_strings *s, str *out)
     /* Lengths were checked on opening; looked at again because a mapping shows what others write into the file. */
     if (s->left == 0 || s->end - s->at < 8)
         return false;
-    uint64_t length = file_load_u64(s->at);
+    uint64_t length = base_load_u64(s->at);
     if (length > (uint64_t)(s->end - s->at) - 8)
         return false;
     *out = (str){(const char *)s->at + 8, (size_t)length};

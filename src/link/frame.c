@@ -39,17 +39,6 @@ status link_conn_create(link_conn **out, const link_backend *ops, void *self, er
 
 /* ---- headers --------------------------------------------------------------------------------------------------- */
 
-static void put_u64(unsigned char *out, uint64_t v)
-{
-    link_put_u32(out, (uint32_t)v);
-    link_put_u32(out + 4, (uint32_t)(v >> 32));
-}
-
-static uint64_t get_u64(const unsigned char *in)
-{
-    return (uint64_t)link_get_u32(in + 4) << 32 | link_get_u32(in);
-}
-
 uint64_t link_epoch_tag(link_epoch epoch)
 {
     return (uint64_t)epoch.term << 32 | epoch.number;
@@ -65,25 +54,24 @@ _Static_assert((int)HEADER_END == (int)LINK_HEADER_BYTES, "the header is what he
 
 void link_header_write(unsigned char out[LINK_HEADER_BYTES], const link_header *h)
 {
-    out[HEADER_KIND] = (unsigned char)h->kind;
-    out[HEADER_KIND + 1] = (unsigned char)(h->kind >> 8);
+    base_store_u16(out + HEADER_KIND, h->kind);
     out[HEADER_OP] = h->op;
     out[HEADER_PHASE] = h->phase;
-    link_put_u32(out + HEADER_BYTES, h->bytes);
-    put_u64(out + HEADER_EPOCH, h->epoch);
-    link_put_u32(out + HEADER_SEQUENCE, h->sequence);
-    link_put_u32(out + HEADER_MAGIC, LINK_MAGIC);
+    base_store_u32(out + HEADER_BYTES, h->bytes);
+    base_store_u64(out + HEADER_EPOCH, h->epoch);
+    base_store_u32(out + HEADER_SEQUENCE, h->sequence);
+    base_store_u32(out + HEADER_MAGIC, LINK_MAGIC);
 }
 
 status link_header_read(link_header *out, const unsigned char in[LINK_HEADER_BYTES], err *e)
 {
-    link_header h = {.kind = (uint16_t)(in[HEADER_KIND] | in[HEADER_KIND + 1] << 8),
+    link_header h = {.kind = base_load_u16(in + HEADER_KIND),
                      .op = in[HEADER_OP],
                      .phase = in[HEADER_PHASE],
-                     .bytes = link_get_u32(in + HEADER_BYTES),
-                     .sequence = link_get_u32(in + HEADER_SEQUENCE),
-                     .epoch = get_u64(in + HEADER_EPOCH)};
-    uint32_t magic = link_get_u32(in + HEADER_MAGIC);
+                     .bytes = base_load_u32(in + HEADER_BYTES),
+                     .sequence = base_load_u32(in + HEADER_SEQUENCE),
+                     .epoch = base_load_u64(in + HEADER_EPOCH)};
+    uint32_t magic = base_load_u32(in + HEADER_MAGIC);
     if (magic != LINK_MAGIC)
         return err_set(e, STATUS_CORRUPT, "not a frame: magic %08x, expected %08x", magic,
                        LINK_MAGIC);
@@ -124,17 +112,17 @@ void link_hello_write(unsigned char out[LINK_HELLO_BYTES], const link_group_conf
                       int lane)
 {
     memset(out, 0, LINK_HELLO_BYTES);
-    link_put_u32(out + AT_PROTOCOL, c->protocol ? c->protocol : LINK_PROTOCOL);
-    link_put_u32(out + AT_EPOCH, c->epoch.term);
-    link_put_u32(out + AT_EPOCH + 4, c->epoch.number);
-    put_u64(out + AT_EPOCH + 8, c->epoch.node);
+    base_store_u32(out + AT_PROTOCOL, c->protocol ? c->protocol : LINK_PROTOCOL);
+    base_store_u32(out + AT_EPOCH, c->epoch.term);
+    base_store_u32(out + AT_EPOCH + 4, c->epoch.number);
+    base_store_u64(out + AT_EPOCH + 8, c->epoch.node);
     memcpy(out + AT_NUMERICS, c->numerics, sizeof c->numerics);
     memcpy(out + AT_MODEL, c->model, sizeof c->model);
     memcpy(out + AT_PLAN, c->plan, sizeof c->plan);
-    link_put_u32(out + AT_RANKS, (uint32_t)c->n_ranks);
-    link_put_u32(out + AT_RANK, (uint32_t)rank);
-    link_put_u32(out + AT_LANES, (uint32_t)c->n_lanes);
-    link_put_u32(out + AT_LANE, (uint32_t)lane);
+    base_store_u32(out + AT_RANKS, (uint32_t)c->n_ranks);
+    base_store_u32(out + AT_RANK, (uint32_t)rank);
+    base_store_u32(out + AT_LANES, (uint32_t)c->n_lanes);
+    base_store_u32(out + AT_LANE, (uint32_t)lane);
     memcpy(out + AT_COST, &c->cost.latency_us, 8);
     memcpy(out + AT_COST + 8, &c->cost.us_per_byte, 8);
 }
@@ -148,10 +136,10 @@ static void show(char out[80], const field *f, const unsigned char *bytes)
     sb b;
     sb_init(&b);
     if (f->at == AT_EPOCH)
-        sb_printf(&b, "%u.%u of node %016llx", link_get_u32(bytes), link_get_u32(bytes + 4),
-                  (unsigned long long)get_u64(bytes + 8));
+        sb_printf(&b, "%u.%u of node %016llx", base_load_u32(bytes), base_load_u32(bytes + 4),
+                  (unsigned long long)base_load_u64(bytes + 8));
     else if (f->bytes == 4)
-        sb_printf(&b, "%u", link_get_u32(bytes));
+        sb_printf(&b, "%u", base_load_u32(bytes));
     else if (n > 0 && n < f->bytes && bytes[n] == 0)
         sb_add(&b, bytes, n);
     else
@@ -169,8 +157,8 @@ static const char *epoch_order(const field *f, const unsigned char *theirs,
 {
     if (f->at != AT_EPOCH)
         return "";
-    uint64_t a = (uint64_t)link_get_u32(theirs) << 32 | link_get_u32(theirs + 4);
-    uint64_t b = (uint64_t)link_get_u32(ours) << 32 | link_get_u32(ours + 4);
+    uint64_t a = (uint64_t)base_load_u32(theirs) << 32 | base_load_u32(theirs + 4);
+    uint64_t b = (uint64_t)base_load_u32(ours) << 32 | base_load_u32(ours + 4);
     return a < b ? " (older)" : a > b ? " (newer)" : " (another node's)";
 }
 

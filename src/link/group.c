@@ -98,7 +98,7 @@ static void tell_abort(link_group *g, link_way *w)
     bool moved = false;
     if (!is_between_frames(w))
         return;
-    link_put_u32(payload, (uint32_t)g->failed);
+    base_store_u32(payload, (uint32_t)g->failed);
     memcpy(payload + 4, g->why.text, n);
     set_control(g, w, LINK_MESSAGE_ABORT, payload, 4 + n);
     if (push_control(g, w, &moved, NULL) == STATUS_OK)
@@ -369,7 +369,7 @@ static status aborted_by_peer(const link_way *w, err *e)
 {
     char text[LINK_CONTROL_BYTES];
     size_t n = w->coming.bytes < 4 ? 0 : w->coming.bytes - 4;
-    uint32_t code = w->coming.bytes < 4 ? STATUS_COUNT : link_get_u32(w->in_control);
+    uint32_t code = w->coming.bytes < 4 ? STATUS_COUNT : base_load_u32(w->in_control);
     for (size_t i = 0; i < n; i++) {
         unsigned char c = w->in_control[4 + i];
         text[i] = (char)(c >= ' ' && c < 127 ? c : '?');

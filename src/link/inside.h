@@ -120,15 +120,4 @@ const link_loops *link_loops_baseline(void);
 extern const link_loops link_loops_avx2;
 #endif
 
-static inline void link_put_u32(unsigned char *out, uint32_t v)
-{
-    for (int i = 0; i < 4; i++)
-        out[i] = (unsigned char)(v >> (8 * i));
-}
-
-static inline uint32_t link_get_u32(const unsigned char *in)
-{
-    return (uint32_t)in[0] | (uint32_t)in[1] << 8 | (uint32_t)in[2] << 16 | (uint32_t)in[3] << 24;
-}
-
 #endif

@@ -151,7 +151,7 @@ static bool begin_frame(loop_end *end, const link_part parts[2])
     if (first < sizeof header)
         memcpy(header + first, parts[1].bytes, sizeof header - first);
     ring *out = end->out;
-    out->frame_left = LINK_HEADER_BYTES + (uint64_t)link_get_u32(header + 4);
+    out->frame_left = LINK_HEADER_BYTES + (uint64_t)base_load_u32(header + 4);
     bool struck = is_struck(end, out->frames, end->net->sent[end->rank]);
     out->frames++;
     end->net->sent[end->rank]++;

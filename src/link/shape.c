@@ -39,17 +39,6 @@ typedef struct shape {
 
 /* ---- sending ------------------------------------------------------------------------------------------------------- */
 
-static void put_u64(unsigned char *out, uint64_t v)
-{
-    link_put_u32(out, (uint32_t)v);
-    link_put_u32(out + 4, (uint32_t)(v >> 32));
-}
-
-static uint64_t get_u64(const unsigned char *in)
-{
-    return (uint64_t)link_get_u32(in) | (uint64_t)link_get_u32(in + 4) << 32;
-}
-
 /* A new chunk: its header with the first part, and the second; a first part that is longer than a header goes alone. */
 static status begin_chunk(shape *s, const link_part parts[2], size_t *taken, err *e)
 {
@@ -59,9 +48,9 @@ static status begin_chunk(shape *s, const link_part parts[2], size_t *taken, err
     size_t n = BASE_MIN(parts[0].n + (both ? parts[1].n : 0), (size_t)CHUNK_BYTES);
     double start = BASE_MAX(s->free_us, (double)os_clock_now(s->clock));
     double end = start + (double)n * s->us_per_byte;
-    link_put_u32(first, MAGIC);
-    link_put_u32(first + 4, (uint32_t)n);
-    put_u64(first + 8, (uint64_t)end + s->latency_us);
+    base_store_u32(first, MAGIC);
+    base_store_u32(first + 4, (uint32_t)n);
+    base_store_u64(first + 8, (uint64_t)end + s->latency_us);
     if (copied > 0)
         memcpy(first + LINK_HEADER_BYTES, parts[0].bytes, copied);
     link_part now[2] = {{first, LINK_HEADER_BYTES + copied},
@@ -108,14 +97,15 @@ static status take_header(shape *s, bool *some, err *e)
     if (s->header_got < LINK_HEADER_BYTES)
         return STATUS_OK;
     s->header_got = 0;
-    s->chunk_missing = link_get_u32(s->header + 4);
-    if (link_get_u32(s->header) != MAGIC || s->chunk_missing == 0 || s->chunk_missing > CHUNK_BYTES)
+    s->chunk_missing = base_load_u32(s->header + 4);
+    if (base_load_u32(s->header) != MAGIC || s->chunk_missing == 0 ||
+        s->chunk_missing > CHUNK_BYTES)
         return err_set(e, STATUS_CORRUPT,
                        "a chunk of %zu bytes on a shaped connection, expected "
                        "1 to %u; is the other side shaped too?",
                        s->chunk_missing, CHUNK_BYTES);
     s->marks[(s->first_mark + s->n_marks++) % MARKS] =
-        (mark){s->head + s->chunk_missing, get_u64(s->header + 8)};
+        (mark){s->head + s->chunk_missing, base_load_u64(s->header + 8)};
     *some = true;
     return STATUS_OK;
 }

@@ -64,7 +64,7 @@ static status exchange_addresses(ucx *u, bool *moved, err *e)
         return s;
     u->own_sent += n;
     do {
-        uint32_t length = u->their_got < 4 ? 0 : link_get_u32(u->theirs);
+        uint32_t length = u->their_got < 4 ? 0 : base_load_u32(u->theirs);
         if (u->their_got >= 4 && (length == 0 || length > ADDRESS_BYTES))
             return err_set(e, STATUS_CORRUPT, "UCX address of %u bytes", length);
         want = 4 + (size_t)length;
@@ -279,7 +279,7 @@ static status set_up_worker(ucx *u, err *e)
     status s = n <= ADDRESS_BYTES ? STATUS_OK
                                   : err_set(e, STATUS_TOO_LARGE, "UCX address of %zu bytes", n);
     if (s == STATUS_OK) {
-        link_put_u32(u->own, (uint32_t)n);
+        base_store_u32(u->own, (uint32_t)n);
         memcpy(u->own + 4, address, n);
         u->own_bytes = 4 + n;
     }

@@ -92,27 +92,14 @@ bool link_take_block(double *values, const unsigned char *in, unsigned char form
 
 /* ---- the lossy forms ------------------------------------------------------------------------------------------- */
 
-static unsigned bf16_of(double v)
+static double get_bf16(const unsigned char *in)
 {
-    float f = (float)v;
-    uint32_t word;
-    memcpy(&word, &f, sizeof word);
-    return (word + 0x7fff + (word >> 16 & 1)) >> 16; /* half to even */
-}
-
-static double of_bf16(const unsigned char *in)
-{
-    uint32_t word = (uint32_t)in[0] << 16 | (uint32_t)in[1] << 24;
-    float f;
-    memcpy(&f, &word, sizeof f);
-    return (double)f;
+    return (double)bf16_to_float(base_load_u16(in));
 }
 
 static void put_bf16(unsigned char *out, double v)
 {
-    unsigned word = bf16_of(v);
-    out[0] = (unsigned char)word;
-    out[1] = (unsigned char)(word >> 8);
+    base_store_u16(out, bf16_from_float((float)v));
 }
 
 /* The least multiple of 2^-24 with eight significant bits that is not below top / 127. */
@@ -162,9 +149,9 @@ static bool take_lossy(double *values, const unsigned char *in, size_t n, link_w
     for (size_t i = 0; i < n; i++) {
         const unsigned char *block = in + i / Q8_BLOCK * (2 + Q8_BLOCK);
         if (wire == LINK_WIRE_Q8 && i % Q8_BLOCK == 0)
-            scale = of_bf16(block);
+            scale = get_bf16(block);
         double v =
-            wire == LINK_WIRE_Q8 ? scale * (int8_t)block[2 + i % Q8_BLOCK] : of_bf16(in + 2 * i);
+            wire == LINK_WIRE_Q8 ? scale * (int8_t)block[2 + i % Q8_BLOCK] : get_bf16(in + 2 * i);
         good &= fabs(v) < LIMIT;
         values[i] = add ? values[i] + v : v;
         good &= fabs(values[i]) < LIMIT;

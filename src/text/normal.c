@@ -230,15 +230,9 @@ static status replace(const normal_step *step, text_scratch *s, const char *p, s
 
 /* ---- the precompiled character map ------------------------------------------------------------------------------ */
 
-static uint32_t load_u32(const char *p)
-{
-    const unsigned char *u = (const unsigned char *)p;
-    return (uint32_t)u[0] | (uint32_t)u[1] << 8 | (uint32_t)u[2] << 16 | (uint32_t)u[3] << 24;
-}
-
 status text_charsmap_check(const char *blob, size_t n, err *e)
 {
-    uint32_t trie = n >= 4 ? load_u32(blob) : 0;
+    uint32_t trie = n >= 4 ? base_load_u32(blob) : 0;
     if (n < 8 || trie % 4 || trie > n - 4 || trie < 4)
         return err_set(e, STATUS_CORRUPT,
                        "text: character map of %zu bytes with an index of %u bytes", n, trie);
@@ -253,22 +247,22 @@ status text_charsmap_check(const char *blob, size_t n, err *e)
  * 10-30 offset; a leaf: the value in bits 0-30. */
 static size_t map_longest(const char *blob, const char *p, size_t n, uint32_t *value)
 {
-    size_t units = load_u32(blob) / 4, node = 0, longest = 0;
-    uint32_t unit = load_u32(blob + 4);
+    size_t units = base_load_u32(blob) / 4, node = 0, longest = 0;
+    uint32_t unit = base_load_u32(blob + 4);
     node ^= (size_t)(unit >> 10) << ((unit & 0x200) >> 6);
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)p[i];
         node ^= c;
         if (!c || node >= units)
             break;
-        unit = load_u32(blob + 4 + 4 * node);
+        unit = base_load_u32(blob + 4 + 4 * node);
         if ((unit & 0x800000FFu) != c)
             break;
         node ^= (size_t)(unit >> 10) << ((unit & 0x200) >> 6);
         if (unit >> 8 & 1) {
             if (node >= units)
                 break;
-            *value = load_u32(blob + 4 + 4 * node) & 0x7FFFFFFFu;
+            *value = base_load_u32(blob + 4 + 4 * node) & 0x7FFFFFFFu;
             longest = i + 1;
         }
     }
@@ -277,7 +271,7 @@ static size_t map_longest(const char *blob, const char *p, size_t n, uint32_t *v
 
 static void charsmap(const normal_step *step, const char *p, size_t n, sb *out)
 {
-    const char *strings = step->content + 4 + load_u32(step->content);
+    const char *strings = step->content + 4 + base_load_u32(step->content);
     size_t n_strings = step->content_length - (size_t)(strings - step->content);
     for (size_t i = 0; i < n;) {
         uint32_t value = 0;

@@ -429,6 +429,26 @@ static void brain_floats(void **state)
     assert_int_equal(bf16_from_float(3.4028234e38f), 0x7F80);
 }
 
+static void little_endian(void **state)
+{
+    (void)state;
+    static const unsigned char bytes[9] = {0xFF, 0x81, 0x02, 0x83, 0x04, 0x85, 0x06, 0x87, 0x88};
+    unsigned char out[9] = {0xFF};
+    for (size_t at = 0; at < 2; at++) { /* also where nothing is aligned */
+        assert_int_equal(base_load_u16(bytes + at), at ? 0x0281 : 0x81FF);
+        assert_int_equal(base_load_u32(bytes + at), at ? 0x04830281u : 0x830281FFu);
+        assert_true(base_load_u64(bytes + at) ==
+                    (at ? UINT64_C(0x8887068504830281) : UINT64_C(0x87068504830281FF)));
+    }
+    base_store_u64(out + 1, UINT64_C(0x8887068504830281));
+    assert_memory_equal(out, bytes, sizeof bytes);
+    memset(out + 1, 0, 8);
+    base_store_u32(out + 1, 0x04830281u);
+    assert_memory_equal(out, bytes, 5);
+    base_store_u16(out + 3, 0x8504);
+    assert_memory_equal(out, ((unsigned char[]){0xFF, 0x81, 0x02, 0x04, 0x85, 0}), 6);
+}
+
 /* ---- hashes ---------------------------------------------------------------------------------------------------- */
 
 static void sha_is(const char *part, size_t n, size_t repeat, size_t step, const char *expected)
@@ -550,6 +570,7 @@ int main(void)
         cmocka_unit_test(checked),
         cmocka_unit_test(halves),
         cmocka_unit_test(brain_floats),
+        cmocka_unit_test(little_endian),
         cmocka_unit_test(sha256_vectors),
         cmocka_unit_test(mixing_hashes),
         cmocka_unit_test(log_lines),
