@@ -12,10 +12,11 @@
 
 #include "api/api.h"
 #include "os/os.h"
+#include "turns.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { TURNS = 6, INPUT_MAX = 16 * 1024 };
+enum { INPUT_MAX = 16 * 1024 };
 
 static const char *const paths[] = {"/v1/chat/completions", "/v1/completions", "/tokenize",
                                     "/detokenize"};
@@ -25,28 +26,11 @@ static node *n;
 static serve *s;
 static api *a;
 static http_server *server;
-static int turns_left;
 
 static void check(bool fine)
 {
     if (!fine)
         abort();
-}
-
-static void turn(void *context)
-{
-    (void)context;
-    if (--turns_left > 0)
-        http_loop_post(loop, turn, NULL);
-    else
-        http_loop_stop(loop);
-}
-
-static void run_turns(void)
-{
-    turns_left = TURNS;
-    http_loop_post(loop, turn, NULL);
-    http_loop_run(loop);
 }
 
 static void begin(void)
@@ -94,7 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     check(http_server_adopt(server, pair[1], NULL) == STATUS_OK);
     check(write(pair[0], request.data, request.length) == (ssize_t)request.length);
-    run_turns();
+    turns_run(loop);
     ssize_t length = recv(pair[0], answer, sizeof answer - 1, MSG_DONTWAIT);
     if (length > 0) {
         answer[length] = '\0';
@@ -103,7 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check(node_n_instances(n) > 0); /* "minnow": it is being read */
     }
     close(pair[0]);
-    run_turns();
+    turns_run(loop);
     check(http_server_requests(server) == 0);
     sb_fini(&request);
     return 0;

@@ -10,15 +10,16 @@
 
 #include "http/http.h"
 #include "os/os.h"
+#include "turns.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { TURNS = 6, INPUT_MAX = 32 * 1024 };
+enum { INPUT_MAX = 32 * 1024 };
 
 static http_loop *loop;
 static http_server *server;
 static sb seen; /* what the handler saw */
-static int turns_left, n_held;
+static int n_held;
 
 static void check(bool fine)
 {
@@ -62,23 +63,6 @@ static void handle(void *context, http_request *r)
     }
 }
 
-static void turn(void *context)
-{
-    (void)context;
-    if (--turns_left > 0)
-        http_loop_post(loop, turn, NULL);
-    else
-        http_loop_stop(loop);
-}
-
-/* Some turns of the loop: all that is ready happens. */
-static void run_turns(void)
-{
-    turns_left = TURNS;
-    http_loop_post(loop, turn, NULL);
-    http_loop_run(loop);
-}
-
 static void feed(int fd, const uint8_t *data, size_t n)
 {
     for (size_t at = 0; at < n;) {
@@ -87,7 +71,7 @@ static void feed(int fd, const uint8_t *data, size_t n)
             break; /* the server has closed */
         at += (size_t)k;
     }
-    run_turns();
+    turns_run(loop);
 }
 
 static void converse(const uint8_t *data, size_t size, size_t cut)
@@ -101,11 +85,11 @@ static void converse(const uint8_t *data, size_t size, size_t cut)
         feed(pair[0], data, cut);
     feed(pair[0], data + cut, size - cut);
     shutdown(pair[0], SHUT_WR);
-    run_turns();
+    turns_run(loop);
     ssize_t n = recv(pair[0], start, 8, MSG_DONTWAIT);
     check(n <= 0 || memcmp(start, "HTTP/1.1", BASE_MIN((size_t)n, 8)) == 0);
     close(pair[0]);
-    run_turns();
+    turns_run(loop);
     check(http_server_connections(server) == 0 && http_server_requests(server) == 0 && n_held == 0);
 }
 

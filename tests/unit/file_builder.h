@@ -199,4 +199,21 @@ static inline status open_in(file_model **out, const char *folder, const char *n
     return file_open(out, path, e);
 }
 
+/* Opens an exact-size heap copy, so that a read behind the end is seen by the address sanitizer. */
+static inline status open_copy(const void *bytes, size_t n, err *e)
+{
+    file_model *m = NULL;
+    void *copy = malloc(n ? n : 1);
+    REQUIRE(copy != NULL);
+    memcpy(copy, bytes, n);
+    status s = file_open_memory(&m, copy, n, "copy", e);
+    if (s == STATUS_OK)
+        touch_everything(m);
+    else
+        REQUIRE(m == NULL);
+    file_close(m);
+    free(copy);
+    return s;
+}
+
 #endif

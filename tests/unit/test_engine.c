@@ -74,9 +74,9 @@ typedef struct record {
 
 static void note(void *context, const engine_event *event)
 {
-    record *r = context;
+    record *of = context;
     assert_true(event->id < MOST_REQUESTS && event->choice < 4);
-    answer *a = &r->of[event->id][event->choice];
+    answer *a = &of->of[event->id][event->choice];
     if (event->kind == ENGINE_STARTED) {
         a->started++;
         a->n_cached = event->n_cached;
@@ -94,21 +94,61 @@ static void note(void *context, const engine_event *event)
     assert_int_equal(event->index, a->n);
     assert_true(a->n < MOST_TOKENS);
     if (a->n > 0)
-        a->longest_wait = BASE_MAX(a->longest_wait, r->step - a->last_step);
-    a->last_step = r->step;
+        a->longest_wait = BASE_MAX(a->longest_wait, of->step - a->last_step);
+    a->last_step = of->step;
     a->logprobs[a->n] = event->logprob;
     a->ids[a->n++] = event->token;
 }
 
-static void run_until_idle(engine *g, record *r)
+/* ---- an engine ----------------------------------------------------------------------------------------------------- */
+
+/* Of the engine that a test has begun: what it said, and its model. */
+static record r;
+static model *loaded;
+
+static engine *begin(const shape_case *c, limits l, engine_options o)
 {
-    bool busy = true;
+    engine *g;
     err e = {0};
-    for (int guard = 0; busy; guard++) {
-        assert_true(guard < 20000);
-        r->step++;
+    memset(&r, 0, sizeof r);
+    loaded = load(c, &l);
+    must(engine_create(&g, loaded, &o, note, &r, &e), &e);
+    return g;
+}
+
+static engine_request request(int id, const int32_t *prompt, int n_prompt, int max_tokens)
+{
+    return (engine_request){.id = (uint64_t)id,
+                            .prompt = prompt,
+                            .n_prompt = n_prompt,
+                            .max_tokens = max_tokens,
+                            .top_logprobs = -1,
+                            .sample = SAMPLE_DEFAULTS};
+}
+
+static void submit(engine *g, const engine_request *q)
+{
+    err e = {0};
+    must(engine_submit(g, q, &e), &e);
+}
+
+/* Whether there was more to do after the last of n steps. */
+static bool steps(engine *g, int n)
+{
+    bool busy = false;
+    err e = {0};
+    for (int i = 0; i < n; i++) {
+        r.step++;
         must(engine_step(g, &busy, &e), &e);
     }
+    return busy;
+}
+
+static void run_until_idle(engine *g)
+{
+    int guard = 20000;
+    while (steps(g, 1))
+        assert_true(--guard > 0);
 }
 
 static void assert_nothing_held(engine *g)
@@ -118,6 +158,14 @@ static void assert_nothing_held(engine *g)
     assert_int_equal(s.live, 0);
     assert_int_equal(s.waiting, 0);
     assert_int_equal(s.state_used_tokens, 0);
+}
+
+/* With nothing left over. */
+static void end(engine *g)
+{
+    assert_nothing_held(g);
+    engine_destroy(g);
+    model_destroy(loaded);
 }
 
 /* ---- the slow truth ------------------------------------------------------------------------------------------------ */
@@ -155,11 +203,11 @@ static void truth(const shape_case *c, const engine_request *q, int choice, int 
         s.position++;
         if (i < q->n_prompt - 1)
             continue;
-        sample_result r;
+        sample_result got;
         sample_call call = {.logits = logits, .position = i + 1, .top_logprobs = -1};
-        must(sample_next(sampler, scratch, &call, &r, &e), &e);
-        sample_accept(sampler, r.token);
-        last = out[i - q->n_prompt + 1] = r.token;
+        must(sample_next(sampler, scratch, &call, &got, &e), &e);
+        sample_accept(sampler, got.token);
+        last = out[i - q->n_prompt + 1] = got.token;
     }
     sample_destroy(sampler);
     sample_scratch_destroy(scratch);
@@ -191,38 +239,27 @@ typedef struct crowd {
 
 static void run_crowd(const shape_case *c, const crowd *w, engine_stats *stats)
 {
-    static record r;
     static int32_t prompts[MOST_REQUESTS][256];
-    memset(&r, 0, sizeof r);
-    limits l = {512, (uint64_t)w->state_tokens, w->n_sequences, 48, w->slots};
-    model *m = load(c, &l);
-    int n_vocab = (int)model_get_card(m)->n_vocab;
+    engine *g =
+        begin(c, (limits){512, (uint64_t)w->state_tokens, w->n_sequences, 48, w->slots},
+              (engine_options){.chunk = w->chunk, .no_cache = w->no_cache, .cache_slots = 6});
+    int n_vocab = (int)model_get_card(loaded)->n_vocab;
     engine_request q[MOST_REQUESTS];
-    engine *g;
-    err e = {0};
-    engine_options o = {.chunk = w->chunk, .no_cache = w->no_cache, .cache_slots = 6};
-    must(engine_create(&g, m, &o, note, &r, &e), &e);
     for (int i = 0; i < w->n; i++) {
         int length = 3 + (int)(hash_u64((uint64_t)i, 9) % 200);
         fill_prompt(prompts[i], length, n_vocab, (uint64_t)i + 100);
         if (w->reuse_prefix && length > 130)
             fill_prompt(prompts[i], 130, n_vocab, 5000);
-        q[i] = (engine_request){.id = (uint64_t)i,
-                                .prompt = prompts[i],
-                                .n_prompt = length,
-                                .max_tokens = 2 + i % 40 + w->more_tokens,
-                                .top_logprobs = -1,
-                                .sample = SAMPLE_DEFAULTS};
+        q[i] = request(i, prompts[i], length, 2 + i % 40 + w->more_tokens);
         q[i].sample.seed = (uint64_t)i;
         if (i % 3 == 0 || w->greedy)
             q[i].sample.temperature = 0;
         if (i % 5 == 1)
             q[i].sample.repetition_penalty = 1.3f;
-        must(engine_submit(g, &q[i], &e), &e);
-        bool busy;
-        must(engine_step(g, &busy, &e), &e); /* they come one by one while others are under way */
+        submit(g, &q[i]);
+        steps(g, 1); /* they come one by one while others are under way */
     }
-    run_until_idle(g, &r);
+    run_until_idle(g);
     assert_nothing_held(g);
     engine_get_stats(g, stats);
     for (int i = 0; i < w->n; i++) {
@@ -231,8 +268,7 @@ static void run_crowd(const shape_case *c, const crowd *w, engine_stats *stats)
         assert_int_equal(r.of[i][0].n, q[i].max_tokens);
         assert_true_answer(c, &q[i], 0, &r.of[i][0]);
     }
-    engine_destroy(g);
-    model_destroy(m);
+    end(g);
 }
 
 static void crowds(void **state)
@@ -291,27 +327,16 @@ static void turns(void **state)
     (void)state;
     const shape_case *cases[] = {&plain, &hybrid};
     for (size_t k = 0; k < BASE_COUNT(cases); k++) {
-        static record r;
-        memset(&r, 0, sizeof r);
-        limits l = {512, 4096, 4, 64, k ? 64 : 0};
-        model *m = load(cases[k], &l);
-        engine *g;
-        err e = {0};
-        engine_options o = {.cache_slots = 8};
-        must(engine_create(&g, m, &o, note, &r, &e), &e);
+        engine *g = begin(cases[k], (limits){512, 4096, 4, 64, k ? 64 : 0},
+                          (engine_options){.cache_slots = 8});
         int32_t text[512];
         int n = 70;
-        fill_prompt(text, n, (int)model_get_card(m)->n_vocab, 3);
+        fill_prompt(text, n, (int)model_get_card(loaded)->n_vocab, 3);
         for (int turn = 0; turn < 4; turn++) {
-            engine_request q = {.id = (uint64_t)turn,
-                                .prompt = text,
-                                .n_prompt = n,
-                                .max_tokens = 50,
-                                .top_logprobs = -1,
-                                .sample = SAMPLE_DEFAULTS};
+            engine_request q = request(turn, text, n, 50);
             q.sample.seed = (uint64_t)turn;
-            must(engine_submit(g, &q, &e), &e);
-            run_until_idle(g, &r);
+            submit(g, &q);
+            run_until_idle(g);
             answer *a = &r.of[turn][0];
             assert_true_answer(cases[k], &q, 0, a);
             /* of what was computed before (the newest token never was), all but the last partial page is found again */
@@ -322,9 +347,7 @@ static void turns(void **state)
             fill_prompt(text + n, 7, 100, (uint64_t)turn);
             n += 7;
         }
-        assert_nothing_held(g);
-        engine_destroy(g);
-        model_destroy(m);
+        end(g);
     }
 }
 
@@ -332,30 +355,18 @@ static void turns(void **state)
 static void whole_prompt_cached(void **state)
 {
     (void)state;
-    static record r;
-    memset(&r, 0, sizeof r);
-    limits l = {512, 4096, 4, 64, 0};
-    model *m = load(&plain, &l);
-    engine *g;
-    err e = {0};
-    must(engine_create(&g, m, &(engine_options){0}, note, &r, &e), &e);
+    engine *g = begin(&plain, (limits){512, 4096, 4, 64, 0}, (engine_options){0});
     int32_t text[128];
     fill_prompt(text, 128, 131, 4);
     for (int i = 0; i < 3; i++) {
-        engine_request q = {.id = (uint64_t)i,
-                            .prompt = text,
-                            .n_prompt = 128,
-                            .max_tokens = 20,
-                            .top_logprobs = -1,
-                            .no_reuse = i == 2,
-                            .sample = SAMPLE_DEFAULTS};
-        must(engine_submit(g, &q, &e), &e);
-        run_until_idle(g, &r);
+        engine_request q = request(i, text, 128, 20);
+        q.no_reuse = i == 2;
+        submit(g, &q);
+        run_until_idle(g);
         assert_int_equal(r.of[i][0].n_cached, i == 1 ? 64 : 0);
         assert_true_answer(&plain, &q, 0, &r.of[i][0]);
     }
-    engine_destroy(g);
-    model_destroy(m);
+    end(g);
 }
 
 /* ---- choices ------------------------------------------------------------------------------------------------------- */
@@ -365,32 +376,18 @@ static void choices(void **state)
     (void)state;
     const shape_case *cases[] = {&plain, &hybrid};
     for (size_t k = 0; k < BASE_COUNT(cases); k++) {
-        static record r;
-        memset(&r, 0, sizeof r);
-        limits l = {512, 4096, 8, 64, k ? 64 : 0};
-        model *m = load(cases[k], &l);
-        engine *g;
-        err e = {0};
-        must(engine_create(&g, m, &(engine_options){.cache_slots = 4}, note, &r, &e), &e);
+        engine *g = begin(cases[k], (limits){512, 4096, 8, 64, k ? 64 : 0},
+                          (engine_options){.cache_slots = 4});
         int32_t text[100];
         fill_prompt(text, 100, 131, 8);
-        engine_request q = {.id = 1,
-                            .prompt = text,
-                            .n_prompt = 100,
-                            .n_choices = 4,
-                            .max_tokens = 40,
-                            .top_logprobs = 3,
-                            .sample = SAMPLE_DEFAULTS};
+        engine_request q = request(1, text, 100, 40);
+        q.n_choices = 4;
+        q.top_logprobs = 3;
         q.sample.seed = 42;
-        engine_request single = {.id = 2,
-                                 .prompt = text,
-                                 .n_prompt = 60,
-                                 .max_tokens = 30,
-                                 .top_logprobs = -1,
-                                 .sample = SAMPLE_DEFAULTS};
-        must(engine_submit(g, &q, &e), &e);
-        must(engine_submit(g, &single, &e), &e);
-        run_until_idle(g, &r);
+        engine_request single = request(2, text, 60, 30);
+        submit(g, &q);
+        submit(g, &single);
+        run_until_idle(g);
         for (int c = 0; c < 4; c++) {
             assert_int_equal(r.of[1][c].n, 40);
             assert_true_answer(cases[k], &q, c, &r.of[1][c]);
@@ -398,9 +395,7 @@ static void choices(void **state)
         assert_memory_not_equal(r.of[1][0].ids, r.of[1][1].ids, 40 * sizeof(int32_t));
         assert_true(r.of[1][0].logprobs[0] < 0);
         assert_true_answer(cases[k], &single, 0, &r.of[2][0]);
-        assert_nothing_held(g);
-        engine_destroy(g);
-        model_destroy(m);
+        end(g);
     }
 }
 
@@ -410,88 +405,65 @@ static void choices(void **state)
 static void long_prompt_stalls_nobody(void **state)
 {
     (void)state;
-    static record r;
     static int32_t text[32][512];
-    memset(&r, 0, sizeof r);
-    limits l = {512, 32 * 512, 32, 64, 0};
-    model *m = load(&plain, &l);
-    engine *g;
-    err e = {0};
-    must(engine_create(&g, m, &(engine_options){.chunk = 16}, note, &r, &e), &e);
+    engine *g = begin(&plain, (limits){512, 32 * 512, 32, 64, 0}, (engine_options){.chunk = 16});
     for (int i = 0; i < 31; i++) {
         fill_prompt(text[i], 4, 131, (uint64_t)i);
-        engine_request q = {.id = (uint64_t)i,
-                            .prompt = text[i],
-                            .n_prompt = 4,
-                            .max_tokens = 60,
-                            .top_logprobs = -1,
-                            .sample = SAMPLE_DEFAULTS};
-        must(engine_submit(g, &q, &e), &e);
+        engine_request q = request(i, text[i], 4, 60);
+        submit(g, &q);
     }
-    bool busy;
-    for (int i = 0; i < 12; i++) {
-        r.step++;
-        must(engine_step(g, &busy, &e), &e);
-    }
+    steps(g, 12);
     fill_prompt(text[31], 511, 131, 77);
-    engine_request q = {.id = 31,
-                        .prompt = text[31],
-                        .n_prompt = 511,
-                        .top_logprobs = -1,
-                        .sample = SAMPLE_DEFAULTS};
-    must(engine_submit(g, &q, &e), &e);
-    run_until_idle(g, &r);
+    engine_request q = request(31, text[31], 511, 0);
+    submit(g, &q);
+    run_until_idle(g);
     for (int i = 0; i < 31; i++) {
         assert_int_equal(r.of[i][0].n, 60);
         assert_int_equal(r.of[i][0].longest_wait, 1);
     }
     assert_int_equal(r.of[31][0].n, 1);
     assert_int_equal(r.of[31][0].reason, ENGINE_LENGTH);
-    engine_destroy(g);
-    model_destroy(m);
+    end(g);
 }
 
 /* ---- ends, refusals, cancelling, holding --------------------------------------------------------------------------- */
 
-static void ends_and_refusals(void **state)
+static void ends(void **state)
 {
     (void)state;
-    static record r;
-    memset(&r, 0, sizeof r);
-    limits l = {128, 1024, 4, 64, 0};
-    model *m = load(&plain, &l);
-    engine *g;
-    err e = {0};
-    must(engine_create(&g, m, &(engine_options){.max_waiting = 3}, note, &r, &e), &e);
+    engine *g = begin(&plain, (limits){128, 1024, 4, 64, 0}, (engine_options){0});
     int32_t text[200];
     fill_prompt(text, 200, 131, 21);
-    engine_request q = {.id = 1,
-                        .prompt = text,
-                        .n_prompt = 20,
-                        .max_tokens = 30,
-                        .top_logprobs = -1,
-                        .sample = SAMPLE_DEFAULTS};
+    engine_request q = request(1, text, 20, 30);
     q.sample.temperature = 0;
-    must(engine_submit(g, &q, &e), &e);
-    run_until_idle(g, &r);
-    int32_t end = r.of[1][0].ids[5];
+    submit(g, &q);
+    run_until_idle(g);
+    int32_t last = r.of[1][0].ids[5];
     int first = 0;
-    while (r.of[1][0].ids[first] != end)
+    while (r.of[1][0].ids[first] != last)
         first++;
     q.id = 2;
-    q.end = &end;
+    q.end = &last;
     q.n_end = 1;
-    must(engine_submit(g, &q, &e), &e);
-    run_until_idle(g, &r);
+    submit(g, &q);
+    run_until_idle(g);
     assert_int_equal(r.of[2][0].reason, ENGINE_STOPPED);
     assert_int_equal(r.of[2][0].n, first);
-    q = (engine_request){
-        .id = 3, .prompt = text, .n_prompt = 120, .top_logprobs = -1, .sample = SAMPLE_DEFAULTS};
-    must(engine_submit(g, &q, &e), &e);
-    run_until_idle(g, &r);
+    q = request(3, text, 120, 0);
+    submit(g, &q);
+    run_until_idle(g);
     assert_int_equal(r.of[3][0].n, 8); /* the context is full */
+    end(g);
+}
 
-    q.n_prompt = 130;
+static void refusals(void **state)
+{
+    (void)state;
+    engine *g = begin(&plain, (limits){128, 1024, 4, 64, 0}, (engine_options){.max_waiting = 3});
+    int32_t text[200];
+    fill_prompt(text, 200, 131, 21);
+    engine_request q = request(3, text, 130, 0);
+    err e = {0};
     assert_int_equal(engine_submit(g, &q, &e), STATUS_TOO_LONG);
     assert_non_null(strstr(e.text, "130 tokens, 3 too many"));
     q.n_prompt = 0;
@@ -509,47 +481,32 @@ static void ends_and_refusals(void **state)
     q.sample.top_p = 1;
     for (int i = 0; i < 3; i++) {
         q.id = (uint64_t)(10 + i);
-        must(engine_submit(g, &q, &e), &e);
+        submit(g, &q);
     }
     q.id = 20;
     assert_int_equal(engine_submit(g, &q, &e), STATUS_BUSY);
-    run_until_idle(g, &r);
-    assert_nothing_held(g);
-    engine_destroy(g);
-    model_destroy(m);
+    run_until_idle(g);
+    end(g);
 }
 
 static void cancel_and_hold(void **state)
 {
     (void)state;
-    static record r;
-    memset(&r, 0, sizeof r);
-    limits l = {512, 4096, 4, 64, 0};
-    model *m = load(&plain, &l);
-    engine *g;
-    err e = {0};
-    bool busy;
-    must(engine_create(&g, m, &(engine_options){0}, note, &r, &e), &e);
+    engine *g = begin(&plain, (limits){512, 4096, 4, 64, 0}, (engine_options){0});
     int32_t text[4][100];
     engine_request q[6];
     for (int i = 0; i < 6; i++) {
         fill_prompt(text[i % 4], 100, 131, (uint64_t)(i % 4));
-        q[i] = (engine_request){.id = (uint64_t)i,
-                                .prompt = text[i % 4],
-                                .n_prompt = 100,
-                                .n_choices = i == 1 ? 2 : 1,
-                                .max_tokens = 60,
-                                .top_logprobs = -1,
-                                .sample = SAMPLE_DEFAULTS};
-        must(engine_submit(g, &q[i], &e), &e);
+        q[i] = request(i, text[i % 4], 100, 60);
+        q[i].n_choices = i == 1 ? 2 : 1;
+        submit(g, &q[i]);
     }
     engine_cancel(g, 5, -1); /* still waiting */
     assert_int_equal(r.of[5][0].reason, ENGINE_CANCELLED);
     assert_int_equal(r.of[5][0].started, 0);
-    must(engine_step(g, &busy, &e), &e);
+    steps(g, 1);
     engine_cancel(g, 1, -1); /* while its prompt is read: both choices end */
-    for (int i = 0; i < 12; i++)
-        must(engine_step(g, &busy, &e), &e);
+    steps(g, 12);
     assert_int_equal(r.of[1][0].done, 1);
     assert_int_equal(r.of[1][1].done, 1);
     int before = r.of[0][0].n;
@@ -557,123 +514,81 @@ static void cancel_and_hold(void **state)
     engine_hold(g, 0, -1, true);
     engine_cancel(g, 2, -1);
     engine_cancel(g, 999, -1);
-    run_until_idle(g, &r);
+    run_until_idle(g);
     assert_int_equal(r.of[0][0].n, before); /* held: nothing moved */
     assert_int_equal(r.of[2][0].reason, ENGINE_CANCELLED);
     assert_true_answer(&plain, &q[3], 0, &r.of[3][0]);
     engine_hold(g, 0, -1, false);
-    run_until_idle(g, &r);
+    run_until_idle(g);
     assert_int_equal(r.of[0][0].n, 60);
     assert_true_answer(&plain, &q[0], 0, &r.of[0][0]);
     assert_true_answer(&plain, &q[4], 0, &r.of[4][0]);
-    assert_nothing_held(g);
-    engine_destroy(g);
-    model_destroy(m);
+    end(g);
 }
 
 /* Whoever waits for a place that a held sequence has is no work; holding reaches those that have not begun, too. */
 static void waiting_behind_a_held_one(void **state)
 {
     (void)state;
-    static record r;
-    memset(&r, 0, sizeof r);
-    limits l = {512, 4096, 4, 64, 0};
-    model *m = load(&plain, &l);
-    engine *g;
-    err e = {0};
-    bool busy;
-    must(engine_create(&g, m, &(engine_options){.max_sequences = 1}, note, &r, &e), &e);
+    engine *g = begin(&plain, (limits){512, 4096, 4, 64, 0}, (engine_options){.max_sequences = 1});
     int32_t text[2][100];
     engine_request q[2];
     for (int i = 0; i < 2; i++) {
         fill_prompt(text[i], 100, 131, (uint64_t)i);
-        q[i] = (engine_request){.id = (uint64_t)i,
-                                .prompt = text[i],
-                                .n_prompt = 100,
-                                .max_tokens = 10,
-                                .top_logprobs = -1,
-                                .sample = SAMPLE_DEFAULTS};
-        must(engine_submit(g, &q[i], &e), &e);
+        q[i] = request(i, text[i], 100, 10);
+        submit(g, &q[i]);
     }
-    for (int i = 0; i < 5; i++)
-        must(engine_step(g, &busy, &e), &e);
+    steps(g, 5);
     engine_hold(g, 0, -1, true);
     engine_hold(g, 1, -1, true); /* still waiting */
-    must(engine_step(g, &busy, &e), &e);
-    assert_false(busy);
+    assert_false(steps(g, 1));
     engine_hold(g, 0, -1, false);
-    run_until_idle(g, &r);
+    run_until_idle(g);
     assert_true_answer(&plain, &q[0], 0, &r.of[0][0]);
     assert_int_equal(r.of[1][0].n, 0);
     assert_int_equal(r.of[1][0].done, 0);
     engine_hold(g, 1, -1, false);
-    run_until_idle(g, &r);
+    run_until_idle(g);
     assert_true_answer(&plain, &q[1], 0, &r.of[1][0]);
-    assert_nothing_held(g);
-    engine_destroy(g);
-    model_destroy(m);
+    end(g);
 }
 
 /* Held sequences hold all the state: they give it up to whoever can move. */
 static void held_state_is_given_up(void **state)
 {
     (void)state;
-    static record r;
-    memset(&r, 0, sizeof r);
-    limits l = {512, 512, 4, 64, 0};
-    model *m = load(&plain, &l);
-    engine *g;
-    err e = {0};
-    bool busy;
-    must(engine_create(&g, m, &(engine_options){.no_cache = true}, note, &r, &e), &e);
+    engine *g = begin(&plain, (limits){512, 512, 4, 64, 0}, (engine_options){.no_cache = true});
     static int32_t text[2][400];
     engine_request q[2];
     for (int i = 0; i < 2; i++) {
         fill_prompt(text[i], 400, 131, (uint64_t)i);
-        q[i] = (engine_request){.id = (uint64_t)i,
-                                .prompt = text[i],
-                                .n_prompt = 400,
-                                .max_tokens = 20,
-                                .top_logprobs = -1,
-                                .sample = SAMPLE_DEFAULTS};
+        q[i] = request(i, text[i], 400, 20);
     }
-    must(engine_submit(g, &q[0], &e), &e);
-    for (int i = 0; i < 10; i++)
-        must(engine_step(g, &busy, &e), &e);
+    submit(g, &q[0]);
+    steps(g, 10);
     engine_hold(g, 0, -1, true);
-    must(engine_submit(g, &q[1], &e), &e);
-    run_until_idle(g, &r);
+    submit(g, &q[1]);
+    run_until_idle(g);
     assert_true_answer(&plain, &q[1], 0, &r.of[1][0]);
     engine_hold(g, 0, -1, false);
-    run_until_idle(g, &r);
+    run_until_idle(g);
     assert_true_answer(&plain, &q[0], 0, &r.of[0][0]);
-    engine_destroy(g);
-    model_destroy(m);
+    end(g);
 }
 
 /* Every allocation of a request's life fails once: it ends with an error or is refused, the engine goes on. */
 static void failing_allocations(void **state)
 {
     (void)state;
-    static record r;
-    limits l = {256, 2048, 4, 64, 0};
-    model *m = load(&plain, &l);
-    engine *g;
-    err e = {0};
-    memset(&r, 0, sizeof r);
-    must(engine_create(&g, m, &(engine_options){0}, note, &r, &e), &e);
+    engine *g = begin(&plain, (limits){256, 2048, 4, 64, 0}, (engine_options){0});
     int32_t text[100];
     fill_prompt(text, 100, 131, 3);
     int failures = 0;
+    err e;
     for (int n = 1; n < 60; n++) {
         memset(&r, 0, sizeof r);
-        engine_request q = {.id = 1,
-                            .prompt = text,
-                            .n_prompt = 100,
-                            .n_choices = 2,
-                            .max_tokens = 5,
-                            .top_logprobs = -1,
-                            .sample = SAMPLE_DEFAULTS};
+        engine_request q = request(1, text, 100, 5);
+        q.n_choices = 2;
         base_fail_after((uint64_t)n);
         status s = engine_submit(g, &q, &e);
         bool busy = s == STATUS_OK;
@@ -692,8 +607,7 @@ static void failing_allocations(void **state)
         assert_nothing_held(g);
     }
     assert_true(failures > 3);
-    engine_destroy(g);
-    model_destroy(m);
+    end(g);
 }
 
 /* An epoch with more steps under way for which memory does not suffice, one allocation after the other: the running one goes on as it was. */
@@ -747,7 +661,8 @@ int main(void)
         cmocka_unit_test(whole_prompt_cached),
         cmocka_unit_test(choices),
         cmocka_unit_test(long_prompt_stalls_nobody),
-        cmocka_unit_test(ends_and_refusals),
+        cmocka_unit_test(ends),
+        cmocka_unit_test(refusals),
         cmocka_unit_test(cancel_and_hold),
         cmocka_unit_test(waiting_behind_a_held_one),
         cmocka_unit_test(held_state_is_given_up),

@@ -9,23 +9,6 @@
 
 #include <cmocka.h>
 
-/* Opens an exact-size heap copy, so that a read behind the end is seen by the address sanitizer. */
-static status open_copy(const void *bytes, size_t n, err *e)
-{
-    file_model *m = NULL;
-    void *copy = malloc(n ? n : 1);
-    REQUIRE(copy != NULL);
-    memcpy(copy, bytes, n);
-    status s = file_open_memory(&m, copy, n, "copy", e);
-    if (s == STATUS_OK)
-        touch_everything(m);
-    else
-        assert_null(m);
-    file_close(m);
-    free(copy);
-    return s;
-}
-
 static void expect(const char *name, const void *bytes, size_t n, status code, const char *part)
 {
     err e = {0};

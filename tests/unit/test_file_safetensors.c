@@ -9,22 +9,6 @@
 
 #include <cmocka.h>
 
-static status open_copy(const void *bytes, size_t n, err *e)
-{
-    file_model *m = NULL;
-    void *copy = malloc(n ? n : 1);
-    REQUIRE(copy != NULL);
-    memcpy(copy, bytes, n);
-    status s = file_open_memory(&m, copy, n, "copy", e);
-    if (s == STATUS_OK)
-        touch_everything(m);
-    else
-        assert_null(m);
-    file_close(m);
-    free(copy);
-    return s;
-}
-
 static void expect_text(const err *e, const char *part)
 {
     if (!strstr(e->text, part))

@@ -446,6 +446,45 @@ static void follow_it(void *context)
         l->result = engine_group_follow(&l->group, &l->m, NULL, &l->why);
 }
 
+/* A leader, joined and silent, and its follower. */
+typedef struct couple {
+    link_loop *loop;
+    lone a, b;
+} couple;
+
+static void couple_start(couple *c, const char *source, engine_cut cut)
+{
+    err e = {0};
+    must(link_loop_create(&c->loop, 2, 1 << 20, NULL, &e), &e);
+    prepare(&c->a, source, 0, cut, 512, c->loop, false);
+    prepare(&c->b, source, 1, cut, 512, c->loop, false);
+    must(os_thread_create(&c->b.thread, follow_it, &c->b, "b", &e), &e);
+    join_it(&c->a);
+    must(c->a.result, &c->a.why);
+}
+
+/* Looks after the group until it fails or `most` looks are over, then ends it. */
+static void couple_part(couple *c, int most)
+{
+    link_group *all = c->a.group->all;
+    for (int i = 0; i < most && link_group_status(all, NULL) == STATUS_OK; i++) {
+        os_sleep_us(100);
+        (void)link_group_progress(all);
+    }
+    link_group_abort(all, STATUS_CANCELLED, "enough");
+    (void)link_group_progress(all);
+    os_thread_join(c->b.thread);
+}
+
+static void couple_end(couple *c)
+{
+    engine_group_destroy(c->a.group);
+    engine_group_destroy(c->b.group);
+    model_destroy(c->a.m);
+    model_destroy(c->b.m);
+    link_loop_destroy(c->loop);
+}
+
 /* A good announcement of one token with `n` words, changed in some places. */
 static void spoil(int32_t *words, uint64_t k)
 {
@@ -465,44 +504,28 @@ static void spoil(int32_t *words, uint64_t k)
 static void nonsense(void **state)
 {
     (void)state;
-    const engine_cut pipeline = {.n_stages = 2, .n_tensor = 1};
+    const engine_cut pipeline = team_cuts[CUT_PP2].cut;
     int refused = 0, taken = 0;
     for (uint64_t k = 0; k < 120; k++) {
-        link_loop *loop;
-        lone a, b;
+        couple c;
         int32_t words[GROUP_FIRST];
         float stream[PROMPT * 1024] = {0};
         err e = {0};
-        must(link_loop_create(&loop, 2, 1 << 20, NULL, &e), &e);
-        prepare(&a, TINY, 0, pipeline, 512, loop, false);
-        prepare(&b, TINY, 1, pipeline, 512, loop, false);
-        must(os_thread_create(&b.thread, follow_it, &b, "b", &e), &e);
-        join_it(&a);
-        must(a.result, &a.why);
+        couple_start(&c, TINY, pipeline);
         spoil(words, k);
-        int64_t D = model_get_card(a.m)->d_model;
+        int64_t D = model_get_card(c.a.m)->d_model;
         assert_true(D <= 1024);
-        must(link_broadcast(a.group->all, 0, words, sizeof words, &e), &e);
+        must(link_broadcast(c.a.group->all, 0, words, sizeof words, &e), &e);
         if (k == 0) /* it would wait for the stream of one token */
-            must(link_send(a.group->all, 1, 0, stream, (size_t)D * sizeof *stream, &e), &e);
+            must(link_send(c.a.group->all, 1, 0, stream, (size_t)D * sizeof *stream, &e), &e);
         link_op *op;
-        if (link_recv_start(&op, a.group->all, 1, 0, stream, 4, &e) == STATUS_OK && k > 0)
-            for (int i = 0; i < 3000 && link_group_status(a.group->all, NULL) == STATUS_OK; i++) {
-                os_sleep_us(100);
-                (void)link_group_progress(a.group->all);
-            }
-        link_group_abort(a.group->all, STATUS_CANCELLED, "enough");
-        (void)link_group_progress(a.group->all);
-        os_thread_join(b.thread);
-        assert_true(k == 0 || b.result != STATUS_OK || words[1] == GROUP_END);
-        refused +=
-            b.result == STATUS_CORRUPT || b.result == STATUS_INVALID || b.result == STATUS_TOO_LONG;
-        taken += b.result == STATUS_CANCELLED;
-        engine_group_destroy(a.group);
-        engine_group_destroy(b.group);
-        model_destroy(a.m);
-        model_destroy(b.m);
-        link_loop_destroy(loop);
+        bool asked = link_recv_start(&op, c.a.group->all, 1, 0, stream, 4, &e) == STATUS_OK;
+        couple_part(&c, asked && k > 0 ? 3000 : 0);
+        assert_true(k == 0 || c.b.result != STATUS_OK || words[1] == GROUP_END);
+        refused += c.b.result == STATUS_CORRUPT || c.b.result == STATUS_INVALID ||
+                   c.b.result == STATUS_TOO_LONG;
+        taken += c.b.result == STATUS_CANCELLED;
+        couple_end(&c);
     }
     printf("%d refused, %d waited for more\n", refused, taken);
     assert_true(refused > 60);
@@ -513,21 +536,15 @@ static void nonsense_asks(void **state)
 {
     (void)state;
     enum { LIST = 2 + 2 + 4 };
-    const engine_cut pipeline = {.n_stages = 2, .n_tensor = 1};
+    const engine_cut pipeline = team_cuts[CUT_PP2].cut;
     static const int32_t values[] = {-1,  0,      1,         2,         3,         16,
                                      255, 100000, INT32_MAX, INT32_MIN, 0x7f800000};
     int refused = 0, answered = 0;
     for (uint64_t k = 0; k < 150; k++) {
-        link_loop *loop;
-        lone a, b;
+        couple c;
         err e = {0};
-        must(link_loop_create(&loop, 2, 1 << 20, NULL, &e), &e);
-        prepare(&a, TINY, 0, pipeline, 512, loop, false);
-        prepare(&b, TINY, 1, pipeline, 512, loop, false);
-        must(os_thread_create(&b.thread, follow_it, &b, "b", &e), &e);
-        join_it(&a);
-        must(a.result, &a.why);
-        size_t n_mask = (size_t)(model_get_card(a.m)->n_vocab + 63) / 64;
+        couple_start(&c, TINY, pipeline);
+        size_t n_mask = (size_t)(model_get_card(c.a.m)->n_vocab + 63) / 64;
         uint32_t *list = calloc(LIST + 2 * n_mask, sizeof *list);
         list[0] = 1;
         memset(list + 2, 0xff, n_mask * sizeof(uint64_t));
@@ -549,35 +566,24 @@ static void nonsense_asks(void **state)
             else
                 memcpy(&list[(h >> 42 & 1) ? h % 2 : 2 + 2 * n_mask + h % 4], &value, sizeof value);
         }
-        size_t D = (size_t)model_get_card(a.m)->d_model, n_list = 2 + 2 * n_mask + 4;
+        size_t D = (size_t)model_get_card(c.a.m)->d_model, n_list = 2 + 2 * n_mask + 4;
         float *stream = calloc(D, sizeof *stream);
         uint32_t results[7 + 4];
         link_op *op = NULL;
-        must(link_broadcast(a.group->all, 0, words, sizeof words, &e), &e);
+        must(link_broadcast(c.a.group->all, 0, words, sizeof words, &e), &e);
         if (words[31] == (int32_t)n_list)
-            (void)link_send(a.group->all, 1, 0, list, n_list * sizeof *list, NULL);
-        (void)link_send(a.group->all, 1, 0, stream, D * sizeof *stream, NULL);
-        status s = link_recv_start(&op, a.group->all, 1, 0, results, sizeof results, &e);
+            (void)link_send(c.a.group->all, 1, 0, list, n_list * sizeof *list, NULL);
+        (void)link_send(c.a.group->all, 1, 0, stream, D * sizeof *stream, NULL);
+        status s = link_recv_start(&op, c.a.group->all, 1, 0, results, sizeof results, &e);
         if (s == STATUS_OK && k == 0) {
             must(link_op_wait(op, &e), &e);
             assert_int_equal(results[0], SAMPLE_CUT_OVER);
             answered++;
         }
-        for (int i = 0; k > 0 && i < 300 && link_group_status(a.group->all, NULL) == STATUS_OK;
-             i++) {
-            os_sleep_us(100);
-            (void)link_group_progress(a.group->all);
-        }
-        link_group_abort(a.group->all, STATUS_CANCELLED, "enough");
-        (void)link_group_progress(a.group->all);
-        os_thread_join(b.thread);
-        assert_true(b.result != STATUS_OK);
-        refused += b.result == STATUS_CORRUPT || b.result == STATUS_INVALID;
-        engine_group_destroy(a.group);
-        engine_group_destroy(b.group);
-        model_destroy(a.m);
-        model_destroy(b.m);
-        link_loop_destroy(loop);
+        couple_part(&c, k > 0 ? 300 : 0);
+        assert_true(c.b.result != STATUS_OK);
+        refused += c.b.result == STATUS_CORRUPT || c.b.result == STATUS_INVALID;
+        couple_end(&c);
         free(list);
         free(stream);
     }
@@ -588,46 +594,37 @@ static void nonsense_asks(void **state)
 /* What a follower of two sends in `n` steps of a token each, whose row comes whole or as a token. */
 static uint64_t bytes_of(int n, bool whole)
 {
-    const engine_cut two = {.n_stages = 1, .n_tensor = 2};
-    link_loop *loop;
-    lone a, b;
+    couple c;
     err e = {0};
     sample *s;
     sample_result out;
     sample_options o = SAMPLE_DEFAULTS;
-    must(link_loop_create(&loop, 2, 1 << 20, NULL, &e), &e);
-    prepare(&a, TEST_DATA "/models/v32003-q4_0.gguf", 0, two, 512, loop, false);
-    prepare(&b, TEST_DATA "/models/v32003-q4_0.gguf", 1, two, 512, loop, false);
-    must(os_thread_create(&b.thread, follow_it, &b, "b", &e), &e);
-    join_it(&a);
-    must(a.result, &a.why);
-    int64_t V = model_get_card(a.m)->n_vocab;
+    couple_start(&c, TEST_DATA "/models/v32003-q4_0.gguf", team_cuts[CUT_TP2].cut);
+    int64_t V = model_get_card(c.a.m)->n_vocab;
     float *row = malloc(sizeof *row * (size_t)V);
     must(sample_create(&s, kernel_table_at(0), (int)V, &o, 0, &e), &e);
-    assert_ptr_equal(engine_group_of(a.m), a.group);
-    assert_null(engine_group_of(b.m));
+    assert_ptr_equal(engine_group_of(c.a.m), c.a.group);
+    assert_null(engine_group_of(c.b.m));
     for (int i = 0; i < n; i++) {
         int32_t id = 5 + i;
         sample_want want;
         sample_call call = {.position = i, .top_logprobs = -1};
         sample_describe(&want, s, &call, NULL, 0);
-        engine_group_ask_begin(a.group);
+        engine_group_ask_begin(c.a.group);
         if (whole)
-            engine_group_ask_whole(a.group, 0);
+            engine_group_ask_whole(c.a.group, 0);
         else
-            assert_int_equal(engine_group_ask(a.group, 0, &want), 0);
-        must(feed(a.m, 1, i, &id, row, &e), &e);
+            assert_int_equal(engine_group_ask(c.a.group, 0, &want), 0);
+        must(feed(c.a.m, 1, i, &id, row, &e), &e);
         if (!whole)
-            must(engine_group_answer(a.group, 0, &out, &e), &e);
+            must(engine_group_answer(c.a.group, 0, &out, &e), &e);
     }
-    engine_group_destroy(a.group); /* says END */
-    os_thread_join(b.thread);
-    must(b.result, &b.why);
-    uint64_t bytes = link_group_sent_bytes(b.group->all);
-    engine_group_destroy(b.group);
-    model_destroy(a.m);
-    model_destroy(b.m);
-    link_loop_destroy(loop);
+    engine_group_destroy(c.a.group); /* says END */
+    os_thread_join(c.b.thread);
+    must(c.b.result, &c.b.why);
+    uint64_t bytes = link_group_sent_bytes(c.b.group->all);
+    c.a.group = NULL;
+    couple_end(&c);
     sample_destroy(s);
     free(row);
     return bytes;
