@@ -91,9 +91,7 @@ static void put_base64(sb *out, const float *v, int n)
     uint32_t group = 0;
     int held = 0;
     for (int i = 0; i < 4 * n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &v[i / 4], 4);
-        group = group << 8 | (bits >> 8 * (i % 4) & 0xFF);
+        group = group << 8 | (float_to_bits(v[i / 4]) >> 8 * (i % 4) & 0xFF);
         if (++held < 3)
             continue;
         for (int k = 18; k >= 0; k -= 6)

@@ -154,27 +154,36 @@ static inline bool checked_align(uint64_t a, uint64_t align, uint64_t *out)
     return true;
 }
 
-/* ---- half floats (bit exact on every machine, round to nearest even) ------------------------------------------- */
+/* ---- floats as bits, and half ones (exact on every machine, round to nearest even) --------------------------- */
 
 float half_to_float(uint16_t h);
 uint16_t half_from_float(float f); /* overflow → inf, NaN stays a NaN */
-static inline float bf16_to_float(uint16_t b)
-{
-    union {
-        uint32_t u;
-        float f;
-    } x = {(uint32_t)b << 16};
-    return x.f;
-}
-static inline uint16_t bf16_from_float(float f)
+static inline uint32_t float_to_bits(float f)
 {
     union {
         float f;
         uint32_t u;
     } x = {f};
-    if ((x.u & 0x7FFFFFFF) > 0x7F800000)
-        return (uint16_t)(x.u >> 16 | 0x40);
-    return (uint16_t)((x.u + 0x7FFF + (x.u >> 16 & 1)) >> 16);
+    return x.u;
+}
+static inline float float_from_bits(uint32_t u)
+{
+    union {
+        uint32_t u;
+        float f;
+    } x = {u};
+    return x.f;
+}
+static inline float bf16_to_float(uint16_t b)
+{
+    return float_from_bits((uint32_t)b << 16);
+}
+static inline uint16_t bf16_from_float(float f)
+{
+    uint32_t u = float_to_bits(f);
+    if ((u & 0x7FFFFFFF) > 0x7F800000)
+        return (uint16_t)(u >> 16 | 0x40);
+    return (uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16);
 }
 
 /* ---- numbers in files and on the wire: little-endian, at any address -------------------------------------------- */

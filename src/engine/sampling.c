@@ -201,16 +201,12 @@ status engine_group_answer(const engine_group *g, int number, sample_result *out
 
 static int32_t word_of(float x)
 {
-    int32_t word;
-    memcpy(&word, &x, sizeof word);
-    return word;
+    return (int32_t)float_to_bits(x);
 }
 
 static float float_of(int32_t word)
 {
-    float x;
-    memcpy(&x, &word, sizeof x);
-    return x;
+    return float_from_bits((uint32_t)word);
 }
 
 static void put_ask(int32_t *w, int row, const sample_want *o)

@@ -29,9 +29,7 @@ static void put_i32(sb *out, int32_t x)
 
 static void put_f32(sb *out, float x)
 {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    put_u32(out, bits);
+    put_u32(out, float_to_bits(x));
 }
 
 static void put_string(sb *out, const char *s)
@@ -113,10 +111,7 @@ static bool get_bool(cursor *c)
 
 static float get_f32(cursor *c)
 {
-    uint32_t bits = get_u32(c);
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
+    return float_from_bits(get_u32(c));
 }
 
 /* "" comes back as NULL when `optional`. */

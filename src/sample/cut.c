@@ -423,40 +423,26 @@ void sample_cut_whole(sample_cut *c, sample_scratch *w, const kernel_table *k, c
 
 /* ---- parts as words -------------------------------------------------------------------------------------------- */
 
-static uint32_t word_of(float x)
-{
-    uint32_t word;
-    memcpy(&word, &x, sizeof word);
-    return word;
-}
-
-static float float_of(uint32_t word)
-{
-    float x;
-    memcpy(&x, &word, sizeof x);
-    return x;
-}
-
 static void put_pick(const sample_cut *c, const part *p, const float *logits, int i,
                      uint32_t *words)
 {
     bool tells = c->want->top_logprobs >= 0;
     memcpy(words,
-           (const uint32_t[]){(uint32_t)p->fault, (uint32_t)p->fault_token, word_of(p->max),
+           (const uint32_t[]){(uint32_t)p->fault, (uint32_t)p->fault_token, float_to_bits(p->max),
                               (uint32_t)p->n, (uint32_t)p->n_top},
            5 * sizeof *words);
     memcpy(words + 5, &p->sum, sizeof p->sum);
     words += PICK_WORDS;
     for (int j = 0; j < p->n; j++) {
         *words++ = (uint32_t)p->of[j].id;
-        *words++ = word_of(p->of[j].s);
+        *words++ = float_to_bits(p->of[j].s);
         if (tells)
-            *words++ = word_of(logits[p->of[j].id - c->borders[i]]);
+            *words++ = float_to_bits(logits[p->of[j].id - c->borders[i]]);
     }
     words += (size_t)(most_candidates(c, i) - p->n) * (tells ? 3 : 2);
     for (int j = 0; j < p->n_top; j++) {
         *words++ = (uint32_t)p->top[j].token;
-        *words++ = word_of(p->top[j].logprob);
+        *words++ = float_to_bits(p->top[j].logprob);
     }
 }
 
@@ -472,8 +458,8 @@ void sample_cut_look(const sample_cut *c, sample_scratch *w, const kernel_table 
     if (c->round == SAMPLE_CUT_MAXIMA) {
         words[0] = (uint32_t)p.fault;
         words[1] = (uint32_t)p.fault_token;
-        words[2] = word_of(p.max);
-        words[3] = word_of(p.raw_max);
+        words[2] = float_to_bits(p.max);
+        words[3] = float_to_bits(p.raw_max);
     } else if (c->round == SAMPLE_CUT_MASS) {
         memcpy(words, &p.sum, sizeof p.sum);
         memcpy(words + 2, p.mass, sizeof p.mass);
@@ -490,7 +476,7 @@ static bool is_finite(float x)
 
 static bool is_number(uint32_t word)
 {
-    float x = float_of(word);
+    float x = float_from_bits(word);
     return x == x;
 }
 
@@ -503,7 +489,7 @@ static bool get_fault(const sample_cut *c, int i, const uint32_t *words, part *p
 {
     p->fault = (int)words[0];
     p->fault_token = (int32_t)words[1];
-    p->max = float_of(words[2]);
+    p->max = float_from_bits(words[2]);
     return words[0] <= ROW_NOT_A_NUMBER && is_finite(p->max) &&
            (words[0] == ROW_FINE || is_in(c, i, words[1]));
 }
@@ -535,13 +521,13 @@ static bool get_pick(const sample_cut *c, int i, const uint32_t *words, part *p,
     p->raw = words;
     for (int j = 0; j < p->n; j++) {
         const uint32_t *at = words + each * (size_t)j;
-        p->of[j] = (candidate){float_of(at[1]), (int32_t)at[0], 0};
+        p->of[j] = (candidate){float_from_bits(at[1]), (int32_t)at[0], 0};
         good = good && is_in(c, i, at[0]) && is_finite(p->of[j].s) && p->of[j].s <= p->max &&
-               (each == 2 || is_finite(float_of(at[2])));
+               (each == 2 || is_finite(float_from_bits(at[2])));
     }
     words += each * most;
     for (int j = 0; j < p->n_top; j++) {
-        p->top[j] = (sample_top){(int32_t)words[2 * j], float_of(words[2 * j + 1])};
+        p->top[j] = (sample_top){(int32_t)words[2 * j], float_from_bits(words[2 * j + 1])};
         good = good && is_in(c, i, words[2 * j]) && is_finite(p->top[j].logprob);
     }
     return good;
@@ -557,7 +543,7 @@ static bool get_part(const sample_cut *c, int i, const uint32_t *words, part *p,
         return get_mass(c, i, words, p);
     if (c->round == SAMPLE_CUT_PICK)
         return get_pick(c, i, words, p, room);
-    p->raw_max = float_of(words[3]);
+    p->raw_max = float_from_bits(words[3]);
     return get_fault(c, i, words, p) && is_finite(p->raw_max);
 }
 
@@ -614,12 +600,12 @@ void sample_cut_put(const sample_cut *c, uint32_t *words)
     memset(words, 0, sample_cut_result_words(c->want) * sizeof *words);
     memcpy(words,
            (const uint32_t[]){(uint32_t)c->round, (uint32_t)c->fault, (uint32_t)c->fault_token,
-                              word_of(c->max), (uint32_t)r->token, word_of(r->logprob),
+                              float_to_bits(c->max), (uint32_t)r->token, float_to_bits(r->logprob),
                               (uint32_t)r->n_top},
            RESULT_WORDS * sizeof *words);
     for (int i = 0; i < r->n_top; i++) {
         words[RESULT_WORDS + 2 * i] = (uint32_t)r->top[i].token;
-        words[RESULT_WORDS + 2 * i + 1] = word_of(r->top[i].logprob);
+        words[RESULT_WORDS + 2 * i + 1] = float_to_bits(r->top[i].logprob);
     }
 }
 
@@ -630,12 +616,12 @@ status sample_cut_get(sample_cut *c, const uint32_t *words, err *e)
                 words[4] < end && is_number(words[5]) &&
                 words[6] <= (uint32_t)BASE_MAX(c->want->top_logprobs, 0);
     sample_result r = {.token = (int32_t)words[4],
-                       .logprob = float_of(words[5]),
+                       .logprob = float_from_bits(words[5]),
                        .n_top = good ? (int)words[6] : 0};
     for (int i = 0; i < r.n_top; i++) {
         uint32_t token = words[RESULT_WORDS + 2 * i];
         good = good && token < end && is_number(words[RESULT_WORDS + 2 * i + 1]);
-        r.top[i] = (sample_top){(int32_t)token, float_of(words[RESULT_WORDS + 2 * i + 1])};
+        r.top[i] = (sample_top){(int32_t)token, float_from_bits(words[RESULT_WORDS + 2 * i + 1])};
     }
     if (!good)
         return err_set(e, STATUS_CORRUPT,
@@ -645,7 +631,7 @@ status sample_cut_get(sample_cut *c, const uint32_t *words, err *e)
     c->round = (sample_cut_round)words[0];
     c->fault = (int)words[1];
     c->fault_token = (int32_t)words[2];
-    c->max = float_of(words[3]);
+    c->max = float_from_bits(words[3]);
     c->result = r;
     return STATUS_OK;
 }
