@@ -1,6 +1,6 @@
 /*
  * base: what every module stands on. Status codes and errors, arenas, string building, logging, checked arithmetic,
- * half floats, hashes. libc only, no threads of its own, no I/O but the log's one write(2) per line.
+ * half floats, little-endian numbers, hashes. libc only, no threads of its own, no I/O but the log's one write(2) per line.
  *
  * Threads: everything is safe to use from any thread on different objects; log_* and fail points on the same ones too.
  * Not here: anything that asks the operating system (src/os), JSON (jansson), Unicode (src/text).
