@@ -197,17 +197,6 @@ static inline void random_ids(int32_t *ids, int n, int64_t V)
         ids[i] = (int32_t)(hash_u64((uint64_t)i, 4711) % (uint64_t)V);
 }
 
-static inline model *load_bytes(const char *bytes, size_t n, const model_options *o)
-{
-    file_model *f;
-    model *m;
-    err e = {0};
-    must(file_open_memory(&f, bytes, n, "made", &e), &e);
-    must(model_load(&m, f, o, NULL, &e), &e);
-    file_close(f);
-    return m;
-}
-
 static inline void run_prompt(void *context)
 {
     rank *r = context;
@@ -266,7 +255,7 @@ static inline void subject_open(subject *s, const char *name, const char *bytes,
     must(file_open_memory(&s->f, bytes, n_bytes, name, &e), &e);
     must(model_card_read(&s->card, s->f, &e), &e);
     must(model_get_cut_units(&s->units, s->f, &e), &e);
-    rank whole = {.o = s->o, .m = load_bytes(bytes, n_bytes, &s->o)};
+    rank whole = {.o = s->o, .m = run_load_bytes(bytes, n_bytes, &s->o)};
     s->read_bytes = model_read_bytes(whole.m);
     s->logits = whole.logits = malloc(sizeof(float) * (size_t)(PROMPT * s->card->n_vocab));
     run_prompt(&whole);
@@ -369,7 +358,7 @@ static inline float *run_cut(const cut *c, const subject *of, const model_option
                                              .send = hand_on,
                                              .context = r};
             r->m = make ? make(context, &r->o, s * c->ranks + k)
-                        : load_bytes(of->bytes, of->n_bytes, &r->o);
+                        : run_load_bytes(of->bytes, of->n_bytes, &r->o);
             int64_t width = model_n_logits(r->m);
             assert_int_equal(
                 width, s + 1 == c->stages ? r->o.shard.vocab_end - r->o.shard.vocab_begin : 0);

@@ -5,6 +5,7 @@
 #define SHOAL_TESTS_MODEL_RUN_H
 
 #include "model/model.h"
+#include "model_make.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -90,6 +91,26 @@ static inline void run_feed(model *m, run_pool *pool, run_sequence *s, const int
         must(model_step(m, &b, logits + at * V, &e), &e);
         s->position += k;
     }
+}
+
+static inline model *run_load_bytes(const char *bytes, size_t n, const model_options *o)
+{
+    file_model *f;
+    model *m;
+    err e = {0};
+    must(file_open_memory(&f, bytes, n, "made", &e), &e);
+    must(model_load(&m, f, o, NULL, &e), &e);
+    file_close(f);
+    return m;
+}
+
+static inline model *run_load_made(const make_shape *shape, const model_options *o)
+{
+    size_t n;
+    char *bytes = make_model(shape, &n);
+    model *m = run_load_bytes(bytes, n, o);
+    base_free(bytes);
+    return m;
 }
 
 static inline model *run_load(const char *path, const model_options *o)

@@ -27,11 +27,6 @@ typedef struct limits {
 /* As one of so many stages, to whoever asks how many steps may be under way. */
 static model *load_staged(const shape_case *c, const limits *l, int n_stages)
 {
-    size_t bytes;
-    char *made = make_model(&c->shape, &bytes);
-    file_model *f;
-    model *m;
-    err e = {0};
     model_options o = {.n_threads = 1,
                        .context = l->context,
                        .state_tokens = l->state_tokens,
@@ -40,14 +35,10 @@ static model *load_staged(const shape_case *c, const limits *l, int n_stages)
                        .max_outputs = l->n_sequences,
                        .exchange.n_stages = n_stages};
     model_admit_test_families(true);
-    must(file_open_memory(&f, made, bytes, c->name, &e), &e);
     for (int i = 0; l->slots && i < MODEL_STATE_CLASSES;
          i++) /* constant-size classes want slots for snapshots, too */
         o.n_pages[i] = l->slots;
-    must(model_load(&m, f, &o, NULL, &e), &e);
-    file_close(f);
-    base_free(made);
-    return m;
+    return run_load_made(&c->shape, &o);
 }
 
 static model *load(const shape_case *c, const limits *l)

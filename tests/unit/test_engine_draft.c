@@ -40,11 +40,6 @@ typedef struct limits {
 
 static model *load(const subject *c, const limits *l, const char *device)
 {
-    size_t bytes = 0;
-    char *made = NULL;
-    file_model *f;
-    model *m;
-    err e = {0};
     model_options o = {.n_threads = 1,
                        .device = device,
                        .kv = c->kv,
@@ -54,18 +49,9 @@ static model *load(const subject *c, const limits *l, const char *device)
                        .max_tokens = 64,
                        .max_outputs = l->n_sequences + l->rows};
     model_admit_test_families(true);
-    if (c->path) {
-        must(file_open(&f, c->path, &e), &e);
-    } else {
-        made = make_model(&c->shape, &bytes);
-        must(file_open_memory(&f, made, bytes, c->name, &e), &e);
-    }
     for (int i = 0; c->slots && i < MODEL_STATE_CLASSES; i++)
         o.n_pages[i] = c->slots;
-    must(model_load(&m, f, &o, NULL, &e), &e);
-    file_close(f);
-    base_free(made);
-    return m;
+    return c->path ? run_load(c->path, &o) : run_load_made(&c->shape, &o);
 }
 
 /* ---- what came out ------------------------------------------------------------------------------------------------- */

@@ -24,19 +24,13 @@ typedef struct bench {
 
 static void open_bench(bench *b, const make_shape *shape, int n_pages, int cache_slots)
 {
-    size_t bytes;
-    char *made = make_model(shape, &bytes);
-    file_model *f;
     err e = {0};
     model_options o = {
         .n_threads = 1, .context = MOST + 12, .n_sequences = 8, .max_tokens = 64, .max_outputs = 4};
     for (int c = 0; c < MODEL_STATE_CLASSES; c++)
         o.n_pages[c] = n_pages;
     model_admit_test_families(true);
-    must(file_open_memory(&f, made, bytes, "made", &e), &e);
-    must(model_load(&b->m, f, &o, NULL, &e), &e);
-    file_close(f);
-    base_free(made);
+    b->m = run_load_made(shape, &o);
     must(engine_pool_create(&b->p, b->m, 99, cache_slots, &e), &e);
     b->logits = malloc(sizeof(float) * VOCAB);
 }

@@ -2,6 +2,7 @@
  * The contract at the level of models: the same bits whatever the chunking, the company in a batch, the threads, the ISA, the device, the
  * pages; windows that free their pages; state of constant size that is forked, cut back and replayed.
  */
+#include "kernel/kernel.h"
 #include "model_make.h"
 #include "model_run.h"
 #include "os/os.h"
@@ -34,18 +35,7 @@ static model *load(const source *s, const way *w)
         .max_tokens = 160,
         .max_outputs = 160,
     };
-    if (s->path != NULL)
-        return run_load(s->path, &o);
-    size_t bytes;
-    char *made = make_model(&s->shape, &bytes);
-    file_model *f;
-    model *m;
-    err e = {0};
-    must(file_open_memory(&f, made, bytes, s->name, &e), &e);
-    must(model_load(&m, f, &o, NULL, &e), &e);
-    file_close(f);
-    base_free(made);
-    return m;
+    return s->path ? run_load(s->path, &o) : run_load_made(&s->shape, &o);
 }
 
 static void random_ids(int32_t *ids, int n, int64_t V, uint64_t seed)

@@ -244,7 +244,7 @@ static void given_up(void **state)
     size_t n;
     char *bytes = make_model(&small, &n);
     model_options o = {.n_threads = 2, .context = 64};
-    model *m = load_bytes(bytes, n, &o), *next;
+    model *m = run_load_bytes(bytes, n, &o), *next;
     model_loading *l;
     file_model *f;
     err e = {0};
@@ -298,7 +298,7 @@ static void short_of_memory(void **state)
     size_t n;
     char *bytes = make_model(&small, &n);
     model_options o = {.n_threads = 1, .context = 64};
-    model *m = load_bytes(bytes, n, &o), *next;
+    model *m = run_load_bytes(bytes, n, &o), *next;
     file_model *f;
     model_loading *l;
     err e = {0};

@@ -258,17 +258,10 @@ typedef struct batch_case {
 static void wrong_batches(void **state)
 {
     (void)state;
-    size_t n;
-    char *bytes = make_model(&small, &n);
-    file_model *f;
-    model *m;
-    err e = {0};
-    must(file_open_memory(&f, bytes, n, "made", &e), &e);
     model_options o = {
         .n_threads = 1, .context = 128, .max_tokens = 8, .max_outputs = 4, .n_sequences = 2};
-    must(model_load(&m, f, &o, NULL, &e), &e);
-    file_close(f);
-    base_free(bytes);
+    model *m = run_load_made(&small, &o);
+    err e = {0};
     int pages_in_pool = model_class(m, 0)->n_pages;
     const batch_case cases[] = {
         {"", 2, 2, 1, 1, 1, 0, 5, 0, 1, STATUS_OK},

@@ -2,6 +2,7 @@
  * Keys and values as q8_0: the contract holds for them as for f16 (chunks, company, ISA and device change no bit, over pages and windows and
  * head widths that are no multiple of a block), they take little more than half the bytes, and logits stay near those of f16.
  */
+#include "kernel/kernel.h"
 #include "model_make.h"
 #include "model_run.h"
 #include "os/os.h"
@@ -27,11 +28,6 @@ static uint64_t page_bytes;
 /* Logits of all positions: [PROMPT, V], heap. */
 static float *logits_of(const make_shape *shape, const setup *u)
 {
-    size_t bytes;
-    char *made = make_model(shape, &bytes);
-    file_model *f;
-    model *m;
-    err e = {0};
     model_options o = {.isa = u->isa,
                        .device = u->device,
                        .n_threads = u->threads,
@@ -39,10 +35,7 @@ static float *logits_of(const make_shape *shape, const setup *u)
                        .context = 256,
                        .max_tokens = PROMPT,
                        .max_outputs = PROMPT};
-    must(file_open_memory(&f, made, bytes, "made", &e), &e);
-    must(model_load(&m, f, &o, NULL, &e), &e);
-    file_close(f);
-    base_free(made);
+    model *m = run_load_made(shape, &o);
     page_bytes = model_class(m, 0)->page_bytes;
     int32_t ids[PROMPT];
     for (int i = 0; i < PROMPT; i++)
