@@ -11,8 +11,8 @@
  * blocks must be readable up to a multiple of 32 columns. Nothing here fails on its data: sizes are the caller's to check
  * (kernel_type says what a type needs), NaN gives rubbish but no undefined behaviour. Any thread may call anything.
  *
- * In five headers: matrix.h (types of weights, matrices in tiles), multiply.h (activations, products), attention.h (pages, attention), this
- * one (the table, how it is chosen and proved), which brings them along; and scalar.h (the functions of one number) for who calls those.
+ * One idea a header: matrix.h (types of weights, matrices in tiles), multiply.h (activations, products) and attention.h (pages, attention) come along
+ * with this one (the table, how it is chosen and proved); scalar.h (functions of one number) and experts.h (mixtures of experts) are for who calls them.
  *
  * Not here: dispatch to threads, memory plans, devices (src/graph); files (src/file); sums over ranks (src/link).
  */
