@@ -605,29 +605,18 @@ static void failing_allocations(void **state)
 static void switch_without_memory(void **state)
 {
     (void)state;
-    static record r;
-    limits l = {256, 2048, 4, 64, 0};
-    model *m = load(&plain, &l), *next = load_staged(&plain, &l, 3);
-    engine *g;
-    err e = {0};
-    bool busy;
-    memset(&r, 0, sizeof r);
-    must(engine_create(&g, m, &(engine_options){0}, note, &r, &e), &e);
-    assert_true(model_most_flights(next) > model_most_flights(m));
+    const limits l = {256, 2048, 4, 64, 0};
+    engine *g = begin(&plain, l, (engine_options){0});
+    model *next = load_staged(&plain, &l, 3);
+    err e;
+    assert_true(model_most_flights(next) > model_most_flights(loaded));
     int32_t text[100];
     fill_prompt(text, 100, 131, 3);
-    engine_request q = {.id = 1,
-                        .prompt = text,
-                        .n_prompt = 100,
-                        .max_tokens = 120,
-                        .top_logprobs = -1,
-                        .sample = SAMPLE_DEFAULTS};
-    must(engine_submit(g, &q, &e), &e);
+    engine_request q = request(1, text, 100, 120);
+    submit(g, &q);
     int failures = 0;
     for (status s = STATUS_NO_MEMORY; s != STATUS_OK; failures++) {
-        must(engine_step(g, &busy, &e), &e);
-        must(engine_step(g, &busy, &e), &e);
-        assert_true(busy);
+        assert_true(steps(g, 2));
         base_fail_after((uint64_t)failures + 1);
         s = engine_switch(g, next, &e);
         base_fail_after(0);
@@ -635,11 +624,9 @@ static void switch_without_memory(void **state)
         assert_int_equal(engine_is_switching(g), s == STATUS_OK);
     }
     assert_true(failures > 6); /* in both rooms, and in the pool */
-    run_until_idle(g, &r);
+    run_until_idle(g);
     assert_true_answer(&plain, &q, 0, &r.of[1][0]);
-    assert_nothing_held(g);
-    engine_destroy(g);
-    model_destroy(m);
+    end(g);
     model_destroy(next);
 }
 
