@@ -203,6 +203,13 @@ static bool report_progress(void *context, uint64_t done, uint64_t total)
     return true;
 }
 
+/* A draft model has no share of its own: that something is done is all that is told. */
+static bool report_draft(void *context, uint64_t done, uint64_t total)
+{
+    (void)done;
+    return report_progress(context, total, total);
+}
+
 static void add_need(model_need *to, const model *m)
 {
     const model_need *used = model_used(m);
@@ -280,6 +287,7 @@ static void load_draft(rank *r, wire_load *load)
                              .state_tokens = o->state_tokens,
                              .n_sequences = o->n_sequences,
                              .max_outputs = o->n_sequences};
+    model_progress progress = {report_draft, r};
     file_model *file = NULL;
     model_card *card = NULL;
     err e;
@@ -295,7 +303,7 @@ static void load_draft(rank *r, wire_load *load)
     if (s == STATUS_OK)
         s = engine_draft_check(card, model_get_card(r->m), &e);
     if (s == STATUS_OK)
-        s = model_load(&r->draft_model, file, &options, NULL, &e);
+        s = model_load(&r->draft_model, file, &options, &progress, &e);
     if (s != STATUS_OK) {
         log_warn("rank", "going on without drafts: %s", e.text);
         load->engine.draft = ENGINE_DRAFT_NONE;

@@ -20,6 +20,7 @@ static void on_follower(void *context, unsigned what)
     n->depth++;
     status s = engine_crew_hear(i->crew, f->number, &why);
     if (s == STATUS_OK) {
+        i->heard_us = os_now_us();
         (void)engine_crew_ready(i->crew, &i->crew_need);
     } else if (i->state == NODE_STOPPING) { /* as it was told to */
         http_watch_destroy(f->watch);

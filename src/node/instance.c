@@ -3,7 +3,7 @@
  *
  *   instance_create  none → READING         reading's take_over  READING → STARTING, FAILED
  *   rank_link        STARTING → LOADING → READY
- *   rank_died        any of these → BACKING_OFF, FAILED after too many quick deaths
+ *   rank_died        any of these → BACKING_OFF, FAILED after too many quick deaths; LOADING in silence too (instance_tick)
  *   instance_tick    BACKING_OFF → STARTING when its time has come; READY → STOPPING when idle for long; FAILED → none
  */
 #include "node/node_internal.h"
@@ -19,6 +19,9 @@ enum {
     QUICK_US = 60 * 1000000, /* a rank that lived longer starts with a clean record */
     QUICK_DEATHS = 5,
     START_US = 60 * 1000000, /* from exec to the first word, on the busiest of machines */
+    SILENCE_US =
+        300 *
+        1000000, /* between words of ranks that load, from the slowest of disks; those that wait for others say none */
     STOP_US = 10 * 1000000
 };
 
@@ -169,6 +172,18 @@ void rank_died(node_instance *i, const char *how)
     tell_death(i, &why);
 }
 
+/* One that is stopped, or waits for a disk that is gone, does not end: the others would wait for it. */
+static void watch_silence(node_instance *i, uint64_t now_us)
+{
+    uint64_t most = i->of->o.silence_us ? i->of->o.silence_us : (uint64_t)SILENCE_US;
+    if (now_us - i->heard_us <= most)
+        return;
+    char how[96];
+    snprintf(how, sizeof how, "while it was loaded, nothing was heard of it for %.3g s",
+             (double)most / 1e6);
+    rank_died(i, how);
+}
+
 void instance_tick(node_instance *i, uint64_t now_us)
 {
     err e;
@@ -201,8 +216,10 @@ void instance_tick(node_instance *i, uint64_t now_us)
         if (now_us - i->asked_to_stop_us > STOP_US)
             rank_died(i, "it did not end when asked to");
         return;
-    case NODE_READING:
     case NODE_LOADING:
+        watch_silence(i, now_us);
+        return;
+    case NODE_READING:
         return;
     }
 }

@@ -41,6 +41,8 @@ typedef struct node_options {
     int max_sequences, max_waiting; /* as engine_options */
     engine_cut cut;       /* of every model; zeroes = whole. n_threads is of each rank then */
     uint64_t deadline_us; /* of a group's ops, as in engine_place; 0 = by the model */
+    uint64_t
+        silence_us; /* ranks that load and all say nothing for so long are started anew; 0 = 5 min */
     const char
         *default_model; /* for requests that name none; NULL = the only one loaded, else an error */
 } node_options;

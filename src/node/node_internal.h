@@ -65,6 +65,7 @@ struct node_instance {
     engine_stats stats;
     int restarts, quick_deaths; /* deaths in a row that came soon after the start */
     uint64_t started_us, asked_to_stop_us;
+    uint64_t heard_us;          /* when one of its ranks last said something */
     bool unload_asked, by_path; /* by_path: named by a path, no folder of ours */
     err why;
     node_lease *leases;

@@ -273,6 +273,7 @@ static status take_frame(node_instance *i, const wire_frame *f, err *e)
 {
     engine_event event;
     status s;
+    i->heard_us = os_now_us();
     switch (f->message) {
     case WIRE_HELLO:
         return take_hello(i, f, e);
@@ -390,7 +391,7 @@ status rank_start(node_instance *i, err *e)
         return s;
     }
     i->state = NODE_STARTING;
-    i->started_us = os_now_us();
+    i->started_us = i->heard_us = os_now_us();
     return STATUS_OK;
 }
 

@@ -418,6 +418,34 @@ static void stop_idle_one(engine_cut cut, int rank)
     rig_stop(&g);
 }
 
+static bool has_ranks(void *context)
+{
+    const node_rig *g = context;
+    return node_n_instances(g->n) > 0 && node_instance_rank_pid(g->n, 0, 1) > 0;
+}
+
+/* A rank that is stopped before it is loaded does not end, and those that wait for it say nothing: all are started anew. */
+static void stopped_while_loading(void **state)
+{
+    (void)state;
+    node_rig g;
+    client a = {.rig = &g};
+    int pids[2];
+    rig_start(&g, (node_options){.keep_alive_us = UINT64_MAX,
+                                 .cut = {.n_stages = 1, .n_tensor = 2},
+                                 .silence_us = 2000000});
+    acquire(&a, TINY);
+    rig_wait(&g, has_ranks, &g);
+    rank_pids(&g, pids, 2);
+    kill(pids[1], SIGSTOP);
+    rig_wait(&g, is_ready, &a);
+    assert_int_equal(rig_instance(&g, TINY).restarts, 1);
+    for (int r = 0; r < 2; r++)
+        assert_int_equal(kill(pids[r], 0), -1); /* reaped */
+    release(&a);
+    rig_stop(&g);
+}
+
 static void idle_ones_are_missed(void **state)
 {
     (void)state;
@@ -854,6 +882,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(several_ranks),
         cmocka_unit_test(one_of_several_is_lost),
         cmocka_unit_test(idle_ones_are_missed),
+        cmocka_unit_test(stopped_while_loading),
         cmocka_unit_test(all_are_stopped_for_a_while),
         cmocka_unit_test(ranks_that_lie),
         cmocka_unit_test(loading_that_fails),
