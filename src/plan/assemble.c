@@ -4,8 +4,11 @@
  *
  * - Order aside, and hops as short as any into a group, the least time of m layers on some of the items R is a table over all R and m: the
  *   stage that holds R's lowest item, and the rest; or that item stays unused. So is the least possible slowest stage.
- * - The times in these tables begin as bounds (quick.c). What cannot be part of anything better than the best that is known is struck out;
- *   of what is left the most hopeful times are made exact, and so on until all that matter are.
+ * - The times in these tables begin as bounds (quick.c). What cannot be part of anything better than the best that is known is struck out,
+ *   first by a bound that needs no table: every item takes as many layers as it has room for, each in the least time of any stage that it
+ *   may be in, the quickest items first. Of what is left the most hopeful times are made exact, and so on until all that matter are.
+ * - Some items R hold no more layers than go into their memory, and no fewer than do not go into that of the others: rows of the tables are
+ *   only as wide as that.
  * - Stages are then put one after the other, with true hops; what the table says of the items that are left bounds what may come of it.
  *
  * Layers are counted from the first that may have a border before it, in blocks where there are many: then borders fall between blocks, and
@@ -19,7 +22,7 @@
 
 #define NEVER 1e300
 
-enum { BLOCKS = 20, ANY_TURNS = 4000, ANY_REFUSED = 100, FIND_MORE = 100 };
+enum { BLOCKS = 20, ANY_TURNS = 4000, ANY_REFUSED = 100, FIND_MORE = 100, EARLY_TURNS = 3 };
 enum { FIRST = 1, LAST = 2, ENDS = 4 }; /* what a stage, or some stages together, begin and end */
 
 typedef struct child {
@@ -52,6 +55,8 @@ struct assembly {
     double *risk[ENDS], *refused, *no_hop; /* [2^n, width]; [2^n] of find_any */
     bool *known[ENDS];                     /* [2^n, width] that is exact */
     int *most[ENDS];                       /* [2^n] layers for which it may be finite */
+    double *holds;          /* [2^n] blocks that go into the memory of a set, together */
+    int *low, *high;        /* [2^n] so many layers at least and at most are on a set */
     double *rest[ENDS];     /* [2^n, width] the least time of so many layers on items of a set */
     double *slowest;        /* [2^n, width] the least slowest stage */
     double *line;           /* [width] */
@@ -113,20 +118,34 @@ static int layers_with(const assembly *a, int blocks, int ends)
     return blocks * a->block + (ends & FIRST ? a->before : 0);
 }
 
-/* cost: so many layers on a group; infinite when they do not fit. */
-static void set_costs(assembly *a, int set, int ends, const search_flows *flows)
+/* Layers before any border, where the ends have them. */
+static int dense_with(const assembly *a, int ends)
+{
+    int dense = a->x->s->m->n_dense_layers;
+    return ends & FIRST && dense < a->x->L ? dense : 0;
+}
+
+static double behind_border(const assembly *a, int blocks, int ends)
+{
+    return layers_with(a, blocks, ends) - dense_with(a, ends);
+}
+
+static double more_with(const search_quick *q, int ends)
+{
+    return (ends & FIRST ? q->first_us : 0) + (ends & LAST ? q->last_us : 0) +
+           (ends == (FIRST | LAST) ? q->all_us : 0);
+}
+
+/* cost: so many layers on a group, by a line in their number; infinite when they do not fit. */
+static void set_costs(assembly *a, int set, int ends)
 {
     searcher *x = a->x;
     search_group *g = a->group[set];
     const search_quick *q = a->quick[set];
-    const search_flows *f = flows;
-    double us = 0;
     double *cost = a->cost[ends] + row_of(a, set);
     bool *known = a->known[ends] + row_of(a, set);
-    double more = (ends & FIRST ? q->first_us : 0) + (ends & LAST ? q->last_us : 0) +
-                  (ends == (FIRST | LAST) ? q->all_us : 0);
-    int dense = ends & FIRST && x->s->m->n_dense_layers < x->L ? x->s->m->n_dense_layers : 0,
-        most = -1;
+    double more = more_with(q, ends);
+    int most = -1, dense = dense_with(a, ends);
     int holds = search_holds(x, g, ends); /* behind the first border */
     holds = holds < 0 ? -1 : holds + dense - (ends & FIRST ? a->before : 0);
     holds = holds < 0 ? -1 : holds / a->block;
@@ -139,12 +158,7 @@ static void set_costs(assembly *a, int set, int ends, const search_flows *flows)
         known[l] = false;
         if (!possible)
             continue;
-        double layers = l * a->block + (ends & FIRST ? a->before - dense : 0);
-        cost[l] = layers * q->layer_us + more;
-        if (g->n > 1 && l) {
-            us = search_flow(f, g->n, layers * f->bytes, us);
-            cost[l] = plan_more(cost[l], us + layers * f->other_us + more);
-        }
+        cost[l] = behind_border(a, l, ends) * q->layer_us + more;
         double exact = search_cell(x, g, layers_with(a, l, ends), ends, g->n > 1);
         known[l] = !isnan(exact);
         if (exact > cost[l])
@@ -153,7 +167,32 @@ static void set_costs(assembly *a, int set, int ends, const search_flows *flows)
             most = l;
     }
     a->most[ends][set] = most;
-    x->work += 10 + (most + 1) * (3.0 * g->n + 5) + 1.0 * a->width;
+    x->work += 20 + 12.0 * (most + 1) + 2.0 * a->width;
+}
+
+/* Costs of what is not struck out, by the better line and as of ranks that fill up while they read. */
+static void sharpen_costs(assembly *a, int set)
+{
+    search_group *g = a->group[set];
+    const search_quick *q = search_quick_of(a->x, g);
+    search_flows f;
+    if (g->n < 2 || !q)
+        return;
+    search_flows_of(a->x, g, &f);
+    for (int ends = 0; ends < ENDS; ends++) {
+        double *cost = a->cost[ends] + row_of(a, set), us = 0;
+        double more = more_with(q, ends);
+        for (int l = least_layers(a, ends); l <= a->most[ends][set]; l++) {
+            double layers = behind_border(a, l, ends);
+            if (isinf(cost[l]))
+                continue;
+            if (l)
+                us = search_flow(&f, g->n, layers * f.bytes, us);
+            cost[l] = plan_more(cost[l],
+                                plan_more(layers * q->layer_us, us + layers * f.other_us) + more);
+        }
+        a->x->work += (a->most[ends][set] + 1) * 3.0 * g->n;
+    }
 }
 
 /* Costs as of the best shares if memory were endless. */
@@ -173,7 +212,7 @@ static void share_out(assembly *a, int set)
 static bool set_groups(assembly *a)
 {
     searcher *x = a->x;
-    for (int set = 1; set < 1 << a->n && !x->failed; set++) {
+    for (int set = 1; set < 1 << a->n && !spent(a); set++) {
         uint64_t bits[SEARCH_WORDS] = {0};
         if (set & ((1 << a->n_alone) - 1) && set & (set - 1))
             continue;
@@ -181,56 +220,97 @@ static bool set_groups(assembly *a)
             for (int w = 0; w < SEARCH_WORDS && set >> i & 1; w++)
                 bits[w] |= a->items[i]->bits[w];
         search_group *g = search_group_of_bits(x, bits);
-        x->work += 100;
+        x->work += 150;
         if (!g || !g->linked || !search_mode_allows(x, g, 0) ||
-            !(a->quick[set] = search_quick_of(x, g)))
+            !(a->quick[set] = search_rough_of(x, g)))
             continue;
         a->group[set] = g;
+        a->hop_in[set] = 0;
+        for (int ends = 0; ends < ENDS; ends++)
+            set_costs(a, set, ends);
+    }
+    return !spent(a);
+}
+
+/* What takes longer to find, of the stages that are not struck out. */
+static void refine_groups(assembly *a)
+{
+    searcher *x = a->x;
+    double bytes = plan_hop_bytes(x->s, x->load);
+    for (int set = 1; set < 1 << a->n && !spent(a); set++) {
+        const search_group *g = a->group[set];
+        double *hops = a->hops + (size_t)set * (size_t)x->n;
+        if (!a->quick[set])
+            continue;
         a->hop_in[set] = least_hop_into(a, g);
-        double bytes = plan_hop_bytes(x->s, x->load), *hops = a->hops + (size_t)set * (size_t)x->n;
         for (int k = 0; k < x->n; k++)
             hops[k] = plan_hop_us(x->s, g->nodes, g->n, &k, 1, bytes);
         x->work += 3.0 * x->n * g->n;
-        search_flows flows;
-        if (g->n > 1)
-            search_flows_of(x, g, &flows);
-        for (int ends = 0; ends < ENDS; ends++)
-            set_costs(a, set, ends, &flows);
+        sharpen_costs(a, set);
         if (g->tables)
             share_out(a, set);
     }
-    return !x->failed;
+    x->work += 1 << a->n;
+}
+
+/* How many layers there are on every set. Needs the memory of a layer, which set_groups has found. */
+static void set_widths(assembly *a)
+{
+    int all = (1 << a->n) - 1;
+    double block = a->block * a->x->needs[4].bytes;
+    a->holds[0] = 0;
+    for (int set = 1; set <= all; set++) {
+        int low = 0;
+        while (!(set >> low & 1))
+            low++;
+        a->holds[set] = a->holds[set & (set - 1)] + a->items[low]->room / block;
+    }
+    for (int set = 0; set <= all; set++) {
+        double least = ceil(a->n_layers - a->holds[all ^ set] * (1 + 1e-9) - 1e-6);
+        double most = floor(a->holds[set] * (1 + 1e-9) + 1e-6);
+        a->low[set] = (int)plan_more(0, plan_less(least, a->n_layers + 1));
+        a->high[set] = (int)plan_less(most, a->n_layers);
+    }
+    a->x->work += 6.0 * (all + 1);
 }
 
 /* ---- the tables ----------------------------------------------------------------------------------------------------- */
 
+/* Entries of a row that matter. */
+typedef struct part {
+    int low, high;
+} part;
+
 /* into[m] = min over j of from[m − j] + hop + cost[j], with what is there. */
-static void add_stage(assembly *a, double *into, const double *from, double hop, const double *cost,
-                      int least, int most)
+static void add_stage(assembly *a, double *into, part to, const double *from, part of, double hop,
+                      const double *cost, int least, int most)
 {
-    int n = a->width;
     for (int j = least; j <= most; j++) {
         double us = hop + cost[j];
-        if (us >= NEVER) /* struck out */
+        int low = BASE_MAX(to.low, j + of.low), high = BASE_MIN(to.high, j + of.high);
+        if (us >= NEVER || low > high) /* struck out */
             continue;
-        for (int m = j; m < n; m++)
+        for (int m = low; m <= high; m++)
             into[m] = plan_less(into[m], from[m - j] + us);
-        a->x->work += 2 + 0.5 * (n - j);
+        a->x->work += 2 + 0.5 * (high - low + 1);
     }
     a->x->work += 3;
 }
 
 /* The same of the slowest. */
-static void add_slowest(assembly *a, double *into, const double *from, double hop,
+static void add_slowest(assembly *a, double *into, part to, const double *from, part of, double hop,
                         const double *cost, int least, int most)
 {
-    int n = a->width;
     for (int j = least; j <= most; j++) {
         double us = hop + cost[j];
-        for (int m = j; m < n; m++)
+        int low = BASE_MAX(to.low, j + of.low), high = BASE_MIN(to.high, j + of.high);
+        if (us >= NEVER || low > high)
+            continue;
+        for (int m = low; m <= high; m++)
             into[m] = plan_less(into[m], plan_more(from[m - j], us));
+        a->x->work += 2 + 0.8 * (high - low + 1);
     }
-    a->x->work += 3 + 0.8 * (most + 1 - least) * (n - 0.5 * most);
+    a->x->work += 3;
 }
 
 /* The stages whose lowest item this is, in numbers that ascend. */
@@ -251,11 +331,12 @@ static void set_active(assembly *a)
 static void use_stage(assembly *a, int set, int g)
 {
     size_t to = row_of(a, set), left = row_of(a, set ^ g), of = row_of(a, g);
+    part mine = {a->low[set], a->high[set]}, others = {a->low[set ^ g], a->high[set ^ g]};
     for (int whole = 0; whole < ENDS; whole++)
         for (int ends = 0; ends < ENDS; ends++) {
             if ((ends & ~whole) || a->most[ends][g] < 0)
                 continue;
-            add_stage(a, a->rest[whole] + to, a->rest[whole ^ ends] + left,
+            add_stage(a, a->rest[whole] + to, mine, a->rest[whole ^ ends] + left, others,
                       ends & FIRST ? 0 : a->hop_in[g], a->cost[ends] + of, least_layers(a, ends),
                       a->most[ends][g]);
         }
@@ -269,7 +350,7 @@ static void use_stage(assembly *a, int set, int g)
             a->line[l] = plan_less(a->line[l], a->cost[ends][of + (size_t)l]);
             most = BASE_MAX(most, l);
         }
-    add_slowest(a, a->slowest + to, a->slowest + left, 0, a->line, 1, most);
+    add_slowest(a, a->slowest + to, mine, a->slowest + left, others, 0, a->line, 1, most);
 }
 
 static void set_tables(assembly *a)
@@ -279,17 +360,25 @@ static void set_tables(assembly *a)
         int low = 0;
         size_t to = row_of(a, set), from = row_of(a, set & (set - 1));
         for (size_t m = 0; m < (size_t)a->width; m++) {
+            bool narrow = (int)m < a->low[set];
             for (int whole = 0; whole < ENDS; whole++)
-                a->rest[whole][to + m] = set ? a->rest[whole][from + m] : m || whole ? INFINITY : 0;
-            a->slowest[to + m] = set ? a->slowest[from + m] : m ? INFINITY : 0;
+                a->rest[whole][to + m] = narrow ? INFINITY
+                                         : set  ? a->rest[whole][from + m]
+                                                : (m || whole ? INFINITY : 0);
+            a->slowest[to + m] = narrow ? INFINITY
+                                 : set  ? a->slowest[from + m]
+                                        : (m ? INFINITY : 0);
         }
         while (set && !(set >> low & 1))
             low++;
+        a->x->work += 5.0 * a->width;
+        if (a->low[set] > a->high[set])
+            continue;
         const int *active = a->active + ((size_t)low << a->n);
         for (int i = 0; set && i < a->n_active[low] && active[i] <= set; i++)
             if (!(active[i] & ~set))
                 use_stage(a, set, active[i]);
-        a->x->work += 1.5 * (set ? a->n_active[low] : 0) + 5.0 * a->width;
+        a->x->work += 1.5 * (set ? a->n_active[low] : 0);
     }
 }
 
@@ -305,14 +394,92 @@ static int by_least(const void *a, const void *b)
                                     : p->ends - q->ends;
 }
 
-/* A score that nothing with this stage is below. */
-static double least_with(const assembly *a, int set, int layers, int ends)
+/* What layers take at least where nothing but the stages' own times is known. */
+typedef struct paces {
+    int item[SEARCH_ITEMS];       /* the quickest first */
+    double us[SEARCH_ITEMS];      /* a block, in any stage with this item */
+    double more[ENDS];            /* what the stage that begins, that ends takes besides */
+    double rest[PLAN_LAYERS + 1]; /* of so many blocks outside of one set */
+} paces;
+
+static double with_hop(const assembly *a, int set, int layers, int ends)
+{
+    return a->cost[ends][row_of(a, set) + (size_t)layers] + (ends & FIRST ? 0 : a->hop_in[set]);
+}
+
+/* The least time of a block on a set, whatever else its stage does. */
+static double least_block(const assembly *a, int set)
+{
+    double least = INFINITY;
+    for (int ends = 0; ends < ENDS; ends++)
+        for (int l = 1; l <= a->most[ends][set]; l++)
+            least = plan_less(least, with_hop(a, set, l, ends) / l);
+    return least;
+}
+
+static void set_paces(assembly *a, paces *p)
+{
+    double item_us[SEARCH_ITEMS];
+    for (int i = 0; i < a->n; i++)
+        item_us[i] = INFINITY;
+    for (int ends = 0; ends < ENDS; ends++)
+        p->more[ends] = ends == FIRST || ends == LAST ? INFINITY : 0;
+    for (int set = 1; set < 1 << a->n; set++) {
+        double us = a->quick[set] ? least_block(a, set) : INFINITY;
+        for (int i = 0; i < a->n && us < NEVER; i++)
+            if (set >> i & 1)
+                item_us[i] = plan_less(item_us[i], us);
+        for (int ends = FIRST; ends <= LAST && a->quick[set]; ends++)
+            for (int l = least_layers(a, ends); l <= a->most[ends][set]; l++) {
+                double all = with_hop(a, set, l, ends), blocks = l ? l * us : 0;
+                if (all < NEVER)
+                    p->more[ends] = plan_less(p->more[ends], plan_more(0, all - blocks));
+            }
+        a->x->work += 3 + (a->quick[set] ? 4.0 * a->width : 0);
+    }
+    p->more[FIRST | LAST] = p->more[FIRST] + p->more[LAST];
+    for (int i = 0, at; i < a->n; i++) {
+        for (at = i; at > 0 && item_us[i] < p->us[at - 1]; at--) {
+            p->us[at] = p->us[at - 1];
+            p->item[at] = p->item[at - 1];
+        }
+        p->us[at] = item_us[i];
+        p->item[at] = i;
+    }
+}
+
+/* p->rest: blocks on what is not in `set`, each item as many as it has room for. */
+static void set_rest(assembly *a, paces *p, int set)
+{
+    double done = 0, us = 0, room = 0; /* blocks, their time; of the item that is being filled */
+    int at = -1;
+    p->rest[0] = 0;
+    for (int m = 1; m <= a->n_layers; m++) {
+        while (done < m && at < a->n && us < NEVER) {
+            if (room > 0) {
+                double more = plan_less(room, m - done);
+                done = more < m - done ? done + more : m;
+                us += more * p->us[at];
+                room -= more;
+            } else if (++at < a->n && !(set >> p->item[at] & 1)) {
+                room = a->holds[1 << p->item[at]] * (1 + 1e-9) + 1e-6;
+            }
+        }
+        p->rest[m] = done < m ? INFINITY : us * (1 - 1e-9);
+    }
+    a->x->work += 3.0 * (a->n + a->n_layers);
+}
+
+/* A score that nothing with this stage is below: by the tables, or by paces. */
+static double least_with(const assembly *a, const paces *p, int set, int layers, int ends)
 {
     double cost = a->cost[ends][row_of(a, set) + (size_t)layers];
     size_t left = row_of(a, ((1 << a->n) - 1) ^ set) + (size_t)(a->n_layers - layers);
-    double us = cost + (ends & FIRST ? 0 : a->hop_in[set]) + a->rest[(FIRST | LAST) ^ ends][left];
+    double rest = p ? p->rest[a->n_layers - layers] + p->more[(FIRST | LAST) ^ ends]
+                    : a->rest[(FIRST | LAST) ^ ends][left];
+    double us = cost + (ends & FIRST ? 0 : a->hop_in[set]) + rest;
     double slow = plan_more(cost, us / a->depth_most);
-    if (a->counts && ends != (FIRST | LAST))
+    if (a->counts && ends != (FIRST | LAST) && !p)
         slow = plan_more(slow, a->slowest[left]);
     int nodes = a->group[set]->n + (ends != (FIRST | LAST));
     return search_goal(a->x, nodes, 0, us, slow) * (1 - 1e-9);
@@ -348,18 +515,20 @@ static void select_choices(assembly *a, int n, int most)
 }
 
 /* Strikes out what cannot be part of a better structure, and finds what is left and not exact. */
-static int find_choices(assembly *a)
+static int find_choices(assembly *a, paces *p)
 {
     int n = 0;
     for (int set = 1; set < 1 << a->n; set++) {
         bool open = false;
+        if (p && a->quick[set])
+            set_rest(a, p, set);
         for (int ends = 0; ends < ENDS && a->quick[set]; ends++) {
             int most = -1;
             for (int l = least_layers(a, ends); l <= a->most[ends][set]; l++) {
                 size_t at = row_of(a, set) + (size_t)l;
                 if (isinf(a->cost[ends][at]))
                     continue;
-                double least = least_with(a, set, l, ends);
+                double least = least_with(a, p, set, l, ends);
                 if (!(least < best(a))) {
                     a->cost[ends][at] = INFINITY;
                     continue;
@@ -370,12 +539,22 @@ static int find_choices(assembly *a)
             }
             a->most[ends][set] = most;
             open |= most >= 0;
-            a->x->work += 5.0 * (most + 1);
+            a->x->work += 3 + 8.0 * (most + 1);
         }
         if (!open)
             a->quick[set] = NULL;
     }
     return n;
+}
+
+/* Strikes out what cannot matter before there are tables, which take the more time the more is left. */
+static void strike_early(assembly *a)
+{
+    paces p;
+    for (int turn = 0; turn < EARLY_TURNS && isfinite(best(a)) && !spent(a); turn++) {
+        set_paces(a, &p);
+        find_choices(a, &p);
+    }
 }
 
 /* The stages of the least entry of the table, by their ends; how many, 0 when there is none. */
@@ -431,7 +610,7 @@ static void make_exact(assembly *a, const choice *c)
 /* Some orders of these stages, with what begins and what ends them in its place. */
 static void try_orders(assembly *a, choice *stages, int n, int at, int *tries)
 {
-    for (int i = at; i<n && * tries> 0 && !spent(a); i++) {
+    for (int i = at; i < n && (*tries > 0) && !spent(a); i++) {
         choice c = stages[i];
         stages[i] = stages[at];
         stages[at] = c;
@@ -560,20 +739,20 @@ static void sharpen(assembly *a)
 {
     if (isinf(best(a)) && !find_any(a))
         return;
+    strike_early(a);
     for (int turn = 0; turn < 1000 && !spent(a); turn++) {
         set_tables(a);
         if (spent(a) || isinf(a->rest[FIRST | LAST][row_of(a, 1 << a->n) - 1]))
             return;
         if (sharpen_least(a) && isinf(best(a)))
             continue;
-        int n = find_choices(a), batch = BASE_MIN(n, BASE_MIN(32 + n / 8, 600));
+        int n = find_choices(a, NULL), batch = BASE_MIN(n, BASE_MIN(32 + n / 8, 600));
         select_choices(a, n, batch);
         for (int i = 0; i < batch && !spent(a); i++) {
             const choice *c = &a->choices[i];
-            bool shared = a->shared[c->set];
-            if (!shared)
+            if (!a->shared[c->set])
                 share_out(a, c->set);
-            else if (true)
+            else
                 make_exact(a, c);
         }
         if (!n)
@@ -594,9 +773,10 @@ static void set_rows(assembly *a, int d, int set, double hop)
         sum[m] = slow[m] = d || m > most ? INFINITY : cost[m];
     if (!d)
         return;
-    add_stage(a, sum, sum - width, hop, cost, 1, most);
+    part all = {0, a->n_layers};
+    add_stage(a, sum, all, sum - width, all, hop, cost, 1, most);
     if (a->counts)
-        add_slowest(a, slow, slow - width, hop, cost, 1, most);
+        add_slowest(a, slow, all, slow - width, all, hop, cost, 1, most);
 }
 
 /* The score when the path of d stages ends with this set, hop back included. */
@@ -710,11 +890,11 @@ static void extend(assembly *a, int d, int used, int last, int nodes)
 
 static assembly *make(searcher *x, int n)
 {
-    assembly *a = x->assembly;
+    assembly *a = x->assembly[n];
     int dense = x->s->m->n_dense_layers;
     plan_goal goal = x->s->r->goal;
     size_t sets = (size_t)1 << n;
-    if (a && a->n == n)
+    if (a)
         return a;
     a = search_take(x, 1, sizeof *a);
     if (!a)
@@ -745,6 +925,9 @@ static assembly *make(searcher *x, int n)
     a->found_most = search_take(x, sets, sizeof(bool));
     a->shared = search_take(x, sets, sizeof(bool));
     a->slowest = search_take(x, sets * width, sizeof(double));
+    a->holds = search_take(x, sets, sizeof(double));
+    a->low = search_take(x, sets, sizeof(int));
+    a->high = search_take(x, sets, sizeof(int));
     a->line = search_take(x, width, sizeof(double));
     a->sum = search_take(x, depth * width, sizeof(double));
     a->slow = search_take(x, depth * width, sizeof(double));
@@ -753,8 +936,8 @@ static assembly *make(searcher *x, int n)
     a->children = search_take(x, depth * sets, sizeof *a->children);
     a->choices = search_take(x, ENDS * sets * width, sizeof *a->choices);
     a->path = search_take(x, depth, sizeof *a->path);
-    x->assembly = a;
-    return x->failed ? NULL : a;
+    x->assembly[n] = x->failed ? NULL : a;
+    return x->assembly[n];
 }
 
 /* Structures of [least, most] stages, whose load is the same. */
@@ -769,9 +952,13 @@ static void assemble_depths(assembly *a, int least, int most)
     memset(a->shared, 0, sets * sizeof *a->shared);
     memset(a->found_most, 0, sets * sizeof *a->found_most);
     memset(a->refused, 0, sets * sizeof *a->refused);
-    if (!set_groups(a))
+    if (spent(a) || !set_groups(a))
         return;
-    sharpen(a);
+    set_widths(a);
+    strike_early(a);
+    refine_groups(a);
+    if (!spent(a))
+        sharpen(a);
     if (!spent(a) && isfinite(a->rest[FIRST | LAST][row_of(a, 1 << a->n) - 1]))
         extend(a, 0, 0, 0, 0);
 }

@@ -13,15 +13,16 @@
 #include <math.h>
 #include <string.h>
 
-enum { EXACT_NODES = 11, ROUNDS = 400, WITH_EACH = 32, ITEMS = 8, FAILS = 4 };
+enum { EXACT_NODES = 12, ROUNDS = 400, WITH_EACH = 32, ITEMS = 8, FAILS = 4 };
 
 /* Counted in roughly nanoseconds: of descending from what was found, of everything. */
-#define FIRST_WORK 8e6
-#define ALL_WORK   30e6
-#define EXACT_WORK 45e6
-#define SURE_WORK  2e9
-#define START_WORK 10e6
-#define ROUND_WORK 5e6
+#define FIRST_WORK  8e6
+#define ALL_WORK    30e6
+#define SCARCE_WORK 150e6
+#define EXACT_WORK  400e6
+#define SURE_WORK   2e9
+#define START_WORK  10e6
+#define ROUND_WORK  5e6
 
 typedef struct exchange {
     searcher *x;
@@ -433,21 +434,21 @@ static bool enough(const exchange *w)
     return spent(w) || (w->x->any_will_do && w->x->out->n_found);
 }
 
+/* Where no beginning fits, memory is so scarce that single changes lead nowhere: those clusters get more rounds. */
 static void search_far(exchange *w)
 {
     searcher *x = w->x;
-    bool exact = x->n <= EXACT_NODES, longer = false;
-    double share = x->L > 40 ? 0.25 : 1; /* long rows: what is counted takes longer */
-    w->most = x->work + share * (exact ? START_WORK : x->any_will_do ? FIRST_WORK : ALL_WORK);
+    bool exact = x->n <= EXACT_NODES;
+    double share = x->L > 40 ? 0.2 : 1; /* long rows: what is counted takes longer */
+    double work = exact ? START_WORK : x->any_will_do ? FIRST_WORK : ALL_WORK;
+    if (!exact && !x->any_will_do && !x->out->n_found)
+        work = SCARCE_WORK;
+    w->most = x->work + share * work;
     w->size = ITEMS;
     for (int turn = 0; turn < ROUNDS && !enough(w); turn++) {
         begin_elsewhere(w, turn);
         if (exact && w->size > ITEMS)
             break;
-        if (spent(w) && !longer && !exact && !x->any_will_do && !x->out->n_found) {
-            longer = true; /* that nothing fits is worth a longer look */
-            w->most += 4 * ALL_WORK;
-        }
     }
     if (exact && !(x->any_will_do && x->out->n_found) && !assemble_all(x, share * EXACT_WORK) &&
         !x->out->n_found && !x->any_will_do)

@@ -13,7 +13,7 @@
  * memory never makes the best score worse, nor a plan impossible. Why: the cuts that are compared are chosen by names, counts and memory,
  * never by speeds; what memory allows only grows with it; each cut's time never grows with a speed; and the best of a growing set of
  * shrinking times does not get worse (proved at the head of share.c and search.c, tested on 10,000 random clusters). With more nodes
- * the search is bounded by counted work, never by time: up to 11 nodes by branch and bound (assemble.c), which nearly always ends before,
+ * the search is bounded by counted work, never by time: up to 12 nodes by branch and bound (assemble.c), which nearly always ends before,
  * and above over parts of the cluster. There only "never over memory" and "the order of nodes changes nothing" hold always.
  *
  * Units: bytes, bytes/s, multiply-adds/s, microseconds (double). Threads: no state but the result; anything may run at once.

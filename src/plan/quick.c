@@ -170,8 +170,10 @@ static bool may_hold(const searcher *x, const search_group *g, int layers, int e
     return base->bytes + layers * more->bytes <= all * (1 + 1e-12);
 }
 
-int search_holds(searcher *x, const search_group *g, int ends)
+int search_holds(searcher *x, search_group *g, int ends)
 {
+    if (g->holds_known >> ends & 1)
+        return g->holds[ends];
     const search_memory *base = &x->needs[ends], *more = &x->needs[4];
     int dense = x->s->m->n_dense_layers, most = dense < x->L ? x->L - dense : x->L;
     if (!more->bytes)
@@ -194,17 +196,13 @@ int search_holds(searcher *x, const search_group *g, int ends)
         else
             fails = middle;
     }
-    return holds;
+    g->holds_known |= 1u << ends;
+    return g->holds[ends] = holds;
 }
 
-search_quick *search_quick_of(searcher *x, search_group *g)
+/* sharp: heads and experts that cannot be divided count. */
+static void set_quick(searcher *x, search_group *g, search_quick *q, bool sharp)
 {
-    for (search_quick *q = g->quick; q; q = q->next)
-        if (q->sequences == x->load.sequences)
-            return q;
-    search_quick *q = search_take(x, 1, sizeof *q);
-    if (!q)
-        return NULL;
     const plan_shape *s = x->s;
     int dense = s->m->n_dense_layers;
     bool plain = dense == x->L;
@@ -220,10 +218,11 @@ search_quick *search_quick_of(searcher *x, search_group *g)
     plan_stage_terms(t, s, all, x->load, false, g->n);
     for (int k = 0; k < PLAN_KINDS; k++)
         us[k] = kind_us(&t[k], bandwidth, rate);
-    if (g->n > 1 && g->n <= 16)
+    sharp = sharp && g->n > 1 && g->n <= 16;
+    if (sharp)
         us[PLAN_ATTENTION] = whole_units_us(&t[0], t[0].total, t[0].bytes_unit, t[0].macs_unit,
                                             each_bandwidth, each_rate, g->n, us[0]);
-    if (g->n > 1 && g->n <= 16 && !plain) {
+    if (sharp && !plain) {
         const plan_terms *e = &t[PLAN_EXPERTS];
         double ratio = (double)e->total / s->m->n_experts, low = us[PLAN_EXPERTS];
         double sliced = whole_units_us(e, e->total, e->bytes_unit, e->macs_unit, each_bandwidth,
@@ -234,15 +233,41 @@ search_quick *search_quick_of(searcher *x, search_group *g)
     }
     double expert = us[PLAN_EXPERTS] + t[PLAN_EXPERTS].more_us / g->n + f.expert_ops_us;
     double feed = us[PLAN_FEED] + f.dense_ops_us, attention = us[PLAN_ATTENTION] + f.layer_sums_us;
-    *q = (search_quick){.next = g->quick,
-                        .sequences = x->load.sequences,
-                        .layer_us = attention + (plain ? feed : expert),
-                        .first_us = f.first_sums_us + (plain ? 0 : dense * (attention + feed)),
-                        .last_us = us[PLAN_VOCABULARY] + f.last_ops_us + f.last_sum_us,
-                        .all_us = f.round_us,
-                        .holds = BASE_MAX(0, search_holds(x, g, 0))};
-    x->work += 300 + (g->n > 1 ? 150.0 : 20) * g->n;
-    return g->quick = q;
+    q->layer_us = attention + (plain ? feed : expert);
+    q->first_us = f.first_sums_us + (plain ? 0 : dense * (attention + feed));
+    q->last_us = us[PLAN_VOCABULARY] + f.last_ops_us + f.last_sum_us;
+    q->all_us = f.round_us;
+    q->holds = BASE_MAX(0, search_holds(x, g, 0));
+    x->work += 300 + (sharp ? (plain ? 250.0 : 750.0) : 20) * g->n;
+}
+
+static search_quick *quick_of(searcher *x, search_group *g, bool sharp)
+{
+    search_quick *q = g->quick;
+    while (q && q->sequences != x->load.sequences)
+        q = q->next;
+    if (q && (q->sharp || !sharp))
+        return q;
+    if (!q) {
+        if (!(q = search_take(x, 1, sizeof *q)))
+            return NULL;
+        q->sequences = x->load.sequences;
+        q->next = g->quick;
+        g->quick = q;
+    }
+    set_quick(x, g, q, sharp);
+    q->sharp = sharp;
+    return q;
+}
+
+search_quick *search_quick_of(searcher *x, search_group *g)
+{
+    return quick_of(x, g, true);
+}
+
+search_quick *search_rough_of(searcher *x, search_group *g)
+{
+    return quick_of(x, g, false);
 }
 
 void search_flows_of(searcher *x, const search_group *g, search_flows *out)

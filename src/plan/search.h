@@ -38,6 +38,7 @@ typedef struct search_quick {
         first_us; /* of the first stage besides: layers before any border, sums of the embedding */
     double last_us, all_us; /* the output; what a stage alone does besides */
     int holds;              /* layers behind a border: no more than that fit */
+    bool sharp;             /* as good as quick.c can; else what sums over nodes alone say */
 } search_quick;
 
 typedef struct search_group {
@@ -49,6 +50,8 @@ typedef struct search_group {
     bool linked;
     search_table *tables;
     search_quick *quick;
+    unsigned holds_known; /* bits, by ends */
+    int holds[4];         /* what search_holds says */
     int misfit[4]; /* layers behind a border that are known not to fit, by ends; 0 = not known */
 } search_group;
 
@@ -81,9 +84,9 @@ typedef struct searcher {
     double *line; /* [4, L + 1] */
     int *queue;   /* [L + 1] */
     uint64_t keys[PLAN_RANKED];
-    double *hope_with;         /* [n] the least optimistic score with a node */
-    search_memory needs[5];    /* by ends, without layers; what a layer needs more */
-    struct assembly *assembly; /* of the last search_assemble */
+    double *hope_with;      /* [n] the least optimistic score with a node */
+    search_memory needs[5]; /* by ends, without layers; what a layer needs more */
+    struct assembly *assembly[SEARCH_ITEMS + 1]; /* tables of search_assemble, by its items */
     double limit,
         offered; /* what a trial must beat, infinite: what is kept; the least score that was offered */
     bool any_will_do; /* ends with the first that fits */
@@ -114,8 +117,9 @@ double search_goal(const searcher *x, int nodes, double back_us, double sum, dou
 /* A score that the structure cannot beat, for little: its tables are not needed. The load must be set for its depth. (quick.c) */
 double search_quick_score(searcher *x, search_group *const *groups, int n);
 search_quick *search_quick_of(searcher *x, search_group *g);
+search_quick *search_rough_of(searcher *x, search_group *g); /* no better than it must be */
 /* No more layers behind a border than that fit, with ends as search_cell; −1 when not even those before it do. */
-int search_holds(searcher *x, const search_group *g, int ends);
+int search_holds(searcher *x, search_group *g, int ends);
 typedef struct search_flows {
     double room[PLAN_NODES], pace[PLAN_NODES], bytes, other_us;
 } search_flows;

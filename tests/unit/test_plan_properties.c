@@ -5,7 +5,7 @@
  * PLAN_CLUSTERS says how many clusters: 10,000 unless told, 100,000 in make test-long. PLAN_SHOW prints every prediction that got worse.
  * Larger clusters, of 7 to 16 nodes (PLAN_LARGER: 200 unless told, 10,000 in make test-long), where the search may run out of its counted
  * work: never over memory, and the order of nodes changes nothing; how often a change for the better made a prediction worse there is
- * counted, printed and bounded, up to 11 nodes (nearly all of which are searched exactly) and above.
+ * counted, printed and bounded, up to 11 nodes (nearly all of which are searched exactly, as those of 12) and above.
  */
 #include "plan_random.h"
 
