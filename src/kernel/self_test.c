@@ -270,10 +270,13 @@ static uint64_t test_scalars(const kernel_table *k)
 
 /* ---- products -------------------------------------------------------------------------------------------------------- */
 
+enum { PRODUCT_TOKENS = 11 };
+
 static uint64_t hash_product(const kernel_table *k, kernel_product *p, uint64_t h)
 {
-    float y[3 * 40];
-    double sums[3 * 40];
+    float y[PRODUCT_TOKENS * 40];
+    double sums[PRODUCT_TOKENS * 40];
+    int64_t n = p->n_tokens * 40;
     memset(y, 0, sizeof y);
     memset(sums, 0, sizeof sums);
     for (int output = KERNEL_F32; output <= KERNEL_SUMS_F32; output++) {
@@ -281,19 +284,21 @@ static uint64_t hash_product(const kernel_table *k, kernel_product *p, uint64_t 
         p->dst = output == KERNEL_SUMS ? (void *)sums : (void *)y;
         bool good = kernel_multiply(k, p, 0, kernel_strips(p->w->rows));
         h = hash_u64(good, h);
-        h = output == KERNEL_SUMS ? hash_bytes(sums, sizeof sums, h) : hash_floats(h, y, 3 * 40);
+        h = output == KERNEL_SUMS ? hash_bytes(sums, (size_t)n * sizeof *sums, h)
+                                  : hash_floats(h, y, (int)n);
     }
     return h;
 }
 
-/* [39, 768] cut to the columns 64..640, three tokens and one, both classes. */
+/* [39, 768] cut to the columns 64..640, both classes; tokens as many as each of the ways of a table takes: one, few, many. */
 static uint64_t test_product(const kernel_table *k, const kernel_type *type)
 {
     enum { ROWS = 39, WHOLE = 768, BEGIN = 64, END = 640, WIDTH = END - BEGIN };
+    static const int tokens[] = {1, 3, PRODUCT_TOKENS};
     unsigned char file[KERNEL_TILE_ROWS * WHOLE * 4],
         tiles[3 * KERNEL_TILE_ROWS * WIDTH * 4 + 3 * 3 * 320];
-    float x[3 * WIDTH];
-    kernel_act act[3 * WIDTH / 32];
+    float x[PRODUCT_TOKENS * WIDTH];
+    kernel_act act[PRODUCT_TOKENS * WIDTH / 32];
     uint64_t row_bytes = kernel_row_bytes(type, WHOLE),
              strip = kernel_strip_bytes(type, BEGIN, END), h = 0;
     for (int s = 0; s < 3; s++) {
@@ -303,15 +308,15 @@ static uint64_t test_product(const kernel_table *k, const kernel_type *type)
         kernel_pack(type, tiles + (uint64_t)s * strip, file, row_bytes, rows, BEGIN, END);
     }
     h = hash_bytes(tiles, 3 * strip, h);
-    kernel_example_floats(x, 3 * WIDTH, 12);
-    for (int t = 0; t < 3; t++)
+    kernel_example_floats(x, PRODUCT_TOKENS * WIDTH, 12);
+    for (int t = 0; t < PRODUCT_TOKENS; t++)
         k->quantise(act + t * WIDTH / 32, x + t * WIDTH, WIDTH);
     const kernel_matrix m = {type, tiles, ROWS, BEGIN, END, strip};
     for (int exact = 0; exact < 2; exact++)
-        for (int tokens = 1; tokens <= 3; tokens += 2) {
+        for (size_t i = 0; i < BASE_COUNT(tokens); i++) {
             bool floats = exact || !type->quantised;
             kernel_product p = {
-                .w = &m, .exact = exact, .leaf = 64, .n_tokens = tokens, .dst_stride = 40};
+                .w = &m, .exact = exact, .leaf = 64, .n_tokens = tokens[i], .dst_stride = 40};
             p.x = floats ? (const void *)x : (const void *)act;
             p.x_bytes = floats ? WIDTH * 4 : kernel_act_bytes(WIDTH);
             h = hash_product(k, &p, h);
