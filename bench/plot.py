@@ -10,7 +10,8 @@ sys.path.insert(0, os.path.join(ROOT, "tools"))
 from random_model import SHAPES, TYPES, tensors  # noqa: E402
 
 SHAPE = "llama-1b"
-COLOURS = {"shoal": "#1b7f5c", "llama.cpp": "#c4622d", "llama-bench": "#7a4fb5", "dllama": "#3b6fb6"}
+COLOURS = {"shoal": "#1b7f5c", "llama.cpp": "#c4622d", "llama-bench": "#7a4fb5", "distributed-llama": "#3b6fb6"}
+NAMES = {"dllama": "distributed-llama"}  # of programs that are not called what their engine is
 FONT = 'font-family="system-ui, sans-serif"'
 
 
@@ -236,5 +237,6 @@ def shared(path, bars, peers):
 
 if __name__ == "__main__":
     assert SHAPE in SHAPES
-    roofline(os.path.join(ROOT, "docs", "roofline.svg"), table("bars"), table("peers"))
-    shared(os.path.join(ROOT, "docs", "shared.svg"), table("bars"), table("peers"))
+    of_peers = [{**row, "peer": NAMES.get(row["peer"], row["peer"])} for row in table("peers")]
+    roofline(os.path.join(ROOT, "docs", "roofline.svg"), table("bars"), of_peers)
+    shared(os.path.join(ROOT, "docs", "shared.svg"), table("bars"), of_peers)
