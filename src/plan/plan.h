@@ -8,7 +8,7 @@
  *
  *     t = Σ stages Σ segments ( max over ranks of max(bytes / bandwidth, multiply-adds / rate) + ops + t_sum(N, width) ) + Σ hops
  *
- * Search (search.c, share.c, many.c, exchange.c, assemble.c, quick.c): with six nodes or fewer every order of every grouping, borders by dynamic programming, shares by an exact
+ * Search (search.c, share.c, many.c, exchange.c, assemble*.c, quick.c): with six nodes or fewer every order of every grouping, borders by dynamic programming, shares by an exact
  * least greatest time under budgets of memory. There these hold always: no rank is over its memory; a faster device, a faster link or more
  * memory never makes the best score worse, nor a plan impossible. Why: the cuts that are compared are chosen by names, counts and memory,
  * never by speeds; what memory allows only grows with it; each cut's time never grows with a speed; and the best of a growing set of
