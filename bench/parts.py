@@ -91,7 +91,7 @@ CUT = {("shm", "decode"): 0.97, ("tls", "decode"): 0.95, ("shm", "prompt"): 0.95
 
 def ranks():
     def once(_):
-        model, options = model_file("llama-1b", "Q4_0"), ("--prompt", 256, "--gen", 32, "--reps", 1)
+        model, options = model_file("llama-1b", "Q4_0"), ("--prompt", 256, "--gen", 32, "--reps", 3)
         found = {"alone": shoal_bench(model, 2, *options)}
         for link in ("shm", "tls"):
             found[link] = shoal_bench(model, 1, *options, "--ranks", 2, "--link", link)
