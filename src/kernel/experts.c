@@ -65,7 +65,7 @@ void kernel_pairs_gather(void *dst, const void *x, uint64_t row_bytes, const ker
 static float weighed(float x, float weight)
 {
     float v = x * weight;
-    return (bits_of(v) & 0x7FFFFFFF) < (uint32_t)(127 - 100) << 23 ? 0 : v;
+    return (float_to_bits(v) & 0x7FFFFFFF) < (uint32_t)(127 - 100) << 23 ? 0 : v;
 }
 
 void kernel_pairs_weigh(void *rows, bool quantised, int64_t columns, const kernel_pairs *pairs,

@@ -128,19 +128,6 @@ static inline double leaf_round(float v)
     return ((double)v + LEAF_ROUND) - LEAF_ROUND;
 }
 
-static inline uint32_t bits_of(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return u;
-}
-static inline float float_of(uint32_t u)
-{
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
-
 /* Any type, either class: what an ISA table falls back on. */
 kernel_product_fn kernel_product_portable;
 #define KERNEL_ALL_TYPES(f) f, f, f, f, f, f, f, f, f, f, f, f, f, f, f, f

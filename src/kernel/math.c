@@ -32,10 +32,10 @@ float kernel_sigmoidf(float x)
 
 float kernel_logf(float x)
 {
-    uint32_t u = bits_of(x);
+    uint32_t u = float_to_bits(x);
     int32_t n =
         (int32_t)(u - 0x3F3504F3u) >> 23; /* 0x3F3504F3 = √½: mantissa ends up in [√½, √2) */
-    float m = float_of(u - ((uint32_t)n << 23)), f = m - 1.0f;
+    float m = float_from_bits(u - ((uint32_t)n << 23)), f = m - 1.0f;
     float s = f * math_recip(2.0f + f), z = s * s;
     /* log(1 + f) = 2s + 2s·(z/3 + z²/5 + …) = f − s·(f − 2·(z/3 + …)) */
     float p = __builtin_fmaf(z, 0.15384615f, 0.18181818f);

@@ -13,16 +13,17 @@
 
 static inline float math_recip(float x)
 {
-    uint32_t sign = bits_of(x) & 0x80000000u;
-    float a = float_of(bits_of(x) ^ sign), y = float_of(RECIP_ESTIMATE - bits_of(a));
+    uint32_t sign = float_to_bits(x) & 0x80000000u;
+    float a = float_from_bits(float_to_bits(x) ^ sign),
+          y = float_from_bits(RECIP_ESTIMATE - float_to_bits(a));
     for (int i = 0; i < 4; i++)
         y = __builtin_fmaf(y, __builtin_fmaf(-a, y, 1.0f), y);
-    return float_of(bits_of(y) | sign);
+    return float_from_bits(float_to_bits(y) | sign);
 }
 
 static inline float math_rsqrt(float x)
 {
-    float y = float_of(RSQRT_ESTIMATE - (bits_of(x) >> 1)), half = 0.5f * x;
+    float y = float_from_bits(RSQRT_ESTIMATE - (float_to_bits(x) >> 1)), half = 0.5f * x;
     for (int i = 0; i < 4; i++)
         y = __builtin_fmaf(y, __builtin_fmaf(-(half * y), y, 0.5f), y);
     return y;
@@ -40,8 +41,8 @@ static inline float math_exp(float x)
     p = __builtin_fmaf(p, r, 1.66666672e-1f);
     p = __builtin_fmaf(p, r, 0.5f);
     p = __builtin_fmaf(p * r, r, r) + 1.0f;
-    uint32_t u = bits_of(p) + (bits_of(z) << 23);
-    return x < -60.0f ? 0.0f : float_of(u);
+    uint32_t u = float_to_bits(p) + (float_to_bits(z) << 23);
+    return x < -60.0f ? 0.0f : float_from_bits(u);
 }
 
 #endif

@@ -67,23 +67,23 @@ static inline lanes lanes_less(lanes a, lanes b, lanes x, lanes z)
 }
 static inline lanes lanes_abs(lanes a)
 {
-    LANES_EACH(float_of(bits_of(a.v[i]) & 0x7FFFFFFFu));
+    LANES_EACH(float_from_bits(float_to_bits(a.v[i]) & 0x7FFFFFFFu));
 }
 static inline lanes lanes_negate(lanes a)
 {
-    LANES_EACH(float_of(bits_of(a.v[i]) ^ 0x80000000u));
+    LANES_EACH(float_from_bits(float_to_bits(a.v[i]) ^ 0x80000000u));
 }
 static inline lanes lanes_bits_add(lanes a, lanes b)
 {
-    LANES_EACH(float_of(bits_of(a.v[i]) + bits_of(b.v[i])));
+    LANES_EACH(float_from_bits(float_to_bits(a.v[i]) + float_to_bits(b.v[i])));
 }
 static inline lanes lanes_bits_sub(lanes a, lanes b)
 {
-    LANES_EACH(float_of(bits_of(a.v[i]) - bits_of(b.v[i])));
+    LANES_EACH(float_from_bits(float_to_bits(a.v[i]) - float_to_bits(b.v[i])));
 }
 static inline lanes lanes_shift_left(lanes a, int n)
 {
-    LANES_EACH(float_of(bits_of(a.v[i]) << n));
+    LANES_EACH(float_from_bits(float_to_bits(a.v[i]) << n));
 }
 static inline float lanes_fold(lanes a)
 {
@@ -116,7 +116,7 @@ static inline int lanes_store_bytes(int8_t *p, lanes a)
 {
     int sum = 0;
     for (int i = 0; i < 16; i++) {
-        int32_t q = (int32_t)(bits_of(a.v[i] + ROUND_MAGIC) - bits_of(ROUND_MAGIC));
+        int32_t q = (int32_t)(float_to_bits(a.v[i] + ROUND_MAGIC) - float_to_bits(ROUND_MAGIC));
         q = q > 127 ? 127 : q < -127 ? -127 : q; /* only for NaN: |a| ≤ 127·(1 + 2^-22) */
         p[i] = (int8_t)q;
         sum += q;

@@ -14,7 +14,7 @@ void kernel_example_floats(float *dst, int64_t n, uint64_t seed)
     for (int64_t i = 0; i < n; i++) {
         uint64_t u = hash_u64((uint64_t)i, seed);
         int32_t mantissa = (int32_t)(u & 0xFFFFFF) - 0x800000;
-        dst[i] = (float)mantissa * float_of((uint32_t)(127 - 23 - (u >> 24 & 3)) << 23);
+        dst[i] = (float)mantissa * float_from_bits((uint32_t)(127 - 23 - (u >> 24 & 3)) << 23);
     }
 }
 

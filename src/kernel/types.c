@@ -232,7 +232,7 @@ static void mxfp4_decode(kernel_view *v, const unsigned char *header, const unsi
 {
     (void)header, (void)unit;
     uint32_t e = row[0]; /* 2^(e − 128); the two smallest are subnormal */
-    view_plain(v, float_of(e < 2 ? 0x00200000u << e : (e - 1) << 23));
+    view_plain(v, float_from_bits(e < 2 ? 0x00200000u << e : (e - 1) << 23));
     for (int i = 0; i < 32; i++)
         v->q[i] = e2m1_doubled[nibble_of(row + 1, i)];
 }
@@ -460,7 +460,7 @@ float kernel_row_float(const kernel_type *type, const unsigned char *row, int i)
     uint16_t h;
     if (type->index == TYPE_F32) {
         memcpy(&u, row + 4 * i, 4);
-        return float_of(u);
+        return float_from_bits(u);
     }
     memcpy(&h, row + 2 * i, 2);
     return type->index == TYPE_F16 ? half_to_float(h) : bf16_to_float(h);

@@ -20,7 +20,7 @@
 
 static inline lanes lanes_int(uint32_t u)
 {
-    return lanes_set(float_of(u));
+    return lanes_set(float_from_bits(u));
 }
 
 /* x > 0 */

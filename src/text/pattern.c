@@ -890,8 +890,7 @@ bool text_matcher_next(text_matcher *m, size_t *begin, size_t *end)
     }
     m->scratch->work += *end - m->at + 1;
     m->at = *end;
-    if (*begin ==
-        *end) { /* go on behind the next character, or the same empty match would come for ever */
+    if (*begin == *end) { /* on by a character: the same empty match would come for ever */
         int length = 1;
         if (*end < m->n)
             text_utf8_next(m->text + *end, m->n - *end, &length);

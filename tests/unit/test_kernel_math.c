@@ -45,7 +45,7 @@ static void test_log(void **state)
 {
     (void)state;
     for (int i = 0; i < 200000; i++) {
-        float a = float_of((uint32_t)(0x00800000 + (hash_u64((uint64_t)i, 1) % 0x7E800000)));
+        float a = float_from_bits((uint32_t)(0x00800000 + (hash_u64((uint64_t)i, 1) % 0x7E800000)));
         within("log", (double)a, kernel_logf(a), log((double)a), 2);
     }
     for (int i = -50000; i < 50000; i++) { /* around 1 */

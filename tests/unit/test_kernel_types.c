@@ -36,7 +36,7 @@ static void *read_file(const char *folder, const char *name, const char *suffix,
 /* Equal to one unit in the last place. */
 static bool close_enough(float a, float b)
 {
-    int64_t x = (int32_t)bits_of(a), y = (int32_t)bits_of(b);
+    int64_t x = (int32_t)float_to_bits(a), y = (int32_t)float_to_bits(b);
     return a == b || (x - y <= 1 && y - x <= 1);
 }
 
